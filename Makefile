@@ -1,0 +1,81 @@
+# `make report` runs the whole report, `make check` what CI runs. Everything runs in .venv, made on first use.
+
+PYTHON ?= python3
+PRESET ?= quick
+# more arguments for `make report`, `make bench` and `make bench-self`
+ARGS ?=
+# more arguments for pip, such as another package index
+PIP_ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+FETCHED := $(VENV)/.fetched
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help setup report smoke lab test nbval lint check readme site bench bench-self clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
+
+setup: $(FETCHED) ## make .venv, install what constraints.txt pins, fetch the embedded model and text
+
+report: $(FETCHED) ## run the seven notebooks: PRESET=quick, more with ARGS="--set delta=0.5"
+	$(PY) -m archsae_core report --preset $(PRESET) $(ARGS)
+
+smoke: $(INSTALLED) ## the same on a model and a text made on the spot: no network, seconds a notebook
+	$(PY) -m archsae_core report --preset smoke $(ARGS)
+
+lab: $(FETCHED) ## open the notebooks in JupyterLab
+	$(PY) -m jupyterlab notebooks
+
+test: $(FETCHED) ## unit tests, then the committed notebooks
+	$(PY) -m pytest
+	$(MAKE) nbval
+
+nbval: $(FETCHED) ## re-run the committed notebooks from results/ and compare every output
+	ARCHSAE_RESULTS_ONLY=1 $(PY) -m pytest --nbval notebooks
+
+lint: $(INSTALLED) ## ruff over modules and notebooks
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+# The README's tables are compared by tests/test_project.py, so `test` covers them.
+check: lint test ## all of the above that can fail; CI runs this
+
+readme: $(INSTALLED) ## rewrite the README's generated tables
+	$(PY) -m archsae_core readme
+
+site: $(INSTALLED) ## the committed notebooks as HTML pages in runs/site
+	$(PY) -m nbconvert --to html --output-dir runs/site notebooks/*.ipynb
+
+bench: $(FETCHED) ## speed against other SAE libraries
+	$(PY) -m benchmarks $(ARGS)
+
+bench-self: $(FETCHED) ## speed of this package's own steps
+	$(PY) -m benchmarks --self $(ARGS)
+
+clean: ## remove what tools leave behind; .venv and runs/ stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints
+	find archsae_core tests benchmarks -name __pycache__ -exec rm -rf {} + 2>/dev/null || true
+
+define make_venv
+command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) --version): Python 3.11 or newer is needed, name one: make PYTHON=python3.12" >&2; exit 1; }; \
+$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) has no venv: install it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }; \
+$(PYTHON) -m venv --clear $(VENV)
+endef
+
+# A stamp is touched last, so that an interrupted installation is taken up again.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PY) -m pip --version >/dev/null 2>&1 || { $(make_venv); }
+	@echo "installing into $(VENV): minutes on the first run"
+	$(PY) -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev,cluster]'
+	$(PY) -m ipykernel install --sys-prefix --name archsae --display-name archsae
+	@touch $@
+
+$(FETCHED): archsae_core/assets.py | $(INSTALLED)
+	$(PY) -m archsae_core fetch
+	@touch $@

@@ -1,0 +1,131 @@
+"""Dictionaries: free unit-norm atoms, and the relaxed archetypal dictionary of Fel et al. (2025)."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from archsae_core.config import Arm, Config
+
+
+class FreeDictionary(nn.Module):
+    """Unit-norm atoms; `trainable=False` freezes them where they start."""
+
+    def __init__(self, start: Float[Tensor, "n_features d_model"], *, trainable: bool = True) -> None:
+        super().__init__()
+        self.D = nn.Parameter(F.normalize(start, dim=1), requires_grad=trainable)
+
+    def atoms(self) -> Float[Tensor, "n_features d_model"]:
+        """The dictionary D, rows of norm 1."""
+        return self.D
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Put every atom back on the unit sphere."""
+        if self.D.requires_grad:
+            self.D.div_(self.D.norm(dim=1, keepdim=True).clamp_min_(1e-12))
+
+
+class ArchetypalDictionary(nn.Module):
+    """D = (W C + Λ)·exp(m), W row-stochastic, ‖Λ_i‖₂ ≤ delta (Fel et al. 2025, eq. 4 and 5).
+
+    With `unit_norm` the atoms are (W C + Λ) scaled to norm 1 instead; exp(m) then has no effect.
+    The constraint holds after `project_()`, which the training loop calls after every step.
+    """
+
+    C: Float[Tensor, "n_anchors d_model"]
+
+    def __init__(
+        self,
+        anchors: Float[Tensor, "n_anchors d_model"],
+        weights: Float[Tensor, "n_features n_anchors"],
+        *,
+        delta: float,
+        unit_norm: bool = True,
+        learn_scale: bool = False,
+    ) -> None:
+        super().__init__()
+        self.delta, self.unit_norm = delta, unit_norm
+        self.register_buffer("C", anchors.clone())
+        self.W = nn.Parameter(weights.clone())
+        self.relax = nn.Parameter(anchors.new_zeros(len(weights), anchors.shape[1]))
+        self.log_scale = nn.Parameter(anchors.new_zeros(()), requires_grad=learn_scale and not unit_norm)
+
+    def hull_points(self) -> Float[Tensor, "n_features d_model"]:
+        """W C: one point of the anchors' convex hull per atom."""
+        return self.W @ self.C
+
+    def atoms(
+        self, hull_points: Float[Tensor, "n_features d_model"] | None = None
+    ) -> Float[Tensor, "n_features d_model"]:
+        """The dictionary D; `hull_points` = W C may be passed where it is already known."""
+        points = (self.hull_points() if hull_points is None else hull_points) + self.relax
+        return F.normalize(points, dim=1) if self.unit_norm else points * self.log_scale.exp()
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Make W row-stochastic (ReLU, then row-normalise) and shrink each Λ_i into the ball of radius delta."""
+        largest = self.W.argmax(dim=1, keepdim=True)
+        self.W.relu_()
+        total = self.W.sum(dim=1, keepdim=True)
+        # A row that ReLU emptied has no direction left: it becomes its largest entry's anchor.
+        self.W.scatter_add_(1, largest, (total == 0).to(self.W.dtype))
+        self.W.div_(self.W.sum(dim=1, keepdim=True))
+        self.project_relax_()
+
+    @torch.no_grad()
+    def project_relax_(self) -> None:
+        """Shrink each Λ_i into the ball of radius delta; with delta = 0, Λ is exactly 0."""
+        norms = self.relax.norm(dim=1, keepdim=True)
+        # The last bit of a rescaled norm may exceed delta: aim one part in a million below it.
+        self.relax.mul_(torch.where(norms > self.delta, self.delta * (1 - 1e-6) / norms.clamp_min(1e-30), 1.0))
+
+    @torch.no_grad()
+    def violation(self) -> float:
+        """Largest violation of the constraint: negative weight, row sum off 1, or ‖Λ_i‖ above delta. 0 means none."""
+        rows = (self.W.sum(dim=1) - 1).abs().max()
+        radius = (self.relax.norm(dim=1) - self.delta).max()
+        return max(0.0, -self.W.min().item(), rows.item() - 1e-5, radius.item())
+
+
+Dictionary = FreeDictionary | ArchetypalDictionary
+
+
+def identity_weights(
+    n_features: int, n_anchors: int, generator: torch.Generator
+) -> Float[Tensor, "n_features n_anchors"]:
+    """Row i is anchor i. Atoms beyond the number of anchors start half-way between two random anchors."""
+    weights = torch.zeros(n_features, n_anchors)
+    rows = torch.arange(min(n_features, n_anchors))
+    weights[rows, rows] = 1.0
+    for row in range(n_anchors, n_features):
+        weights[row, torch.randperm(n_anchors, generator=generator)[:2]] = 0.5
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def random_weights(
+    n_features: int, n_anchors: int, generator: torch.Generator
+) -> Float[Tensor, "n_features n_anchors"]:
+    """Each row mixes eight random anchors with flat Dirichlet weights."""
+    chosen = torch.randint(n_anchors, (n_features, 8), generator=generator)
+    exponentials = -torch.rand(n_features, 8, generator=generator).clamp_min_(1e-12).log()
+    weights = torch.zeros(n_features, n_anchors).scatter_add_(1, chosen, exponentials)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def make_dictionary(
+    arm: Arm, config: Config, anchors: Float[Tensor, "n_anchors d_model"], generator: torch.Generator
+) -> Dictionary:
+    """The dictionary of an arm at step 0. `anchors` in normalised units; random starts come from `generator`."""
+    shape = (config.n_features, len(anchors))
+    if arm.start == "random":
+        return FreeDictionary(torch.randn(config.n_features, anchors.shape[1], generator=generator))
+    weights = (random_weights if arm.start == "random-w" else identity_weights)(*shape, generator)
+    if arm.dictionary == "archetypal":
+        if config.w_step == "mirror":
+            # A weight of exactly 0 could never grow by multiplication.
+            weights = (1 - config.smoothing) * weights + config.smoothing / weights.shape[1]
+        return ArchetypalDictionary(
+            anchors, weights, delta=config.delta, unit_norm=config.unit_norm, learn_scale=config.learn_scale
+        )
+    return FreeDictionary(weights @ anchors, trainable=arm.dictionary == "free")

@@ -1,0 +1,238 @@
+"""Sentences of the report that hold numbers, computed from the tables so that they cannot go stale."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from archsae_core.config import ARMS, Config
+from archsae_core.contexts import context_html
+
+Table = Mapping[str, Any]
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table; floats with three decimals, None as a dash."""
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *(f"| {' | '.join(map(cell, row))} |" for row in rows)])
+
+
+def cell(value: Any) -> str:
+    """One value as a table shows it."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def interval(value: Mapping[str, float | None]) -> str:
+    """`0.930 [0.910, 0.950]`, or the estimate alone where there are too few seeds for an interval."""
+    if value["low"] is None:
+        return f"{value['estimate']:.3f}"
+    return f"{value['estimate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def setting(config: Config) -> str:
+    """One line on what was studied."""
+    return (
+        f"*{config.model}, residual stream after block {config.layer} (counted from 0), {config.text}; "
+        f"{config.n_features} features, k = {config.k}, {config.n_anchors} anchors, δ = {config.delta:g}, "
+        f"lr {config.lr:g}, {config.steps} steps of {config.batch_size} tokens.*"
+    )
+
+
+def anchors(activations: Table, table: Table) -> str:
+    """Answer of notebook 01."""
+    train, refit = activations["train"], table["refit"]
+    return (
+        f"**Yes, once they are cleaned and centred.** Position 0 has norm {train['position0_norm']:,.0f} against a "
+        f"median of {train['median_norm']:,.0f}, and the common mean is {train['gamma']:.2f} times the spread (γ).  \n"
+        f"{table['n_anchors']:,} centroids leave {table['unexplained']:.0%} of the variance; {table['empty']} are empty "
+        f"and {table['duplicates']} coincide.  \n"
+        f"Refitted on other documents, anchors agree only to {refit['normalised']:.2f} on a scale from chance (0) to "
+        "identity (1): *whose* centroids they are matters."
+    )
+
+
+def dictionary(table: Table, config: Config) -> str:
+    """Answer of notebooks 02 and 03."""
+    quality, moved = table["quality"], table["moved"][str(config.steps)]
+    low, high = quality["intervals"]["r2"] or (quality["r2"], quality["r2"])
+    lines = [
+        f"**R² = {quality['r2']:.3f}** [{low:.3f}, {high:.3f}] on {quality['n_tokens']:,} held-out tokens, "
+        f"L0 = {quality['l0']:.1f}, {quality['dead_share']:.1%} of the features dead.",
+        f"After {config.steps} steps the atoms have a mean cosine of {moved:.2f} with where they started.",
+    ]
+    if table["arm"] == "ra":
+        last = table["log"][-1]
+        lines.append(
+            f"Λ is at its bound δ = {config.delta:g} for {last['relax_at_bound']:.0%} of the atoms, which mix "
+            f"{last['effective_anchors']:.0f} anchors each (median, exp of the entropy of W); the constraint is "
+            f"violated by {quality['violation']:g}."
+        )
+    else:
+        lines.append("This is the free baseline that every archetypal number is read against.")
+    return "  \n".join(lines)
+
+
+def evaluation(table: Table) -> str:
+    """Answer of notebook 04."""
+    topk, ra = (table["saes"][arm] for arm in ("topk", "ra"))
+    gap = ra["quality"]["r2"] - topk["quality"]["r2"]
+    verb = "costs" if gap < -0.005 else "gains" if gap > 0.005 else "leaves"
+    change = f"{verb} {abs(gap):.3f} of R²" if verb != "leaves" else "leaves R² where it is"
+    return (
+        f"**At equal steps the archetypal dictionary {change}** "
+        f"({topk['quality']['r2']:.3f} → {ra['quality']['r2']:.3f}).  \n"
+        f"Spliced into the language model it recovers {ra['behaviour']['recovered_mean']:.1%} of the CE loss that mean "
+        f"ablation costs, the free one {topk['behaviour']['recovered_mean']:.1%}.  \n"
+        f"Dead features: {ra['quality']['dead_share']:.1%} against {topk['quality']['dead_share']:.1%}."
+    )
+
+
+def evaluation_table(table: Table) -> str:
+    """Scores of both dictionaries with intervals over documents."""
+    names = {"r2": "R²", "mse_normalised": "MSE (normalised)", "l0": "L0", "cosine_centred": "cosine, centred",
+             "dead_share": "dead", "dense_share": "dense (> 10 %)"}  # fmt: skip
+    spliced = {"ce_increase": "CE increase (nats)", "kl": "KL (nats)", "recovered_mean": "CE recovered, mean ablation",
+               "recovered_zero": "CE recovered, zero ablation"}  # fmt: skip
+    rows = [
+        [label, *(_scored(sae["quality"], name) for sae in table["saes"].values())] for name, label in names.items()
+    ]
+    rows += [
+        [label, *(_scored(sae["behaviour"], name) for sae in table["saes"].values())] for name, label in spliced.items()
+    ]
+    return markdown_table(["score", *table["saes"]], rows)
+
+
+def _scored(scores: Table, name: str) -> str:
+    span = scores["intervals"].get(name)
+    return cell(scores[name]) + (f" [{span[0]:.3f}, {span[1]:.3f}]" if span else "")
+
+
+def stability(table: Table) -> str:
+    """Answer of notebook 05: the verdict and the two gains behind it."""
+    verdict = table["verdict"]
+    lines = [f"**{verdict['verdict'].capitalize()}**: {verdict['reason']}."]
+    if verdict["published_gain"]:
+        gain = interval(verdict["published_gain"])
+        lines.append(f"As published (shared anchors, W = identity), RA-SAE gains {gain} over TopK.")
+    if verdict["independent_gain"]:
+        ra, topk = (ARMS[name].label for name in verdict["pair"])
+        lines.append(f"Started independently ({ra} against {topk}), it gains {interval(verdict['independent_gain'])}.")
+    return "  \n".join(lines)
+
+
+def stability_table(table: Table) -> str:
+    """One row an arm: reconstruction, and stability at step 0 and at the end, raw, chance and normalised."""
+    rows = []
+    for arm in table["arms"].values():
+        start, end = (arm[when]["scores"][table["headline"]] for when in ("start", "end"))
+        row = [arm["label"], arm["r2"], f"{arm['dead_share']:.1%}", interval(start["normalised"]), interval(end["raw"])]
+        rows.append([*row, end["chance"], interval(end["normalised"]), sum(arm["moved"]) / len(arm["moved"])])
+    header = ["arm", "R²", "dead", "step 0", "end, raw", "chance", "**end**", "cosine with own start"]
+    return markdown_table(header, rows)
+
+
+def metrics_table(table: Table) -> str:
+    """How the picture changes with the metric: every score of every arm at the end, chance-normalised."""
+    names = list(next(iter(table["arms"].values()))["end"]["scores"])
+    rows = []
+    for name in names:
+        scores = (arm["end"]["scores"].get(name) for arm in table["arms"].values())
+        rows.append([name, *(f"{s['raw']['estimate']:.2f} ({s['normalised']['estimate']:.2f})" for s in scores)])
+    return markdown_table(["score: raw (normalised)", *table["arms"]], rows)
+
+
+def ablation(table: Table) -> str:
+    """Answer of notebook 06."""
+    rows = {row["delta"]: row for row in table["rows"]}
+    best, flagged = table["best_delta"], [flag for row in table["rows"] for flag in row["flags"]]
+    if best is None:
+        return f"**No radius trained soundly**: {'; '.join(flagged)}."
+    low, high = min(rows), max(rows)
+    front = ", ".join(f"{delta:g}" for delta in table["pareto"])
+    return (
+        f"**The best reconstruction is at δ = {best:g}** (R² {rows[best]['r2']:.3f}, "
+        f"{best / table['median_norm']:.0%} of the median centroid norm).  \n"
+        f"From δ = {low:g} to {high:g}, R² goes from {cell(rows[low]['r2'])} to {cell(rows[high]['r2'])} and stability "
+        f"between seeds from {cell(rows[low]['stability'])} to {cell(rows[high]['stability'])}.  \n"
+        f"Pareto-optimal radii: {front or 'none'}. Flagged runs: {len(flagged)}."
+    )
+
+
+def ablation_table(table: Table) -> str:
+    """One row a radius, then the reference dictionaries, with every flag."""
+    rows = []
+    for row in [*table["rows"], *table["references"]]:
+        archetypal = row["arm"] == "ra"
+        name = f"δ = {row['delta']:g} ({row['relative']:.1%})" if archetypal else row["label"]
+        bound = f"{row['relax_at_bound']:.0%}" if archetypal and row["relax_at_bound"] is not None else None
+        numbers = [row["r2"], row["dead_share"], row["stability"], row["drift"], bound]
+        rows.append([name, *numbers, "; ".join(row["flags"]) or "none"])
+    header = ["dictionary", "R²", "dead", "stability", "cosine with start", "Λ at bound", "flags"]
+    return markdown_table(header, rows)
+
+
+def features(table: Table) -> str:
+    """Answer of notebook 07."""
+    feature, archetypes = table["feature"], table["archetypes"]
+    lines = [
+        f"**Feature {feature['feature']}** fires on {feature['firing_rate']:.2%} of the held-out tokens, at most with "
+        f"{feature['max']:.1f}.",
+        f"Its atom mixes {archetypes['effective_anchors']:.0f} anchors (exp of the entropy of its row of W); "
+        f"{archetypes['hull_share']:.0%} of its length comes from the hull, the rest from Λ.",
+    ]
+    if table["topics"]:
+        topic, rate = max(table["topics"].items(), key=lambda item: item[1])
+        mean = sum(table["topics"].values()) / len(table["topics"])
+        lines.append(
+            f"It fires most in *{topic}*: on {rate:.2%} of the tokens there, {mean:.2%} on average over topics."
+        )
+    return "  \n".join(lines)
+
+
+def _context(context: Table) -> str:
+    # A bar would end the table's cell.
+    return context_html(context["tokens"], context["values"], context["marked"]).replace("|", "&#124;")
+
+
+def scan_table(table: Table) -> str:
+    """The strongest features with their best context; entropy in bits of the token under the 20 largest codes."""
+    header = ["feature", "fires on", "max", "token entropy", "strongest context"]
+    names = ("feature", "firing_rate", "max", "entropy")
+    rows = [
+        [str(row["feature"]), f"{row['firing_rate']:.2%}", *(row[n] for n in names[2:]), _context(row["context"])]
+        for row in table["scan"]
+    ]
+    return markdown_table(header, rows)
+
+
+def contexts_table(table: Table) -> str:
+    """Contexts of one feature at several quantiles of its codes; other tokens on which it fires are bold."""
+    rows = [
+        [f"{band['quantile']:.0%}", context["values"][context["marked"]], _context(context)]
+        for band in table["feature"]["bands"]
+        for context in band["contexts"]
+    ]
+    return markdown_table(["quantile", "code", "context"], rows)
+
+
+def lens_table(table: Table) -> str:
+    """Output tokens that the atom promotes and suppresses."""
+    lens = table["lens"]
+    pairs = zip(lens["promoted"], lens["suppressed"], strict=True)
+    rows = [[_token(up["token"]), up["logit"], _token(down["token"]), down["logit"]] for up, down in pairs]
+    return markdown_table(["promoted", "logit", "suppressed", "logit"], rows)
+
+
+def _token(token: str) -> str:
+    return _context({"tokens": [token], "values": [0.0], "marked": -1}).replace(" ", "·") or "(part of a character)"
+
+
+def archetypes_table(table: Table) -> str:
+    """The atom's heaviest anchors and the training contexts nearest to each."""
+    rows = []
+    for anchor in table["archetypes"]["anchors"]:
+        contexts = "<br>".join(_context(context) for context in anchor["contexts"])
+        rows.append([str(anchor["anchor"]), anchor["weight"], anchor["cosine"], contexts])
+    return markdown_table(["anchor", "weight", "cosine with the atom", "nearest training contexts"], rows)

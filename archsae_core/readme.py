@@ -1,0 +1,74 @@
+"""The generated parts of README.md: the answer from results/, the parameters from `Config`."""
+
+import ast
+import inspect
+import itertools
+import sys
+from pathlib import Path
+
+from archsae_core import config as config_module
+from archsae_core.config import FIELDS, PRESETS, configure
+from archsae_core.report import PROJECT, summary
+from archsae_core.store import write_atomically
+
+
+def field_docs() -> dict[str, str]:
+    """The one-line docstring under each field of `Config`."""
+    tree = ast.parse(inspect.getsource(config_module))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config").body
+    pairs = itertools.pairwise(body)
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairs
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
+
+
+def parameter_table() -> str:
+    """Every parameter: what it means and its value in each preset."""
+    presets = {name: configure({"preset": name}) for name in PRESETS}
+    lines = [f"| parameter | meaning | {' | '.join(presets)} |", "|---|---|" + "---|" * len(presets)]
+    for name, text in field_docs().items():
+        values = " | ".join(f"`{_short(getattr(config, name))}`" for config in presets.values())
+        lines.append(f"| `{name}` | {text.replace('|', chr(92) + '|')} | {values} |")
+    return "\n".join(lines)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        names = any(isinstance(item, str) for item in value)
+        return f"{len(value)} of them" if names else ", ".join(map(_short, value))
+    return str(value)
+
+
+def generated() -> dict[str, str]:
+    """Content of each pair of markers `<!-- name:start -->` … `<!-- name:end -->`."""
+    missing = set(FIELDS) - set(field_docs())
+    if missing:
+        raise RuntimeError(f"fields without a docstring: {', '.join(sorted(missing))}")
+    return {"answer": summary(PROJECT), "parameters": parameter_table()}
+
+
+def rewrite(text: str) -> str:
+    """`text` with every generated part renewed. Raises RuntimeError where a marker is missing."""
+    for name, content in generated().items():
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        if text.count(start) != 1 or text.count(end) != 1:
+            raise RuntimeError(f"README.md needs {start} and {end} once each")
+        before, rest = text.split(start)
+        text = f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main(*, check: bool, path: Path = PROJECT / "README.md") -> int:
+    """Rewrite README.md, or with `check` return 1 where it is out of date."""
+    old = path.read_text(encoding="utf-8")
+    new = rewrite(old)
+    if check and new != old:
+        sys.stderr.write("README.md is out of date: run `make readme`\n")
+        return 1
+    if not check:
+        write_atomically(path, lambda temporary: temporary.write_text(new, encoding="utf-8"))
+    return 0

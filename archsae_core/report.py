@@ -1,0 +1,207 @@
+"""What a notebook asks for: tables by name, computed once or read from the committed results, and the run folder."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from archsae_core import prose
+from archsae_core.config import FIELDS, Config, ConfigError, configure
+from archsae_core.store import canonical_hash, file_sha256, jsonable, read_json, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from archsae_core.study import Study
+
+PROJECT = Path(__file__).resolve().parents[1]
+RESULTS_ONLY = "ARCHSAE_RESULTS_ONLY"
+"""Set in the environment: tables come from the committed results, and a missing one is an error."""
+WITHOUT_EFFECT = {"preset", "device", "checkpoint_every"}
+ONLY_FOR = {
+    "stability_results": {"arms"},
+    "ablation_results": {"deltas", "ablation_steps", "ablation_seeds"},
+    "features": {"feature"},
+}
+"""Fields that matter to one table only; all others matter to every table."""
+
+
+class MissingResult(RuntimeError):
+    """The committed results lack a table for this configuration; the message says how to compute it."""
+
+
+def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters in a notebook's namespace: every plain value whose name is a field of `Config`.
+
+    Raises ConfigError for a plain value with any other name, since that is a misspelt parameter: call this right after
+    the parameters cell, before the notebook defines anything else.
+    """
+    plain = (bool, int, float, str, list, tuple, type(None))
+    ignored = {"In", "Out"}
+    found = {
+        name: value
+        for name, value in namespace.items()
+        if type(value) in plain and not name.startswith("_") and name not in ignored
+    }
+    unknown = sorted(set(found) - set(FIELDS))
+    if unknown:
+        raise ConfigError(f"unknown parameter {unknown[0]!r}: known are {', '.join(FIELDS)}")
+    return found
+
+
+def determining(table: str, config: Config) -> dict[str, Any]:
+    """The fields of `config` that the table's content depends on."""
+    elsewhere = set().union(*(fields for name, fields in ONLY_FOR.items() if name != table))
+    return {name: value for name, value in jsonable(config).items() if name not in WITHOUT_EFFECT | elsewhere}
+
+
+def run_folder(config: Config, root: Path | None = None) -> Path:
+    """Folder of a run: its name is the preset and a hash of every parameter."""
+    from archsae_core.study import default_root
+
+    return (Path(root) if root else default_root()) / f"{config.preset}-{canonical_hash(config)[:8]}"
+
+
+class Report:
+    """Tables and files of one configuration, for a notebook."""
+
+    def __init__(self, config: Config, root: Path | None = None) -> None:
+        self.config = config
+        self.results_only = bool(os.environ.get(RESULTS_ONLY))
+        self.folder = run_folder(config, root)
+        self._root = root
+        self._study: Study | None = None
+        self._manifests: list[dict[str, Any]] = []
+
+    @classmethod
+    def from_namespace(cls, namespace: Mapping[str, Any]) -> "Report":
+        """The report of a notebook's parameters: `Report.from_namespace(globals())` right after they are set."""
+        return cls(configure(parameters_in(namespace)))
+
+    @property
+    def study(self) -> "Study":
+        """The artefacts behind the tables. Raises MissingResult where only committed results may be used."""
+        from archsae_core.study import Study
+
+        if self.results_only:
+            raise MissingResult(f"this needs the models themselves: unset {RESULTS_ONLY} to compute it")
+        if self._study is None:
+            self._study = Study(self.config, self._root)
+        return self._study
+
+    def activations(self) -> dict[str, Any]:
+        """Documents, tokens, norms, what was dropped."""
+        return self._table("activations", lambda tables: tables.activations(self.study))
+
+    def anchors(self) -> dict[str, Any]:
+        """k-means: occupancy, distinctness, inertia."""
+        table = self._table("anchors", lambda tables: tables.anchors(self.study))
+        self._keep("anchor_points.safetensors", lambda: self.study.anchor_folder() / "anchor_points.safetensors")
+        return table
+
+    def dictionary(self, arm: str) -> dict[str, Any]:
+        """Training log and held-out quality of the `topk` or `ra` dictionary."""
+        name = {"topk": "standard_sae", "ra": "archetypal_sae"}[arm]
+        table = self._table(name, lambda tables: tables.dictionary(self.study, arm))
+        self._keep(f"{name}.safetensors", lambda: self.study.run_folder(self.study.main_run(arm)) / "sae.safetensors")
+        return table
+
+    def evaluation(self) -> dict[str, Any]:
+        """Both dictionaries on held-out text."""
+        return self._table("eval_results", lambda tables: tables.evaluation(self.study))
+
+    def stability(self) -> dict[str, Any]:
+        """Arms × seeds, and the verdict."""
+        return self._table("stability_results", lambda tables: tables.stability_table(self.study))
+
+    def ablation(self) -> dict[str, Any]:
+        """The sweep over delta."""
+        return self._table("ablation_results", lambda tables: tables.ablation(self.study))
+
+    def features(self) -> dict[str, Any]:
+        """Scan of the features, one inspected, its archetypes."""
+        return self._table("features", lambda tables: tables.features(self.study))
+
+    def save_figure(self, figure: "Figure", name: str) -> None:
+        """Write a figure to the run folder's `figures`; not where only committed results are read."""
+        if self.results_only:
+            return
+        path = self.folder / "figures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # No software version in the file: the same table gives the same bytes.
+        figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+
+    def stamp(self) -> str:
+        """Markdown: what the tables of this notebook were made with."""
+        lines = [
+            "| table | commit | device | seconds | torch | transformers | scikit-learn | numpy |",
+            "|---|" + "---|" * 7,
+        ]
+        for manifest in self._manifests:
+            made = manifest["environment"]
+            versions = " | ".join(made[name] for name in ("torch", "transformers", "scikit-learn", "numpy"))
+            cells = f"{manifest['table']} | {made['commit']} | {manifest['device']} | {manifest['seconds']}"
+            lines.append(f"| {cells} | {versions} |")
+        return "\n".join(lines)
+
+    def _table(self, name: str, build: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+        content = self._committed(name) if self.results_only else self._computed(name, build)
+        self._manifests.append(content["manifest"])
+        return content["table"]
+
+    def _committed(self, name: str) -> dict[str, Any]:
+        path = PROJECT / "results" / f"{name}.json"
+        if not path.exists():
+            raise MissingResult(f"{path.name} is not among the committed results: run `make report` to compute it")
+        content = read_json(path)
+        if content["manifest"]["config"] != determining(name, self.config):
+            raise MissingResult(
+                f"{path.name} was made with other parameters: unset {RESULTS_ONLY}, or run `make report` with these"
+            )
+        return content
+
+    def _computed(self, name: str, build: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+        study = self.study
+        config = determining(name, self.config)
+
+        def write(work: Path) -> None:
+            from archsae_core import tables
+
+            write_json(work / f"{name}.json", build(tables))
+
+        recipe = {"config": config, "source": study.source, "table": name}
+        folder = study.store.artifact("tables", recipe, write)
+        sealed = read_json(folder / "manifest.json")
+        manifest = {"table": name, "config": config, "device": study.device.type}
+        manifest |= {"seconds": sealed["seconds"], "environment": sealed["environment"]}
+        content = {"manifest": manifest, "table": read_json(folder / f"{name}.json")}
+        write_json(self.folder / "results" / f"{name}.json", content)
+        return content
+
+    def _keep(self, name: str, find: Callable[[], Path]) -> None:
+        """Put a copy of an artefact into the run folder under its own name."""
+        if self.results_only:
+            return
+        source, target = find(), self.folder / name
+        if not target.exists() or file_sha256(target) != file_sha256(source):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def summary(folder: Path) -> str:
+    """The run's answer as a Markdown table, from its results."""
+    evaluation = read_json(folder / "results" / "eval_results.json")["table"]
+    stability = read_json(folder / "results" / "stability_results.json")["table"]
+    return answer_table(evaluation, stability)
+
+
+def answer_table(evaluation: Mapping[str, Any], stability: Mapping[str, Any]) -> str:
+    """What the README and the end of a run show: every arm, what is recovered of the CE loss, the verdict."""
+    recovered = (f"{name} {sae['behaviour']['recovered_mean']:.3f}" for name, sae in evaluation["saes"].items())
+    parts = [
+        prose.stability_table(stability),
+        f"CE loss recovered: {', '.join(recovered)}.",
+        prose.stability(stability),
+    ]
+    return "\n\n".join(parts)

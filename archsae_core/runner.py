@@ -1,0 +1,126 @@
+"""Headless runs: the notebooks in order through papermill, a sweep over deltas, publishing a run as the report."""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+
+from archsae_core.config import Config, configure
+from archsae_core.report import PROJECT, run_folder
+from archsae_core.store import write_atomically, write_json
+
+NOTEBOOKS = (
+    "01_anchors", "02_standard_sae", "03_archetypal_sae", "04_evaluation", "05_stability", "06_delta_ablation",
+    "07_features",
+)  # fmt: skip
+SWEEP_NOTEBOOKS = ("03_archetypal_sae", "04_evaluation", "07_features")
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook stopped with an error; the message names it, the error and the executed copy."""
+
+
+def run_report(
+    parameters: Mapping[str, Any],
+    *,
+    notebooks: Iterable[str] = NOTEBOOKS,
+    root: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Execute notebooks in order and return the run folder, which holds the executed copies, results and figures.
+
+    `parameters` are names of `Config` fields; unknown names and bad values raise ConfigError before anything runs.
+    Stages that an earlier, perhaps broken, run finished are not computed again. Raises NotebookFailed.
+    """
+    config = configure(parameters)
+    folder = run_folder(config, root)
+    folder.mkdir(parents=True, exist_ok=True)
+    given = {"preset": "quick"} | {name: value for name, value in parameters.items() if value is not None}
+    write_json(folder / "config.json", config)
+    for name in notebooks:
+        start = time.perf_counter()
+        say(f"{name} …")
+        with _runs_at(folder.parent):
+            execute(name, folder / f"{name}.ipynb", given)
+        say(f"{name} done in {time.perf_counter() - start:.0f} s")
+    return folder
+
+
+@contextmanager
+def _runs_at(root: Path) -> Iterator[None]:
+    """Let kernels started inside the block keep their runs under `root`."""
+    before = os.environ.get("ARCHSAE_RUNS")
+    os.environ["ARCHSAE_RUNS"] = str(root.resolve())
+    try:
+        yield
+    finally:
+        del os.environ["ARCHSAE_RUNS"]
+        if before is not None:
+            os.environ["ARCHSAE_RUNS"] = before
+
+
+def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
+    """Run one notebook with papermill into `output`. Raises NotebookFailed."""
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    source = PROJECT / "notebooks" / f"{name}.ipynb"
+    options = {"cwd": str(source.parent), "progress_bar": False, "kernel_name": "python3"}
+    try:
+        papermill.execute_notebook(str(source), str(output), dict(parameters), **options)
+    except papermill.PapermillExecutionError as error:
+        raise NotebookFailed(f"{name}: {error.ename}: {error.evalue} (see the executed copy {output})") from None
+
+
+def run_sweep(parameters: Mapping[str, Any], deltas: Iterable[float], **options: Any) -> list[Path]:
+    """The notebooks that depend on delta, once for each; everything else is shared through the store."""
+    runs = [dict(parameters) | {"delta": delta} for delta in deltas]
+    for run in runs:
+        configure(run)
+    return [run_report(run, notebooks=SWEEP_NOTEBOOKS, **options) for run in runs]
+
+
+def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Remove what papermill and Jupyter add to an executed notebook: injected cells, timings, stderr, widgets."""
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    count = 0
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {})
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in cell.outputs:
+            output.get("metadata", {}).clear()
+            if "execution_count" in output:
+                output.execution_count = count
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    return notebook
+
+
+def publish(folder: Path) -> None:
+    """Make a finished run the committed report: stripped notebooks, results/ and figures/ move into place."""
+    missing = [name for name in NOTEBOOKS if not (folder / f"{name}.ipynb").exists()]
+    if missing:
+        raise NotebookFailed(f"{folder} lacks {', '.join(missing)}: run the whole report first")
+    for name in NOTEBOOKS:
+        notebook = strip(nbformat.read(folder / f"{name}.ipynb", as_version=4))
+        write_atomically(PROJECT / "notebooks" / f"{name}.ipynb", lambda path, nb=notebook: nbformat.write(nb, path))
+    for kind, pattern in (("results", "*.json"), ("figures", "*.png")):
+        target = PROJECT / kind
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        for path in sorted((folder / kind).glob(pattern)):
+            shutil.copyfile(path, target / path.name)
+
+
+def clean(config: Config | None, root: Path) -> None:
+    """Delete the run folder of `config`, or, where that is None, everything under `root`, artefacts included."""
+    shutil.rmtree(root if config is None else run_folder(config, root), ignore_errors=True)

@@ -1,0 +1,160 @@
+"""Results on disk: content-addressed, sealed with hashes, written so that a killed run leaves nothing half-written."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+MANIFEST = "manifest.json"
+
+
+class CorruptArtifact(RuntimeError):
+    """A stored file is missing, truncated or altered; the message names it and the fix."""
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with dataclasses, tuples and paths turned into what JSON knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def canonical_hash(value: Any) -> str:
+    """16 hex digits of the SHA-256 of `value` as canonical JSON (sorted keys, no NaN)."""
+    text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_dir() -> Path:
+    """Folder for downloaded models and texts: $ARCHSAE_CACHE, else ~/.cache/archsae."""
+    return Path(os.environ.get("ARCHSAE_CACHE") or Path.home() / ".cache" / "archsae")
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it into place."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. NaN and infinity are refused (ValueError): JSON has neither."""
+    text = json.dumps(jsonable(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file. Raises CorruptArtifact naming the file where it does not parse."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise CorruptArtifact(f"{path} is not readable JSON ({error}): delete it to recompute it") from error
+
+
+def environment() -> dict[str, str]:
+    """Versions, commit and processor that a result was made with."""
+    packages = ("torch", "transformers", "scikit-learn", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return versions | {"commit": _commit(), "python": ".".join(map(str, sys.version_info[:3]))}
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
+class Store:
+    """Artefacts under `root/stage/hash`, one sealed folder each."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._verified: set[Path] = set()
+
+    def path(self, stage: str, recipe: Mapping[str, Any]) -> Path:
+        """Folder where the artefact with this recipe is or will be."""
+        return self.root / stage / canonical_hash(recipe)
+
+    def artifact(self, stage: str, recipe: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """Folder of the artefact; built first where it does not exist.
+
+        `build(work)` fills a folder that outlives a killed process, so it may find its own earlier files there and
+        continue. The finished folder is sealed with hashes of its files and renamed. A second process that wants the
+        same artefact waits for the first. Raises CorruptArtifact where a sealed file is missing or altered.
+        """
+        folder = self.path(stage, recipe)
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not folder.exists():
+                    self._build(folder, recipe, build)
+        if folder not in self._verified:
+            verify(folder)
+            self._verified.add(folder)
+        return folder
+
+    def _build(self, folder: Path, recipe: Mapping[str, Any], build: Callable[[Path], None]) -> None:
+        work = folder.with_name(folder.name + ".partial")
+        work.mkdir(exist_ok=True)
+        start = time.perf_counter()
+        build(work)
+        seal(work, recipe, time.perf_counter() - start)
+        os.replace(work, folder)
+        self._verified.add(folder)
+
+    def clean(self) -> None:
+        """Delete everything in the store."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def seal(folder: Path, recipe: Mapping[str, Any], seconds: float) -> None:
+    """Write the manifest of `folder`: recipe, size and SHA-256 of every file, seconds, environment."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    listing = {str(path.relative_to(folder)): [path.stat().st_size, file_sha256(path)] for path in files}
+    manifest = {"recipe": recipe, "files": listing, "seconds": round(seconds, 1), "environment": environment()}
+    write_json(folder / MANIFEST, manifest)
+
+
+def verify(folder: Path) -> None:
+    """Check every file of a sealed folder against its manifest. Raises CorruptArtifact naming the file."""
+    fix = f"delete the folder {folder} to recompute it"
+    if not (folder / MANIFEST).exists():
+        raise CorruptArtifact(f"{folder / MANIFEST} is missing: {fix}")
+    for name, (size, digest) in read_json(folder / MANIFEST)["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CorruptArtifact(f"{path} is missing: {fix}")
+        if path.stat().st_size != size:
+            raise CorruptArtifact(f"{path} has {path.stat().st_size} bytes instead of {size}: {fix}")
+        if file_sha256(path) != digest:
+            raise CorruptArtifact(f"{path} was altered (SHA-256 differs from {MANIFEST}): {fix}")

@@ -1,0 +1,290 @@
+"""The artefacts of a study, each computed once: tokens, activations, anchors, trained dictionaries."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from archsae_core.activations import ActivationSet, Normalizer, extract, fit_normalizer, open_activations
+from archsae_core.anchors import fit_anchors, summarize
+from archsae_core.config import ARMS, Config, ConfigError
+from archsae_core.corpus import Corpus, load_text
+from archsae_core.dictionary import ArchetypalDictionary, make_dictionary
+from archsae_core.language_model import check_layer, load_model, load_tokenizer, model_fingerprint
+from archsae_core.metrics import document_sums, quality_intervals, summarise
+from archsae_core.sae import SAE, load_sae
+from archsae_core.store import Store, canonical_hash, read_json, write_atomically, write_json
+from archsae_core.tokens import TokenSplit, tokenize_split
+from archsae_core.training import snapshot_steps, train
+
+RECIPE = 1
+"""Raised whenever the code changes what an artefact holds, so that older ones are not taken for it."""
+TEXT_FIELDS = ("model", "revision", "layer", "text", "text_field", "label_field", "context", "tokens",
+               "heldout_fraction", "validation_fraction", "dtype", "outlier_factor")  # fmt: skip
+ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations")
+TRAIN_FIELDS = ("n_features", "k", "lr", "batch_size", "aux_k", "aux_coefficient", "dead_after", "heldout_tokens")
+ARCHETYPAL_FIELDS = ("unit_norm", "learn_scale", "w_step", "w_rate", "smoothing")
+SCORE_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a sweep."""
+
+    arm: str
+    """Key of `ARMS`."""
+    seed: int
+    """Of initialisation, data order and, in arms with their own anchors, of the documents those are fitted on."""
+    steps: int
+    """Optimiser steps."""
+    delta: float
+    """Radius of Λ; without effect where the dictionary is not archetypal."""
+
+
+def default_root() -> Path:
+    """Where runs are kept: $ARCHSAE_RUNS, else `runs` in the project's folder."""
+    return Path(os.environ.get("ARCHSAE_RUNS") or Path(__file__).resolve().parents[1] / "runs")
+
+
+class Study:
+    """Artefacts of one `Config`, kept in a store that all studies under `root` share."""
+
+    def __init__(self, config: Config, root: Path | None = None, *, progress: bool = False) -> None:
+        self.config, self.progress = config, progress
+        self.root = Path(root) if root else default_root()
+        self.store = Store(self.root / "store")
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where models are trained and scored."""
+        wanted = self.config.device
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device = 'cuda': no CUDA device is available; use cpu or auto")
+        return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The documents."""
+        return load_text(self.config)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The language model's tokenizer."""
+        return load_tokenizer(self.config)
+
+    @cached_property
+    def model(self) -> Any:
+        """The language model, for reading activations and for splicing."""
+        model = load_model(self.config)
+        check_layer(model, self.config.layer)
+        return model
+
+    @cached_property
+    def tokens(self) -> TokenSplit:
+        """Windows of token ids: training, validation and held-out documents."""
+        return tokenize_split(self.corpus, self.tokenizer, self.config)
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """What the activations are determined by: language model, text, and how they are read."""
+        fields = _fields(self.config, TEXT_FIELDS)
+        return fields | {
+            "recipe": RECIPE,
+            "model_hash": model_fingerprint(self.config),
+            "text_hash": self.corpus.fingerprint,
+        }
+
+    def activations(self, part: str) -> ActivationSet:
+        """Residual-stream activations of `part`: train, validation or heldout. Extracted on first use."""
+        folder = self._activation_folder(part)
+        factor = self.config.outlier_factor
+        if part == "train":
+            return open_activations(folder, factor)
+        return open_activations(folder, factor, threshold=self.train_activations.threshold)
+
+    @cached_property
+    def train_activations(self) -> ActivationSet:
+        """Activations of the training documents."""
+        return self.activations("train")
+
+    @cached_property
+    def heldout_activations(self) -> ActivationSet:
+        """Activations of the held-out documents."""
+        return self.activations("heldout")
+
+    def _activation_folder(self, part: str) -> Path:
+        def build(work: Path) -> None:
+            extract(work, self.model, getattr(self.tokens, part), self.config.layer, progress=self.progress)
+
+        return self.store.artifact("activations", self.source | {"part": part}, build)
+
+    @cached_property
+    def normalizer(self) -> Normalizer:
+        """Training mean and scale, applied to every activation before anything else."""
+
+        def build(work: Path) -> None:
+            fitted = fit_normalizer(self.train_activations)
+            tensors = {"mean": fitted.mean, "scale": torch.tensor(float(fitted.scale), dtype=torch.float64)}
+            write_atomically(work / "normalizer.safetensors", lambda path: save_file(tensors, path))
+
+        tensors = load_file(self.store.artifact("normalizer", self.source, build) / "normalizer.safetensors")
+        return Normalizer(tensors["mean"], float(tensors["scale"]))
+
+    def anchor_recipe(self, fold: int | None) -> dict[str, Any]:
+        """What anchors are determined by. `fold` counts disjoint parts of the training documents; None is all."""
+        part = None if fold is None else [fold, self.config.n_seeds]
+        return self.source | _fields(self.config, ANCHOR_FIELDS) | {"fold": part}
+
+    def anchors(self, fold: int | None = None) -> Float[Tensor, "n_anchors d_model"]:
+        """k-means centroids in normalised units: of all training documents, or of one of `n_seeds` disjoint folds."""
+        return load_file(self.anchor_folder(fold) / "anchor_points.safetensors")["anchors"]
+
+    def anchor_folder(self, fold: int | None = None) -> Path:
+        """Folder with `anchor_points.safetensors` and `summary.json`."""
+
+        def build(work: Path) -> None:
+            rows = self._anchor_rows(fold)
+            x = self._normalized(self.train_activations, rows)
+            seed = 0 if fold is None else fold + 1
+            fitted = fit_anchors(x, self.config.n_anchors, iterations=self.config.kmeans_iterations, seed=seed)
+            tensors = {"anchors": fitted.points.contiguous(), "occupancy": fitted.occupancy}
+            write_atomically(work / "anchor_points.safetensors", lambda path: save_file(tensors, path))
+            write_json(work / "summary.json", summarize(fitted) | {"tokens": len(rows)})
+
+        return self.store.artifact("anchors", self.anchor_recipe(fold), build)
+
+    def _anchor_rows(self, fold: int | None) -> Tensor:
+        train = self.train_activations
+        rows = torch.as_tensor(train.kept)
+        if fold is not None:
+            documents = torch.as_tensor(train.document)[rows]
+            rank = torch.unique(documents, return_inverse=True)[1]
+            rows = rows[rank % self.config.n_seeds == fold]
+        limit = self.config.anchor_tokens
+        if limit is not None and len(rows) > limit:
+            rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:limit].sort().values]
+        return rows
+
+    def _normalized(self, activations: ActivationSet, rows: Tensor) -> Float[Tensor, "tokens d_model"]:
+        return (activations.gather(rows) - self.normalizer.mean) * self.normalizer.scale
+
+    def run_recipe(self, run: Run) -> dict[str, Any]:
+        """What a trained dictionary is determined by."""
+        arm = ARMS[run.arm]
+        recipe = self.source | _fields(self.config, TRAIN_FIELDS) | {"arm": _arm_recipe(run.arm)}
+        recipe |= {"seed": run.seed, "steps": run.steps, "device": self.device.type}
+        if arm.start != "random":
+            recipe["anchors"] = canonical_hash(self.anchor_recipe(self._fold(run)))
+        if arm.dictionary == "archetypal":
+            recipe |= _fields(self.config, ARCHETYPAL_FIELDS) | {"delta": run.delta}
+        return recipe
+
+    def _fold(self, run: Run) -> int | None:
+        return run.seed % self.config.n_seeds if ARMS[run.arm].anchors == "per-seed" else None
+
+    def run_folder(self, run: Run) -> Path:
+        """Folder of a trained dictionary: `sae`, `fired`, `atoms_<step>` (.safetensors), `log.json`, `quality.json`."""
+
+        def build(work: Path) -> None:
+            if not (work / "sae.safetensors").exists():
+                config, batches = self.config, TrainingBatches(self.train_activations, self.config.batch_size, run.seed)
+                train(self.untrained(run), config, batches, work, steps=run.steps, progress=self.progress)
+            sae = load_sae(work / "sae.safetensors").to(self.device)
+            sums = document_sums(sae, self.heldout_batches())
+            fired = {"fired": torch.from_numpy(sums.fired)}
+            write_atomically(work / "fired.safetensors", lambda path: save_file(fired, path))
+            quality = summarise(sums)._asdict() | {"intervals": quality_intervals(sums)}
+            write_json(work / "quality.json", quality | _constraint(sae))
+
+        return self.store.artifact("runs", self.run_recipe(run), build)
+
+    def run_folders(self, runs: Iterable[Run]) -> list[Path]:
+        """Folders of many runs, trained in this process where they do not exist yet."""
+        runs = list(runs)
+        return [self.run_folder(run) for run in tqdm(runs, disable=not self.progress, unit="run")]
+
+    def untrained(self, run: Run) -> SAE:
+        """The autoencoder of a run at step 0 (before its encoder is calibrated)."""
+        generator = torch.Generator().manual_seed(run.seed)
+        arm = ARMS[run.arm]
+        config = replace(self.config, delta=run.delta)
+        d_model = len(self.normalizer.mean)
+        points = torch.zeros(1, d_model) if arm.start == "random" else self.anchors(self._fold(run))
+        return SAE(make_dictionary(arm, config, points, generator), config.k, *self.normalizer).to(self.device)
+
+    def sae(self, run: Run) -> SAE:
+        """The trained autoencoder of a run."""
+        return load_sae(self.run_folder(run) / "sae.safetensors").to(self.device)
+
+    def main_run(self, arm: str) -> Run:
+        """The run that notebooks 02 to 04 and 07 look at."""
+        return Run(arm, self.config.seed, self.config.steps, self.config.delta)
+
+    def heldout_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Raw held-out activations and the document of each, at most `heldout_tokens`, in document order."""
+        heldout = self.heldout_activations
+        rows = torch.as_tensor(heldout.kept)[: self.config.heldout_tokens]
+        documents = torch.as_tensor(heldout.document)
+        for chunk in rows.split(SCORE_BATCH):
+            yield heldout.gather(chunk), documents[chunk]
+
+
+class TrainingBatches:
+    """Shuffled batches: every kept activation once an epoch. A function of the step, so that runs can be resumed."""
+
+    def __init__(self, activations: ActivationSet, batch_size: int, seed: int) -> None:
+        self.activations, self.seed = activations, seed
+        self.rows = torch.as_tensor(activations.kept)
+        self.batch_size = min(batch_size, len(self.rows))
+        self.per_epoch = len(self.rows) // self.batch_size
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def __call__(self, step: int) -> Float[Tensor, "batch d_model"]:
+        """Raw activations of one step."""
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._epoch, self._order = epoch, self.rows[torch.randperm(len(self.rows), generator=generator)]
+        return self.activations.gather(self._order[place * self.batch_size : (place + 1) * self.batch_size])
+
+
+def snapshots(folder: Path, steps: int) -> dict[int, Float[Tensor, "n_features d_model"]]:
+    """Atoms of a run at each of `snapshot_steps(steps)`, step 0 and the last included."""
+    found = {}
+    for step in snapshot_steps(steps):
+        with safe_open(folder / f"atoms_{step:06d}.safetensors", framework="pt") as file:
+            found[step] = file.get_tensor("atoms").float()
+    return found
+
+
+def read_alive(folder: Path) -> Bool[Tensor, " n_features"]:
+    """Which features of a finished run fire at least once on the held-out set."""
+    return load_file(folder / "fired.safetensors")["fired"] > 0
+
+
+def read_quality(folder: Path) -> dict[str, Any]:
+    """Held-out quality of a finished run."""
+    return read_json(folder / "quality.json")
+
+
+def _fields(config: Config, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in names}
+
+
+def _arm_recipe(name: str) -> list[str]:
+    arm = ARMS[name]
+    return [arm.dictionary, arm.start, arm.anchors if arm.start != "random" else "none"]
+
+
+def _constraint(sae: SAE) -> dict[str, float | None]:
+    violated = sae.dictionary.violation() if isinstance(sae.dictionary, ArchetypalDictionary) else 0.0
+    return {"violation": violated}

@@ -1,0 +1,210 @@
+"""The training loop: one for every dictionary, seeded to the bit, resumable."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from archsae_core import kernels
+from archsae_core.config import Config
+from archsae_core.dictionary import ArchetypalDictionary
+from archsae_core.sae import SAE, save_sae
+from archsae_core.simplex import MirrorStep
+from archsae_core.store import read_json, write_atomically, write_json
+
+CHECKPOINT = "checkpoint.safetensors"
+LOG_EVERY = 20
+CLIP = 1.0
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer a number; the last good checkpoint is kept."""
+
+
+Batches = Callable[[int], Tensor]
+"""Raw activations [batch, d_model] of a step: a function of the step alone, so a resumed run sees the same data."""
+
+
+class Losses(NamedTuple):
+    """One step's losses and codes."""
+
+    fvu: Float[Tensor, ""]
+    aux: Float[Tensor, ""]
+    values: Float[Tensor, "batch k"]
+    indices: Int[Tensor, "batch k"]
+
+
+def snapshot_steps(steps: int) -> list[int]:
+    """About log-spaced steps at which the atoms are kept: 0, 1, 3, 10, 30, … and the last."""
+    spaced = [round(10 ** (half / 2)) for half in range(2 * math.ceil(math.log10(max(steps, 2))) + 1)]
+    return sorted({0, steps, *(step for step in spaced if step < steps)})
+
+
+def learning_rate_of_relax(sae: SAE, config: Config) -> float:
+    """Adam's rate for Λ; scaled by the anchors' norm where atoms are unit-norm: Λ then turns an atom as fast as D."""
+    if config.w_step == "mirror" and sae.dictionary.unit_norm:
+        return config.lr * float(sae.dictionary.C.norm(dim=1).median())
+    return config.lr
+
+
+class Trainer:
+    """State of one run: model, optimisers, dead-feature clock, log."""
+
+    def __init__(self, sae: SAE, config: Config) -> None:
+        self.sae, self.config = sae, config
+        self.step, self.log = 0, []
+        self.last_fired = torch.zeros(sae.n_features, dtype=torch.int64)
+        archetypal = isinstance(sae.dictionary, ArchetypalDictionary)
+        mirror = archetypal and config.w_step == "mirror"
+        self.mirror = MirrorStep(sae.dictionary, config.w_rate) if mirror else None
+        slow = {id(sae.dictionary.W), id(sae.dictionary.relax)} if archetypal else set()
+        groups = [{"params": [p for p in sae.parameters() if p.requires_grad and id(p) not in slow], "lr": config.lr}]
+        if archetypal:
+            groups.append({"params": [sae.dictionary.relax], "lr": learning_rate_of_relax(sae, config)})
+            if not mirror:
+                groups.append({"params": [sae.dictionary.W], "lr": config.w_rate})
+        self.optimizer = torch.optim.Adam(groups, fused=True)
+
+    def atoms(self) -> Float[Tensor, "n_features d_model"]:
+        """The dictionary as part of the graph; W C is not computed again where the mirror step keeps it."""
+        return self.sae.dictionary.atoms(self.mirror.hull) if self.mirror else self.sae.dictionary.atoms()
+
+    def losses(self, x: Float[Tensor, "batch d_model"]) -> Losses:
+        """Fraction of variance unexplained on a raw batch (per-dimension mean of the batch) and the AuxK loss."""
+        sae = self.sae
+        x = sae.normalize(x)
+        centred, atoms = x - sae.b_dec, self.atoms()
+        with torch.no_grad():
+            pre = kernels.linear(centred, sae.W_enc).add_(sae.b_enc)
+            indices = pre.topk(sae.k, dim=1, sorted=False).indices
+        grouped = kernels.group_by_feature(indices, sae.n_features)
+        values = kernels.select(pre, centred, sae.W_enc, sae.b_enc, indices, grouped)
+        error = x - kernels.decode(values, indices, atoms, grouped) - sae.b_dec
+        fvu = error.square().sum() / (x - x.mean(dim=0)).square().sum().clamp_min(1e-12)
+        return Losses(fvu, self._aux(pre, centred, error.detach(), atoms), values.detach(), indices)
+
+    def _aux(self, pre: Tensor, centred: Tensor, error: Tensor, atoms: Tensor) -> Tensor:
+        """AuxK (Gao et al. 2024): the dead features' reconstruction of the residual, as a share of the residual."""
+        dead = (self.step - self.last_fired > self.config.dead_after).nonzero().flatten()
+        if len(dead) == 0 or self.config.aux_coefficient == 0:
+            return error.new_zeros(())
+        indices = dead[pre[:, dead].topk(min(self.config.aux_k, len(dead)), dim=1, sorted=False).indices]
+        grouped = kernels.group_by_feature(indices, self.sae.n_features)
+        values = kernels.select(pre, centred, self.sae.W_enc, self.sae.b_enc, indices, grouped)
+        rest = error - kernels.decode(values, indices, atoms, grouped)
+        return rest.square().sum() / error.square().sum().clamp_min(1e-12)
+
+    def train_step(self, x: Float[Tensor, "batch d_model"]) -> None:
+        """One optimiser step, then the constraint."""
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.losses(x)
+        loss = losses.fvu + self.config.aux_coefficient * losses.aux
+        if not torch.isfinite(loss):
+            raise TrainingDiverged(f"loss is {float(loss)} at step {self.step}: lower lr or w_lr, then run again")
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_([p for p in self.sae.parameters() if p.grad is not None], CLIP)
+        self.optimizer.step()
+        self._constrain()
+        self.last_fired[losses.indices[losses.values > 0]] = self.step
+        self.step += 1
+        if self.step % LOG_EVERY == 0 or self.step == 1:
+            self.log.append(self._row(losses, float(norm)))
+
+    def _constrain(self) -> None:
+        if self.mirror:
+            self.mirror.step(self.sae.dictionary.relax.grad, self.step)
+            self.sae.dictionary.project_relax_()
+        else:
+            self.sae.dictionary.project_()
+
+    @torch.no_grad()
+    def _row(self, losses: Losses, norm: float) -> dict[str, float | int]:
+        row = {"step": self.step, "r2": 1 - float(losses.fvu), "aux": float(losses.aux), "gradient_norm": norm}
+        row["l0"] = float((losses.values > 0).sum(dim=1).float().mean())
+        row["dead"] = float((self.step - self.last_fired > self.config.dead_after).float().mean())
+        if isinstance(self.sae.dictionary, ArchetypalDictionary):
+            row |= constraint_state(self.sae.dictionary)
+        return row
+
+    def save(self, path: Path) -> None:
+        """Write everything a bit-identical continuation needs, atomically."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
+        if self.mirror:
+            tensors |= {f"mirror.{name}": tensor for name, tensor in self.mirror.tensors().items()}
+        tensors["last_fired"] = self.last_fired
+        tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        metadata = {"step": str(self.step), "log": json.dumps(self.log)}
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint of the same run."""
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        self.step, self.log = int(metadata["step"]), json.loads(metadata["log"])
+        self.last_fired = tensors["last_fired"]
+        self.sae.load_state_dict(_under(tensors, "model."))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under(tensors, "adam.").items():
+            index, field = name.split(".")
+            state.setdefault(int(index), {})[field] = tensor
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+        for name, tensor in _under(tensors, "mirror.").items():
+            setattr(self.mirror, name, tensor)
+
+
+def constraint_state(dictionary: ArchetypalDictionary) -> dict[str, float | int]:
+    """Share of atoms with Λ at its bound, and the median effective number of anchors exp(H(W_i))."""
+    at_bound = dictionary.relax.norm(dim=1) >= dictionary.delta * (1 - 1e-4)
+    entropy = -torch.special.xlogy(dictionary.W, dictionary.W).sum(dim=1)
+    return {"relax_at_bound": float(at_bound.float().mean()), "effective_anchors": float(entropy.exp().median())}
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def train(sae: SAE, config: Config, batches: Batches, work: Path, *, steps: int, progress: bool = False) -> SAE:
+    """Train `sae` in place for `steps` steps; files go to `work`, and a checkpoint found there is continued.
+
+    Writes `sae.safetensors`, `log.json` and `atoms_<step>.safetensors` at `snapshot_steps`.
+    Raises TrainingDiverged where the loss is not finite; the last checkpoint stays.
+    """
+    if not (work / CHECKPOINT).exists():
+        sae.calibrate(batches(0))
+    trainer, snapshots = Trainer(sae, config), set(snapshot_steps(steps))
+    if (work / CHECKPOINT).exists():
+        trainer.load(work / CHECKPOINT)
+    else:
+        _snapshot(sae, work, 0)
+    for step in tqdm(range(trainer.step, steps), initial=trainer.step, total=steps, disable=not progress, unit="step"):
+        trainer.train_step(batches(step))
+        if trainer.step in snapshots:
+            _snapshot(sae, work, trainer.step)
+        if trainer.step % config.checkpoint_every == 0 and trainer.step < steps:
+            trainer.save(work / CHECKPOINT)
+    save_sae(sae, work / "sae.safetensors")
+    write_json(work / "log.json", trainer.log)
+    (work / CHECKPOINT).unlink(missing_ok=True)
+    return sae
+
+
+def _snapshot(sae: SAE, work: Path, step: int) -> None:
+    with torch.no_grad():
+        tensors = {"atoms": sae.atoms().bfloat16().contiguous()}
+    write_atomically(work / f"atoms_{step:06d}.safetensors", lambda temporary: save_file(tensors, temporary))
+
+
+def read_log(folder: Path) -> list[dict[str, float | int]]:
+    """The training log of a finished run: one row each `LOG_EVERY` steps."""
+    return read_json(folder / "log.json")

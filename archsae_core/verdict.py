@@ -1,0 +1,121 @@
+"""The decision rules of the report, fixed before any result was seen."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from archsae_core.stability import Interval, seed_interval
+
+MARGIN = 0.05
+"""Gain in chance-normalised stability that counts."""
+MATCHED_R2 = 0.02
+"""Two arms reconstruct equally well when their mean R² differ by at most this."""
+INDEPENDENT_RA = ("ra-random-w", "ra-indep-anchors")
+INDEPENDENT_TOPK = ("topk", "topk-kmeans-indep")
+COLLAPSED_DEAD = 0.5
+"""Share of dead features above which a run counts as collapsed."""
+UNMOVED = 0.9999
+"""Mean cosine of the atoms with their start above which a run counts as not trained."""
+
+
+class ArmScores(NamedTuple):
+    """What the verdict needs of an arm."""
+
+    stability: Float[np.ndarray, "n_seeds n_seeds"]
+    """Score of every pair of seeds."""
+    r2: float
+    """Mean held-out R² over seeds."""
+
+
+class Verdict(NamedTuple):
+    """Outcome of the rule for stability."""
+
+    verdict: str
+    """`supported`, `explained by shared initialisation` or `undetermined`."""
+    reason: str
+    published_gain: Interval | None
+    """`ra` minus `topk`: the comparison as published."""
+    independent_gain: Interval | None
+    """Better independently initialised RA arm minus better such TopK arm, at matched R²."""
+    pair: tuple[str, str] | None
+    """The two arms of `independent_gain`."""
+
+
+def decide(arms: Mapping[str, ArmScores]) -> Verdict:
+    """Is the stability due to the constraint or to the shared initialisation?
+
+    With g the stability of the better independently initialised RA arm minus that of the better such TopK
+    arm, at R² within 0.02: interval of g above +0.05 is `supported`; `ra` − `topk` above +0.05 with g's interval below
+    +0.05 is `explained by shared initialisation`; anything else, or a missing arm, is `undetermined`.
+    """
+    published = _gain(arms, "ra", "topk")
+    pair = _matched_pair(arms)
+    if published is None or pair is None:
+        reason = "an arm is missing" if published is None else "no independent pair of arms has R² within 0.02"
+        return Verdict("undetermined", reason, published, None, None)
+    gain = _gain(arms, *pair)
+    if gain is None or gain.low is None or gain.high is None:
+        return Verdict("undetermined", "fewer than 3 seeds give no interval", published, gain, pair)
+    if gain.low > MARGIN:
+        return Verdict("supported", "independent runs gain more than 0.05", published, gain, pair)
+    if published.estimate > MARGIN and gain.high < MARGIN:
+        reason = "runs gain with a shared start and not without it"
+        return Verdict("explained by shared initialisation", reason, published, gain, pair)
+    return Verdict(
+        "undetermined", "the interval of the independent gain holds 0.05, or nothing gains", published, gain, pair
+    )
+
+
+def _gain(arms: Mapping[str, ArmScores], first: str, second: str) -> Interval | None:
+    if first not in arms or second not in arms or len(arms[first].stability) != len(arms[second].stability):
+        return None
+    return seed_interval(arms[first].stability, arms[second].stability)
+
+
+def _matched_pair(arms: Mapping[str, ArmScores]) -> tuple[str, str] | None:
+    """The most stable RA arm and, within 0.02 of its R², the most stable TopK arm; the next RA arm if there is none."""
+    pairs = [
+        (ra, topk)
+        for ra, topk in product(INDEPENDENT_RA, INDEPENDENT_TOPK)
+        if ra in arms and topk in arms and abs(arms[ra].r2 - arms[topk].r2) <= MATCHED_R2
+    ]
+    return max(pairs, key=lambda pair: tuple(_mean(arms[name].stability) for name in pair), default=None)
+
+
+def _mean(matrix: Float[np.ndarray, "n_seeds n_seeds"]) -> float:
+    return seed_interval(matrix, n=1).estimate
+
+
+def flags(result: Mapping[str, Any], k: int) -> list[str]:
+    """What is wrong with one training run of a sweep; empty where nothing is.
+
+    `result` has `failed` (an error message), or `l0`, `dead_share`, `r2`, `drift` and `violation`.
+    """
+    if result.get("failed"):
+        return [f"failed: {result['failed']}"]
+    checks = {
+        f"L0 is {result['l0']:.2f}, not k = {k}": abs(result["l0"] - k) > 0.01 * k,
+        "more than half of the features are dead": result["dead_share"] > COLLAPSED_DEAD,
+        "R² is negative": result["r2"] < 0,
+        "atoms did not move": result["drift"] is not None and result["drift"] > UNMOVED,
+        "constraint violated": result["violation"] > 0,
+    }
+    return [message for message, broken in checks.items() if broken]
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points that no other beats in one coordinate without losing in the other (larger is better)."""
+    return [
+        i
+        for i, (x, y) in enumerate(points)
+        if not any(u >= x and v >= y and (u > x or v > y) for u, v in points)
+    ]  # fmt: skip
+
+
+def best_delta(rows: Iterable[Mapping[str, Any]]) -> float | None:
+    """Radius with the highest mean R² among those whose every run is unflagged; None where all are flagged."""
+    sound = [row for row in rows if not row["flags"]]
+    return max(sound, key=lambda row: row["r2"])["delta"] if sound else None

@@ -1,0 +1,74 @@
+"""The sparse kernels against a dense reference under autograd, in float64 where the kernel allows it."""
+
+import pytest
+import torch
+
+from archsae_core import kernels
+
+BATCH, FEATURES, D_MODEL, K = 33, 40, 12, 5
+
+
+@pytest.fixture
+def problem():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(BATCH, D_MODEL, generator=generator)
+    weight = torch.randn(FEATURES, D_MODEL, generator=generator)
+    bias = 0.3 * torch.randn(FEATURES, generator=generator) - 1.0
+    atoms = torch.randn(FEATURES, D_MODEL, generator=generator)
+    return [tensor.requires_grad_() for tensor in (x, weight, bias, atoms)]
+
+
+def dense_reconstruction(x, weight, bias, atoms):
+    pre = x @ weight.T + bias
+    values, indices = pre.topk(K, dim=1)
+    return torch.zeros_like(pre).scatter(1, indices, values.relu()) @ atoms
+
+
+def sparse_reconstruction(x, weight, bias, atoms):
+    with torch.no_grad():
+        pre = kernels.linear(x, weight) + bias
+        indices = pre.topk(K, dim=1, sorted=False).indices
+    grouped = kernels.group_by_feature(indices, FEATURES)
+    values = kernels.select(pre, x, weight, bias, indices, grouped)
+    return kernels.decode(values, indices, atoms, grouped)
+
+
+def test_values_and_gradients_match_dense_autograd(problem):
+    target = torch.randn(BATCH, D_MODEL, generator=torch.Generator().manual_seed(1))
+    expected = dense_reconstruction(*problem)
+    wanted = torch.autograd.grad((expected - target).square().sum(), problem)
+    found = sparse_reconstruction(*problem)
+    gradients = torch.autograd.grad((found - target).square().sum(), problem)
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+    for gradient, reference in zip(gradients, wanted, strict=True):
+        assert (gradient - reference).norm() <= 1e-5 * reference.norm()
+
+
+def test_group_by_feature_by_hand():
+    grouped = kernels.group_by_feature(torch.tensor([[2, 0], [0, 3]]), 4)
+    assert grouped.offsets.tolist() == [0, 2, 2, 3]
+    assert grouped.order.tolist() == [1, 2, 0, 3]
+    assert grouped.token.tolist() == [0, 1, 0, 1]
+
+
+def test_transposed_product_by_hand():
+    indices, values = torch.tensor([[0, 2], [2, 1]]), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    x = torch.tensor([[1.0, 10.0], [100.0, 1000.0]])
+    product = kernels.transposed_product(values, kernels.group_by_feature(indices, 3), x)
+    assert product.tolist() == [[1.0, 10.0], [400.0, 4000.0], [302.0, 3020.0]]
+
+
+def test_linear_is_exact_fp32(problem):
+    x, weight = problem[0].detach(), problem[1].detach()
+    assert torch.allclose(kernels.linear(x, weight), x @ weight.T, rtol=1e-5, atol=1e-6)
+
+
+def test_a_code_below_zero_gets_no_gradient():
+    x, weight = torch.ones(1, 1), torch.tensor([[1.0], [-1.0]], requires_grad=True)
+    bias, indices = torch.zeros(2, requires_grad=True), torch.tensor([[0, 1]])
+    grouped = kernels.group_by_feature(indices, 2)
+    values = kernels.select(x @ weight.detach().T, x, weight, bias, indices, grouped)
+    values.sum().backward()
+    assert values.tolist() == [[1.0, 0.0]]
+    assert weight.grad.tolist() == [[1.0], [0.0]]
+    assert bias.grad.tolist() == [1.0, 0.0]

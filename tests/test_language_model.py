@@ -1,0 +1,336 @@
+import json
+import time
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from archsae_core import language_model, model_files, random_model
+from archsae_core.config import ConfigError, configure
+from archsae_core.language_model import (
+    ModelError,
+    blocks,
+    check_layer,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+    residual_after,
+    resolve_device,
+    resolve_dtype,
+)
+
+SMALL = dict(vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32)
+CONFIGS = {
+    "gpt2": transformers.GPT2Config(n_layer=3, n_head=2, n_embd=16, vocab_size=50),
+    "llama": transformers.LlamaConfig(**SMALL, num_key_value_heads=1),
+    "gpt-neox": transformers.GPTNeoXConfig(**SMALL),
+    "qwen2": transformers.Qwen2Config(**SMALL, num_key_value_heads=2),
+    "opt": transformers.OPTConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, ffn_dim=32, word_embed_proj_dim=16
+    ),
+}
+
+
+def final_norm(name, model):
+    return {
+        "gpt2": lambda: model.transformer.ln_f,
+        "gpt-neox": lambda: model.gpt_neox.final_layer_norm,
+        "opt": lambda: model.model.decoder.final_layer_norm,
+    }.get(name, lambda: model.model.norm)()
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def architecture(request):
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[request.param]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # norms start at one and biases at zero: nothing may be trivial
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return request.param, model
+
+
+@pytest.fixture
+def batch():
+    ids = torch.randint(1, 50, (2, 7), generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+    return ids, mask
+
+
+def smoke(**changes):
+    return configure({"preset": "smoke", **changes})
+
+
+# --- the residual stream ---
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_residual_is_the_hidden_state_after_that_block(architecture, batch, layer):
+    _, model = architecture
+    ids, mask = batch
+    with torch.no_grad():
+        expected = model(ids, attention_mask=mask, output_hidden_states=True).hidden_states[layer + 1]
+    assert torch.equal(residual_after(model, layer, ids, mask), expected)
+
+
+def test_after_the_last_block_the_final_norm_is_not_applied(architecture, batch):
+    name, model = architecture
+    ids, mask = batch
+    with torch.no_grad():
+        expected = model(ids, attention_mask=mask, output_hidden_states=True).hidden_states[3]
+        residual = residual_after(model, 2, ids, mask)
+        assert not torch.allclose(residual, expected)
+        torch.testing.assert_close(final_norm(name, model)(residual), expected)
+
+
+def test_padding_changes_no_real_position(architecture, batch):
+    _, model = architecture
+    ids, mask = batch
+    alone = residual_after(model, 1, ids[1:, :4], mask[1:, :4])
+    torch.testing.assert_close(residual_after(model, 1, ids, mask)[1:, :4], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_later_blocks_are_not_run_and_no_hook_stays(batch):
+    model = transformers.AutoModelForCausalLM.from_config(CONFIGS["llama"]).eval()
+    expected = residual_after(model, 1, *batch)
+    model.model.layers[2].forward = None
+    assert torch.equal(residual_after(model, 1, *batch), expected)
+    assert not blocks(model)[1]._forward_hooks
+
+
+def test_blocks_are_the_outermost_list_of_that_length():
+    model = transformers.GPT2LMHeadModel(CONFIGS["gpt2"])
+    model.transformer.wte.experts = nn.ModuleList(nn.Linear(1, 1) for _ in range(3))
+    model.heads = nn.ModuleList(nn.Linear(1, 1) for _ in range(2))
+    assert blocks(model) is model.transformer.h
+
+
+def test_a_model_without_blocks_is_refused():
+    model = transformers.GPT2LMHeadModel(CONFIGS["gpt2"])
+    model.transformer.h = nn.ModuleList()
+    with pytest.raises(ModelError, match="no list of 3 blocks"):
+        blocks(model)
+
+
+@pytest.mark.parametrize("layer", [-1, 3])
+def test_layer_out_of_range_names_the_range(layer):
+    with pytest.raises(ConfigError, match=rf"layer = {layer}: .* 0 … 2"):
+        check_layer(CONFIGS["gpt2"], layer)
+
+
+# --- random-gpt2 ---
+
+
+def test_random_model_is_the_same_every_time_and_leaves_the_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    first = load_model(smoke())
+    assert torch.equal(torch.rand(2), expected)
+    weights = load_model(smoke()).state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in first.state_dict().items())
+    assert not first.training
+    assert not any(parameter.requires_grad for parameter in first.parameters())
+
+
+def test_random_tokenizer_restores_any_text():
+    tokenizer = load_tokenizer(smoke())
+    text = "baki <b> & R&D – Ünïcode 😀"
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert max(tokenizer(text).input_ids) < load_model(smoke()).config.vocab_size
+
+
+def test_random_model_has_room_for_the_context():
+    assert load_model(smoke(context=100)).config.n_positions == 100
+    assert model_fingerprint(smoke(context=100)) != model_fingerprint(smoke())
+
+
+# --- device and dtype ---
+
+
+def test_device(monkeypatch):
+    for available, expected in ((False, "cpu"), (True, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
+        assert resolve_device(smoke()).type == expected
+    assert resolve_device(smoke(device="cpu")).type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device = 'cuda'"):
+        resolve_device(smoke(device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
+)
+def test_auto_is_bfloat16_where_the_processor_has_instructions_for_it(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    cpu = torch.device("cpu")
+    assert resolve_dtype(smoke(dtype="auto"), cpu) == expected
+    assert resolve_dtype(smoke(dtype="float32"), cpu) == torch.float32
+    assert resolve_dtype(smoke(dtype="bfloat16"), cpu) == torch.bfloat16
+
+
+def test_bfloat16_is_refused_on_a_gpu_without_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert resolve_dtype(smoke(dtype="auto"), torch.device("cuda")) == torch.float32
+    with pytest.raises(ConfigError, match="dtype = 'bfloat16'"):
+        resolve_dtype(smoke(dtype="bfloat16"), torch.device("cuda"))
+
+
+def test_weights_have_the_wanted_dtype(folder):
+    assert load_model(smoke(model=str(folder), dtype="bfloat16")).dtype == torch.bfloat16
+    assert load_model(smoke(dtype="bfloat16")).dtype == torch.bfloat16
+
+
+# --- a local folder in the hub's layout ---
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "model"
+    with language_model.quiet_transformers():
+        random_model.gpt2(32).save_pretrained(path)
+        random_model.tokenizer().save_pretrained(path)
+    return path
+
+
+def test_local_folder_gives_the_saved_model_and_tokenizer(folder, batch, capfd):
+    ids, mask = batch
+    config = smoke(model=str(folder))
+    model, original = load_model(config), load_model(smoke())
+    assert torch.equal(residual_after(model, 1, ids, mask), residual_after(original, 1, ids, mask))
+    assert load_tokenizer(config)("sea").input_ids == load_tokenizer(smoke())("sea").input_ids
+    assert capfd.readouterr() == ("", "")
+
+
+def test_fingerprint_follows_the_weights_and_nothing_else(folder):
+    config = smoke(model=str(folder))
+    before = model_fingerprint(config)
+    (folder / "README.md").write_text("changed")
+    assert model_fingerprint(config) == before
+    with language_model.quiet_transformers():
+        random_model.gpt2(100).save_pretrained(folder)
+    assert model_fingerprint(config) != before
+
+
+def drop_weight(folder):
+    change_weights(folder, lambda weights: weights.pop("transformer.h.0.attn.c_proj.weight"))
+
+
+def reshape_weight(folder):
+    change_weights(folder, lambda weights: weights.update({"transformer.h.1.mlp.c_fc.bias": torch.zeros(3)}))
+
+
+def change_weights(folder, change):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def truncate(folder):
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def drop_shard(folder):
+    (folder / "model.safetensors").unlink()
+    with language_model.quiet_transformers():
+        random_model.gpt2(32).save_pretrained(folder, max_shard_size="60KB")
+    next(folder.glob("model-00002-of-*")).unlink()
+
+
+def pickled_weights(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save(random_model.gpt2(32).state_dict(), folder / "pytorch_model.bin")
+
+
+def own_code(folder):
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {"model_type": "mine", "auto_map": {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}}
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "code.py").write_text("raise SystemExit('own code was run')")
+
+
+def encoder_decoder(folder):
+    transformers.T5Config(num_layers=2).save_pretrained(folder)
+
+
+def broken_config(folder):
+    (folder / "config.json").write_text('{"model_type": "gpt2"')
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (drop_weight, r"1 weights are missing.*h\.0\.attn\.c_proj"),
+        (reshape_weight, r"wrong shape.*h\.1\.mlp\.c_fc\.bias"),
+        (truncate, "model cannot be loaded"),
+        (drop_shard, "model-00002-of-"),
+        (pickled_weights, "no file named model.safetensors"),
+        (own_code, "custom code"),
+        (encoder_decoder, "encoder-decoder"),
+        (broken_config, "configuration cannot be loaded"),
+    ],
+)
+def test_a_damaged_folder_is_refused_by_name(folder, damage, reason, capfd):
+    damage(folder)
+    capfd.readouterr()
+    with pytest.raises(ModelError, match=rf"model = .*{folder.name}.*{reason}"):
+        load_model(smoke(model=str(folder)))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_folder_without_tokenizer_is_refused_by_name(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(ModelError, match=r"model = .*tokenizer"):
+        load_tokenizer(smoke(model=str(folder)))
+
+
+def test_what_does_not_suit_the_model_is_said_before_weights_are_read(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"layer = 3: .* 0 … 2"):
+        load_model(smoke(model=str(folder), layer=3))
+    with pytest.raises(ConfigError, match=r"context = 65: .* at most 64 tokens"):
+        load_model(smoke(model=str(folder), context=65))
+
+
+# --- the hub ---
+
+
+def test_hub_model_is_pinned_cached_and_later_needs_no_network(hub, batch, capfd):
+    ids, mask = batch
+    with language_model.quiet_transformers():
+        random_model.gpt2(32).save_pretrained(hub.repository("user/tiny"))
+        random_model.tokenizer().save_pretrained(hub.root / "user/tiny")
+    (hub.root / "user/tiny/pytorch_model.bin").write_bytes(b"never fetched")
+    config = smoke(model="user/tiny")
+    assert model_fingerprint(config) == f"user/tiny@{'1' * 40}"
+    expected = residual_after(load_model(smoke()), 1, ids, mask)
+    assert torch.equal(residual_after(load_model(config), 1, ids, mask), expected)
+    assert not list(hub.root.parent.glob("hub-cache/**/pytorch_model.bin"))
+    hub.close()
+    model_files._pinned.cache_clear()
+    assert torch.equal(residual_after(load_model(config), 1, ids, mask), expected)
+    assert load_tokenizer(config)("sea").input_ids == load_tokenizer(smoke())("sea").input_ids
+    assert model_fingerprint(config) == f"user/tiny@{'1' * 40}"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("user/gated", "accept its terms"), ("user/none", "no such"), ("a b", "no such")]
+)
+def test_hub_refusals_name_the_model_and_the_fix(hub, name, reason):
+    with pytest.raises(ModelError, match=f"model = '{name}'.*{reason}"):
+        load_model(smoke(model=name))
+
+
+def test_unreachable_hub_is_said_within_seconds(hub):
+    hub.close()
+    start = time.monotonic()
+    for use in (load_model, load_tokenizer, model_fingerprint):
+        with pytest.raises(ModelError, match=r"model = 'user/tiny'.*cannot be reached.*smollm2-135m"):
+            use(smoke(model="user/tiny"))
+    assert time.monotonic() - start < 5

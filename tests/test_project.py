@@ -1,0 +1,266 @@
+"""Rules of the project that no linter knows: what the package may do, and files that must agree with each other."""
+
+import ast
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from archsae_core.config import FIELDS
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "archsae_core"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+
+# A module imports only from those before it.
+ORDER = (
+    "arms config store hub assets text_files corpus tokens random_model model_files language_model extraction activations "
+    "anchors kernels dictionary sae simplex training metrics splice behaviour matching stability verdict contexts "
+    "features study tables claims plots prose report readme runner __main__"
+).split()
+
+PICKLING = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+AT_MODULE_LEVEL = (
+    ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.If
+)  # fmt: skip
+
+
+def read(name: str) -> str:
+    path = ROOT / name
+    assert path.is_file(), f"{name} is missing"
+    return path.read_text(encoding="utf-8")
+
+
+def count_lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports, also inside functions: `from a.b import c` gives `a.b.c`."""
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [PACKAGE.name] * (node.level > 0) + [node.module] * (node.module is not None)
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+# --- the package ---
+
+
+def test_every_module_has_its_place_in_the_order():
+    assert {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in MODULES} - {"__init__"} <= set(ORDER)
+
+
+@each_module
+def test_imports_point_one_way(path):
+    before = set(ORDER[: ORDER.index(path.stem)]) if path.stem in ORDER else set()
+    own = {name.split(".")[1] for name in imported_names(path) if name.startswith(f"{PACKAGE.name}.")}
+    assert own & set(ORDER) <= before, f"{path.name} imports a module that comes after it"
+
+
+@cache
+def distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+@each_module
+def test_imports_are_declared(path):
+    declared = set(requirements()) | set(requirements("cluster")) | {"distributed"}  # distributed is dask's own extra
+    providers = distributions()
+    third_party = {name.split(".")[0] for name in imported_names(path)} - sys.stdlib_module_names - {PACKAGE.name}
+    missing = {
+        name for name in third_party if not declared & {canonicalize_name(dist) for dist in providers.get(name, [])}
+    }
+    assert not missing, f"{path.name} imports what pyproject.toml does not ask for: {missing}"
+
+
+def forbidden(path: Path) -> Iterator[str]:
+    for node in ast.walk(parse(path)):
+        match node:
+            case ast.Call(func=ast.Name(id="print")) if path.stem != "__main__":  # the command line has to print
+                yield f"line {node.lineno}: print"
+            case ast.Call(func=ast.Name(id="eval" | "exec")):
+                yield f"line {node.lineno}: {node.func.id}"
+            case ast.Attribute(value=ast.Name(id="torch"), attr="load" | "save"):
+                yield f"line {node.lineno}: torch.{node.attr} (pickle: use safetensors)"
+            case ast.keyword(arg="trust_remote_code" | "allow_pickle") if (
+                getattr(node.value, "value", True) is not False
+            ):
+                yield f"line {node.value.lineno}: {node.arg}"
+            case ast.ExceptHandler(type=None):
+                yield f"line {node.lineno}: bare except"
+    yield from (f"imports {name}" for name in imported_names(path) if name.split(".")[0] in PICKLING)
+    yield from (f"imports {name}" for name in imported_names(path) if name in ("torch.load", "torch.save"))
+
+
+@each_module
+def test_nothing_forbidden(path):
+    assert list(forbidden(path)) == []
+
+
+@each_module
+def test_no_work_at_import(path):
+    body = [node for node in parse(path).body if not isinstance(getattr(node, "value", None), ast.Constant)]
+    assert [node.lineno for node in body if not isinstance(node, AT_MODULE_LEVEL)] == []
+
+
+@each_module
+def test_modules_and_functions_are_short(path):
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    long = {
+        f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for node in ast.walk(parse(path))
+        if isinstance(node, functions) and node.end_lineno - node.lineno >= 40
+    }
+    assert not long
+    assert count_lines(path) <= 250
+
+
+def test_package_is_thin():
+    total = sum(map(count_lines, MODULES))
+    assert total < 2800, "the whole package"
+
+
+def test_no_base_class_with_one_child():
+    classes = [node for path in MODULES for node in ast.walk(parse(path)) if isinstance(node, ast.ClassDef)]
+    bases = [ast.unparse(base).split(".")[-1] for node in classes for base in node.bases]
+    assert [node.name for node in classes if bases.count(node.name) == 1 and not node.name.endswith("Error")] == []
+
+
+# --- dependencies ---
+
+
+def project() -> dict:
+    return tomllib.loads(read("pyproject.toml"))["project"]
+
+
+def requirements(*extras: str) -> dict[str, Requirement]:
+    """Direct dependencies by name: the runtime ones, or those of the extras."""
+    lines = [line for extra in extras for line in project()["optional-dependencies"][extra]]
+    parsed = map(Requirement, lines if extras else project()["dependencies"])
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+def all_requirements() -> dict[str, Requirement]:
+    return requirements() | requirements(*project()["optional-dependencies"])
+
+
+def test_each_dependency_gives_its_reason():
+    reasons = re.findall(
+        r'^    "([\w-]+)[^"]*",  # \S.{9,}$', read("pyproject.toml").split("\n[tool.")[0], re.MULTILINE
+    )
+    assert sorted(reasons) == sorted(all_requirements())
+
+
+def test_conda_environment_lists_the_same():
+    conda_names = {"torch": "pytorch", "matplotlib": "matplotlib-base", "huggingface-hub": "huggingface_hub"}
+    listed = yaml.safe_load(read("environment.yml"))["dependencies"]
+    conda = {req.name: str(req.specifier) for req in map(Requirement, filter(lambda item: item != "pip", listed[:-1]))}
+    expected = {conda_names.get(name, name): str(req.specifier) for name, req in all_requirements().items()}
+    assert conda == expected | {"python": project()["requires-python"]}
+    assert listed[-1] == {"pip": ["--editable ."]}
+
+
+def test_constraints_pin_each_dependency_within_its_range():
+    lines = [line for line in read("constraints.txt").splitlines() if line and not line.startswith("#")]
+    pins = dict(line.split("==") for line in lines)
+    assert len(pins) == len(lines)
+    assert not {name for name, req in all_requirements().items() if not req.specifier.contains(pins.get(name, "0"))}
+
+
+def test_versions_agree():
+    version = project()["version"]
+    assert yaml.safe_load(read("CITATION.cff"))["version"] == version
+    assert f'__version__ = "{version}"' in read("archsae_core/__init__.py")
+
+
+# --- Makefile, CI, README ---
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), re.MULTILINE))
+
+
+def readme_code() -> list[str]:
+    """Lines of the README's code blocks, without comments, and its inline code."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", read("README.md"), re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"^```\w*\n.*?^```", "", read("README.md"), flags=re.MULTILINE | re.DOTALL)
+    return [re.sub(r"(^|\s)#.*", "", line) for line in "".join(blocks).splitlines()] + re.findall(r"`([^`\n]+)`", prose)
+
+
+def test_makefile_names_its_phony_targets():
+    assert set(re.search(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)[1].split()) == targets()
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    assert re.findall(r"^[^#\n]*\bmake (.*)$", read(".ci/run"), re.MULTILINE) == ["check"]
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+    assert any(line.strip() == "make check" for line in readme_code())
+
+
+def test_readme_names_existing_targets():
+    named = {name for code in readme_code() for name in re.findall(r"\bmake ([a-z][a-z-]*)", code)}
+    assert {"report", "test", "setup"} & named, "README.md shows no make command"
+    assert named <= targets()
+
+
+def test_readme_names_existing_functions():
+    defined = {}
+    for path in MODULES:
+        nodes = list(ast.walk(parse(path)))
+        names = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        defined[path.stem] = names | {node.id for node in nodes if isinstance(node, ast.Name)}
+    everything = set().union(*defined.values())
+    for code in readme_code():
+        for module, name in re.findall(r"\barchsae_core\.(\w+)(?:\.(\w+))?", code):
+            assert module in defined, f"archsae_core.{module}"
+            assert not name or name in defined[module], f"archsae_core.{module}.{name}"
+        for name in re.findall(r"^(?:\w+\.)*(\w+)\([^()]*\)$", code):
+            assert name in everything, f"{name}()"
+
+
+def test_readme_names_existing_commands_and_options():
+    nodes = [node for path in MODULES for node in ast.walk(parse(path))]
+    words = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    words |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    lines = [line for line in readme_code() if "-m archsae_core" in line or "ARGS=" in line]
+    named = {name for line in lines for name in re.findall(r"-m archsae_core (\w+)|(?<=[\s\"'=])(--[a-z-]+)", line)}
+    assert {word for pair in named for word in pair if word} <= words
+
+
+def test_readme_names_existing_files():
+    folders = r"(?:notebooks|results|figures|tests|benchmarks|archsae_core|\.ci)/[\w./-]*"
+    named = [code for code in readme_code() if re.fullmatch(folders, code)]
+    linked = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", read("README.md"))
+    assert [name for name in named + linked if not (ROOT / name).exists()] == []
+
+
+def test_readme_tables_are_up_to_date():
+    table = re.search(r"<!-- parameters:start -->\n(.*?)<!-- parameters:end -->", read("README.md"), re.DOTALL)
+    assert table, "README.md has no <!-- parameters:start --> … <!-- parameters:end -->"
+    assert re.findall(r"^\| *`(\w+)` *\|", table[1], re.MULTILINE) == list(FIELDS)
+    check = subprocess.run(
+        [sys.executable, "-m", "archsae_core", "readme", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert check.returncode == 0, f"run `make readme`\n{check.stdout}{check.stderr}"
