@@ -121,8 +121,7 @@ def open_activations(folder: Path, outlier_factor: float, threshold: float | Non
 def fit_normalizer(train: ActivationSet) -> Normalizer:
     """Mean and scale of the kept rows, accumulated in float64. Raises ActivationError where all rows are equal."""
     moments = train._moments
-    # rounding alone leaves about 1e-32 of the mean's square
-    if moments.square_distance <= 1e-12 * moments.mean.square().sum().item():
+    if moments.square_distance == 0:  # exact: a sum of equal float32 numbers rounds nowhere in float64
         raise ActivationError("layer: all activations are equal there: choose another layer, or check the model")
     return Normalizer(moments.mean.float(), math.sqrt(train.x.shape[1] / moments.square_distance))
 

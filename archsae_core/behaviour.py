@@ -164,7 +164,7 @@ def _ratio(above: np.ndarray, below: np.ndarray, sums: np.ndarray) -> np.ndarray
 
 
 def _with_intervals(table: np.ndarray, statistics: Mapping[str, Statistic], seed: int) -> dict[str, Any]:
-    values = {name: float(statistic(table.sum(axis=0))) for name, statistic in statistics.items()}
+    values = {name: statistic(table.sum(axis=0, keepdims=True)).item() for name, statistic in statistics.items()}
     intervals = {name: bootstrap_interval(table, statistic, seed=seed) for name, statistic in statistics.items()}
     found: dict[str, Any] = {name: None if np.isnan(value) else value for name, value in values.items()}
     return found | {"intervals": {name: interval and list(interval) for name, interval in intervals.items()}}

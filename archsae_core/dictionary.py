@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from archsae_core.config import Arm, Config
+from archsae_core.arms import Arm
+from archsae_core.config import Config
 
 
 class FreeDictionary(nn.Module):

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from archsae_core.config import ARMS, Config
+from archsae_core.arms import ARMS
+from archsae_core.config import Config
 from archsae_core.contexts import context_html
 
 Table = Mapping[str, Any]
@@ -46,8 +47,8 @@ def anchors(activations: Table, table: Table) -> str:
     return (
         f"**Yes, once they are cleaned and centred.** Position 0 has norm {train['position0_norm']:,.0f} against a "
         f"median of {train['median_norm']:,.0f}, and the common mean is {train['gamma']:.2f} times the spread (γ).  \n"
-        f"{table['n_anchors']:,} centroids leave {table['unexplained']:.0%} of the variance; {table['empty']} are empty "
-        f"and {table['duplicates']} coincide.  \n"
+        f"{table['n_anchors']:,} centroids leave {table['unexplained']:.0%} of the variance; {table['empty']} are "
+        f"empty and {table['duplicates']} coincide.  \n"
         f"Refitted on other documents, anchors agree only to {refit['normalised']:.2f} on a scale from chance (0) to "
         "identity (1): *whose* centroids they are matters."
     )

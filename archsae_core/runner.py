@@ -15,6 +15,7 @@ import papermill
 from archsae_core.config import Config, configure
 from archsae_core.report import PROJECT, run_folder
 from archsae_core.store import write_atomically, write_json
+from archsae_core.study import Study
 
 NOTEBOOKS = (
     "01_anchors", "02_standard_sae", "03_archetypal_sae", "04_evaluation", "05_stability", "06_delta_ablation",
@@ -40,6 +41,7 @@ def run_report(
     Stages that an earlier, perhaps broken, run finished are not computed again. Raises NotebookFailed.
     """
     config = configure(parameters)
+    Study(config, root).check()
     folder = run_folder(config, root)
     folder.mkdir(parents=True, exist_ok=True)
     given = {"preset": "quick"} | {name: value for name, value in parameters.items() if value is not None}

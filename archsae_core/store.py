@@ -75,7 +75,8 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise CorruptArtifact(f"{path} is not readable JSON ({error}): delete it to recompute it") from error
+        fix = f"delete the folder {Path(path).parent} to recompute it"
+        raise CorruptArtifact(f"{path} is not readable JSON ({error}): {fix}") from error
 
 
 def environment() -> dict[str, str]:
@@ -142,7 +143,8 @@ def seal(folder: Path, recipe: Mapping[str, Any], seconds: float) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     listing = {str(path.relative_to(folder)): [path.stat().st_size, file_sha256(path)] for path in files}
     manifest = {"recipe": recipe, "files": listing, "seconds": round(seconds, 1), "environment": environment()}
-    write_json(folder / MANIFEST, manifest)
+    manifest = jsonable(manifest)
+    write_json(folder / MANIFEST, manifest | {"seal": canonical_hash(manifest)})
 
 
 def verify(folder: Path) -> None:
@@ -150,7 +152,10 @@ def verify(folder: Path) -> None:
     fix = f"delete the folder {folder} to recompute it"
     if not (folder / MANIFEST).exists():
         raise CorruptArtifact(f"{folder / MANIFEST} is missing: {fix}")
-    for name, (size, digest) in read_json(folder / MANIFEST)["files"].items():
+    manifest = read_json(folder / MANIFEST)
+    if canonical_hash({name: value for name, value in manifest.items() if name != "seal"}) != manifest.get("seal"):
+        raise CorruptArtifact(f"{folder / MANIFEST} was altered: {fix}")
+    for name, (size, digest) in manifest["files"].items():
         path = folder / name
         if not path.is_file():
             raise CorruptArtifact(f"{path} is missing: {fix}")

@@ -2,29 +2,30 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
-from safetensors import safe_open
+from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from archsae_core.activations import ActivationSet, Normalizer, extract, fit_normalizer, open_activations
 from archsae_core.anchors import fit_anchors, summarize
-from archsae_core.config import ARMS, Config, ConfigError
+from archsae_core.arms import ARMS
+from archsae_core.config import Config, ConfigError
 from archsae_core.corpus import Corpus, load_text
 from archsae_core.dictionary import ArchetypalDictionary, make_dictionary
 from archsae_core.language_model import check_layer, load_model, load_tokenizer, model_fingerprint
 from archsae_core.metrics import document_sums, quality_intervals, summarise
+from archsae_core.runs import Run, TrainingBatches
 from archsae_core.sae import SAE, load_sae
-from archsae_core.store import Store, canonical_hash, read_json, write_atomically, write_json
+from archsae_core.store import Store, canonical_hash, write_atomically, write_json
 from archsae_core.tokens import TokenSplit, tokenize_split
-from archsae_core.training import snapshot_steps, train
+from archsae_core.training import train
 
 RECIPE = 1
 """Raised whenever the code changes what an artefact holds, so that older ones are not taken for it."""
@@ -34,20 +35,6 @@ ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations")
 TRAIN_FIELDS = ("n_features", "k", "lr", "batch_size", "aux_k", "aux_coefficient", "dead_after", "heldout_tokens")
 ARCHETYPAL_FIELDS = ("unit_norm", "learn_scale", "w_step", "w_rate", "smoothing")
 SCORE_BATCH = 4096
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run of a sweep."""
-
-    arm: str
-    """Key of `ARMS`."""
-    seed: int
-    """Of initialisation, data order and, in arms with their own anchors, of the documents those are fitted on."""
-    steps: int
-    """Optimiser steps."""
-    delta: float
-    """Radius of Λ; without effect where the dictionary is not archetypal."""
 
 
 def default_root() -> Path:
@@ -92,6 +79,19 @@ class Study:
     def tokens(self) -> TokenSplit:
         """Windows of token ids: training, validation and held-out documents."""
         return tokenize_split(self.corpus, self.tokenizer, self.config)
+
+    def check(self) -> None:
+        """Raise the error of any input that cannot be used, before work starts. Loads the model and reads the text."""
+        model, tokens, config = self.model, self.tokens, self.config
+        check_layer(model, config.layer)
+        available = tokens.train.n_tokens - len(tokens.train.ids)
+        folds = config.n_seeds if any(ARMS[arm].anchors == "per-seed" for arm in config.arms) else 1
+        # Folds differ in size by their documents; a tenth is a margin.
+        usable = available if folds == 1 else int(0.9 * available / folds)
+        if min(usable, config.anchor_tokens or usable) < config.n_anchors:
+            part = f"each of {folds} disjoint parts of the training documents has" if folds > 1 else "training has"
+            fix = "lower n_anchors or n_seeds, or raise tokens and anchor_tokens"
+            raise ConfigError(f"n_anchors = {config.n_anchors}: {part} about {usable} activations to cluster; {fix}")
 
     @cached_property
     def source(self) -> dict[str, Any]:
@@ -236,44 +236,6 @@ class Study:
         documents = torch.as_tensor(heldout.document)
         for chunk in rows.split(SCORE_BATCH):
             yield heldout.gather(chunk), documents[chunk]
-
-
-class TrainingBatches:
-    """Shuffled batches: every kept activation once an epoch. A function of the step, so that runs can be resumed."""
-
-    def __init__(self, activations: ActivationSet, batch_size: int, seed: int) -> None:
-        self.activations, self.seed = activations, seed
-        self.rows = torch.as_tensor(activations.kept)
-        self.batch_size = min(batch_size, len(self.rows))
-        self.per_epoch = len(self.rows) // self.batch_size
-        self._epoch, self._order = -1, torch.empty(0)
-
-    def __call__(self, step: int) -> Float[Tensor, "batch d_model"]:
-        """Raw activations of one step."""
-        epoch, place = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._epoch, self._order = epoch, self.rows[torch.randperm(len(self.rows), generator=generator)]
-        return self.activations.gather(self._order[place * self.batch_size : (place + 1) * self.batch_size])
-
-
-def snapshots(folder: Path, steps: int) -> dict[int, Float[Tensor, "n_features d_model"]]:
-    """Atoms of a run at each of `snapshot_steps(steps)`, step 0 and the last included."""
-    found = {}
-    for step in snapshot_steps(steps):
-        with safe_open(folder / f"atoms_{step:06d}.safetensors", framework="pt") as file:
-            found[step] = file.get_tensor("atoms").float()
-    return found
-
-
-def read_alive(folder: Path) -> Bool[Tensor, " n_features"]:
-    """Which features of a finished run fire at least once on the held-out set."""
-    return load_file(folder / "fired.safetensors")["fired"] > 0
-
-
-def read_quality(folder: Path) -> dict[str, Any]:
-    """Held-out quality of a finished run."""
-    return read_json(folder / "quality.json")
 
 
 def _fields(config: Config, names: Iterable[str]) -> dict[str, Any]:

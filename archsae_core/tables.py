@@ -13,10 +13,11 @@ from torch import Tensor
 from archsae_core import contexts, stability, verdict
 from archsae_core import features as inspection
 from archsae_core.behaviour import behaviour
-from archsae_core.config import ARMS
+from archsae_core.arms import ARMS
+from archsae_core.runs import Run, read_alive, read_quality, snapshots
 from archsae_core.sae import Codes, load_sae
 from archsae_core.store import read_json
-from archsae_core.study import Run, Study, read_alive, read_quality, snapshots
+from archsae_core.study import Study
 from archsae_core.training import TrainingDiverged, read_log
 
 HEADLINE = "hungarian_centred"

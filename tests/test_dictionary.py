@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archsae_core.config import ARMS, configure
+from archsae_core.arms import ARMS
+from archsae_core.config import configure
 from archsae_core.dictionary import (
     ArchetypalDictionary,
     FreeDictionary,

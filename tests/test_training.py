@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from archsae_core.config import ARMS, configure
+from archsae_core.arms import ARMS
+from archsae_core.config import configure
 from archsae_core.dictionary import ArchetypalDictionary, make_dictionary
 from archsae_core.sae import SAE, load_sae
 from archsae_core.training import CHECKPOINT, Trainer, TrainingDiverged, snapshot_steps, train
