@@ -59,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # Imported here: papermill and torch take seconds, which `--help` and a mistyped name need not wait for.
     from archsae_core import runner
     from archsae_core.report import summary
-    from archsae_core.study import default_root
+    from archsae_core.source import default_root
 
     root = arguments.runs or default_root()
     if arguments.command == "clean":

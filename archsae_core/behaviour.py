@@ -29,13 +29,13 @@ def _token_scores(
     """For each scored position: CE of the clean model, then CE and KL(clean ‖ spliced) in nats of each replacement."""
     targets, clean_states, pieces = ids.roll(-1, dims=1)[where], clean.last_hidden_state[where], []
     states = {name: body.last_hidden_state[where] for name, body in spliced.items()}
-    for part in torch.arange(len(targets)).split(max(1, LOGITS_AT_ONCE // model.config.vocab_size)):
+    for part in torch.arange(len(targets)).split(max(1, LOGITS_AT_ONCE // model.config.get_text_config().vocab_size)):
         true = F.log_softmax(head(model, clean, clean_states[part]), dim=1)
-        columns = [F.nll_loss(true, targets[part], reduction="none")]
+        columns, probability = [F.nll_loss(true, targets[part], reduction="none")], true.exp()
         for name, hidden in states.items():
             found = F.log_softmax(head(model, spliced[name], hidden[part]), dim=1)
             columns.append(F.nll_loss(found, targets[part], reduction="none"))
-            columns.append(F.kl_div(found, true, reduction="none", log_target=True).sum(dim=1))
+            columns.append((probability * (true - found)).sum(dim=1))
         pieces.append(torch.stack(columns, dim=1).double().cpu())
     return torch.cat(pieces)
 

@@ -95,7 +95,7 @@ class Config:
     checkpoint_every: int = 250
     """Steps between checkpoints."""
     seed: int = 0
-    """Seed of the two dictionaries of notebooks 02 to 04 and 07, and of the document split."""
+    """Seed of the dictionaries of notebooks 02 to 04 and 07."""
     n_seeds: int = 3
     """Seeds per arm in 05."""
     arms: tuple[str, ...] = ("topk", "topk-kmeans", "topk-kmeans-indep", "ra", "ra-random-w", "ra-indep-anchors")
@@ -162,7 +162,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         model="random-gpt2", text="synthetic", layer=1, context=32, n_features=64, k=4, n_anchors=64, steps=40,
         batch_size=128, aux_k=8, dead_after=20, checkpoint_every=20, n_seeds=2, deltas=(0.0, 1.0), ablation_steps=20,
         ablation_seeds=2, behaviour_tokens=512, lr=1e-3, dtype="float32"),
-    "quick": dict(tokens=150_000),
+    "quick": dict(tokens=120_000, steps=400, ablation_steps=150, kmeans_iterations=10),
     "full": _FULL,
     "gpt2": dict(_FULL, model="gpt2", layer=9, text="Salesforce/wikitext:wikitext-2-raw-v1"),
 }  # fmt: skip

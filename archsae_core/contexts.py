@@ -1,6 +1,5 @@
-"""The text around one activation, as data, plain text and HTML."""
+"""The text around one activation, as data."""
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,21 +48,3 @@ def token_strings(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> lis
         strings.append(whole[len(done) :])
         done = whole if len(whole) > len(done) else done
     return strings
-
-
-def context_text(tokens: Sequence[str], marked: int) -> str:
-    """A context as plain text on one line, the marked token in «…»."""
-    return "".join(f"«{token}»" if i == marked else token for i, token in enumerate(tokens)).replace("\n", "⏎")
-
-
-def context_html(tokens: Sequence[str], values: Sequence[float], marked: int) -> str:
-    """A context as HTML: the marked token in <mark>, others with a code above 0 in <b>. Tokens are data: all escaped.
-
-    Only tags without CSS, which GitHub's viewer keeps. Each $ stands in its own <span>: no pair can start a formula.
-    """
-    pieces = []
-    for i, (token, value) in enumerate(zip(tokens, values, strict=True)):
-        text = html.escape(token).replace("\n", "⏎").replace("$", "<span>$</span>")
-        tag = "mark" if i == marked else "b" if value > 0 else None
-        pieces.append(f"<{tag}>{text}</{tag}>" if tag else text)
-    return "".join(pieces)

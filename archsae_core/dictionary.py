@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from archsae_core import kernels
 from archsae_core.arms import Arm
 from archsae_core.config import Config
 
@@ -54,7 +55,7 @@ class ArchetypalDictionary(nn.Module):
 
     def hull_points(self) -> Float[Tensor, "n_features d_model"]:
         """W C: one point of the anchors' convex hull per atom."""
-        return self.W @ self.C
+        return kernels.product(self.W, self.C)
 
     def atoms(
         self, hull_points: Float[Tensor, "n_features d_model"] | None = None

@@ -36,7 +36,7 @@ DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32"}
 """What safetensors calls the two dtypes of a language model."""
 
 
-class ActivationError(ValueError):
+class ActivationError(ConfigError):
     """Activations that cannot be used; the message names the Config field and the fix."""
 
 
@@ -76,7 +76,8 @@ def extract(work: Path, model: PreTrainedModel, tokens: TokenSet, layer: int, *,
         disable = None if progress is None else not progress
         bar = stack.enter_context(tqdm(total=len(plan.batches), initial=done, desc="activations", disable=disable))
         for number in range(done, len(plan.batches)):
-            _extract_batch(model, layer, tokens, plan, plan.batches[number], *files)
+            batch = plan.batches[number]
+            _write_batch(_forward(model, layer, [tokens.ids[window] for window in batch]), plan, batch, *files)
             if (number + 1) % CHECKPOINT_BATCHES == 0 or number + 1 == len(plan.batches):
                 _checkpoint(work, plan, number + 1, *files)
             bar.update()
@@ -143,17 +144,10 @@ def _allocate(work: Path, plan: Plan) -> None:
         file.truncate(4 * n_tokens)
 
 
-def _extract_batch(
-    model: PreTrainedModel,
-    layer: int,
-    tokens: TokenSet,
-    plan: Plan,
-    batch: list[int],
-    rows: BinaryIO,
-    norms: BinaryIO,
+def _write_batch(
+    states: list[Float[Tensor, "_ d_model"]], plan: Plan, batch: list[int], rows: BinaryIO, norms: BinaryIO
 ) -> None:
     """Write the rows and norms of one batch of windows to their places."""
-    states = _forward(model, layer, [tokens.ids[window] for window in batch])
     for window, x in zip(batch, states, strict=True):
         # each earlier window has one token, at its position 0, that has no row
         rows.seek(HEADER_BYTES + (plan.starts[window] - window) * plan.d_model * plan.dtype.itemsize)
@@ -162,13 +156,13 @@ def _extract_batch(
         norms.write(_bytes(x.float().norm(dim=1)))
 
 
-def _forward(model: PreTrainedModel, layer: int, windows: list[np.ndarray]) -> list[Float[Tensor, "length d_model"]]:
+def _forward(model: PreTrainedModel, layer: int, windows: list[np.ndarray]) -> list[Float[Tensor, "_ d_model"]]:
     """Residual stream of each window, on the CPU, from one pass padded on the right."""
     lengths = torch.tensor([len(window) for window in windows])
     mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
     ids = torch.zeros_like(mask)
     ids[mask.bool()] = torch.from_numpy(np.concatenate(windows)).long()
-    x = residual_after(model, layer, ids.to(model.device), mask.to(model.device)).cpu()
+    x = residual_after(model, layer, ids.to(model.device), mask.to(model.device)).to("cpu", model.dtype)
     if not torch.isfinite(x[mask.bool()]).all():
         name = str(model.dtype).removeprefix("torch.")
         raise ActivationError(f"layer = {layer}: NaN or infinity in {name}: set dtype to float32, or check the weights")

@@ -200,28 +200,24 @@ def archetypes(
     dictionary = sae.dictionary
     if not isinstance(dictionary, ArchetypalDictionary):
         raise TypeError(f"a {type(dictionary).__name__} has no anchors: use an archetypal SAE")
-    with torch.no_grad():
-        weights, atom = dictionary.W[feature], sae.atoms()[feature]
-        relaxation, hull = dictionary.relax[feature].norm().item(), (weights @ dictionary.C).norm().item()
-        largest = weights.topk(min(top, int((weights > 0).sum())))
-        near = _nearest(sae, dictionary.C[largest.indices], activations, rows, n_contexts)
-        alike = F.cosine_similarity(dictionary.C[largest.indices], atom[None], dim=1)
-    entries = zip(largest.indices.tolist(), largest.values.tolist(), alike.tolist(), near.tolist(), strict=True)
-    return {
-        "feature": feature,
-        "effective_anchors": torch.special.entr(weights).sum().exp().item(),
+    weights, atom = dictionary.W[feature].detach(), sae.atoms()[feature].detach()
+    relaxation, hull = dictionary.relax[feature].norm().item(), (weights @ dictionary.C).norm().item()
+    largest = weights.topk(min(top, int((weights > 0).sum())))
+    points = dictionary.C[largest.indices]
+    near = _nearest(sae, points, activations, rows, n_contexts).tolist()
+    alike = F.cosine_similarity(points, atom[None], dim=1).tolist()
+    anchors = [
+        {"anchor": anchor, "weight": weight, "cosine": cosine}
+        | {"contexts": [context(activations, tokens, tokenizer, row, {}) for row in nearest]}
+        for anchor, weight, cosine, nearest in zip(*(part.tolist() for part in largest[::-1]), alike, near, strict=True)
+    ]
+    effective = torch.special.entr(weights).sum().exp().item()
+    about = {
+        "effective_anchors": effective,
         "relaxation": relaxation,
         "hull_share": hull / max(hull + relaxation, 1e-12),
-        "anchors": [
-            {
-                "anchor": anchor,
-                "weight": weight,
-                "cosine": cosine,
-                "contexts": [context(activations, tokens, tokenizer, row, {}) for row in nearest],
-            }
-            for anchor, weight, cosine, nearest in entries
-        ],
     }
+    return {"feature": feature, "anchors": anchors} | about
 
 
 def _nearest(

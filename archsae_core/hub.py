@@ -12,7 +12,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from transformers.utils import logging as transformers_logging
 
 TIMEOUT = 10.0
 """Seconds the hub may take to answer before it counts as unreachable."""
@@ -48,6 +47,9 @@ def hub_commit(name: str, kind: Literal["model", "dataset"], revision: str | Non
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence transformers' progress bars and log messages inside the block, and restore both afterwards."""
+    # Imported here: it takes seconds, which reading stored results need not wait for.
+    from transformers.utils import logging as transformers_logging
+
     verbosity = transformers_logging.get_verbosity()
     had_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(transformers_logging.CRITICAL)

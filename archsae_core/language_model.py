@@ -15,21 +15,8 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from archsae_core import random_model
 from archsae_core.config import Config, ConfigError
 from archsae_core.hub import quiet_transformers
-from archsae_core.model_files import ModelError, model_files, model_fingerprint
-
-__all__ = [
-    "ModelError",
-    "StopForward",
-    "blocks",
-    "check_layer",
-    "d_model",
-    "load_model",
-    "load_tokenizer",
-    "model_fingerprint",
-    "residual_after",
-    "resolve_device",
-    "resolve_dtype",
-]
+from archsae_core.model_files import ModelError, model_files
+from archsae_core.model_files import model_fingerprint as model_fingerprint
 
 
 class StopForward(Exception):
@@ -56,12 +43,12 @@ def load_model(config: Config) -> PreTrainedModel:
     device = resolve_device(config)
     dtype = resolve_dtype(config, device)
     if config.model == "random-gpt2":
-        model = random_model.gpt2(config.context)
+        model = random_model.gpt2(config.context).to(dtype)
         _check_config(model.config, config)
     else:
         _check_config(_load(config, "configuration", transformers.AutoConfig.from_pretrained), config)
         model = _load(config, "model", functools.partial(_complete_model, dtype=dtype))
-    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return model.to(device).eval().requires_grad_(False)
 
 
 def resolve_device(config: Config) -> torch.device:
@@ -96,14 +83,11 @@ def blocks(model: PreTrainedModel) -> nn.ModuleList:
     Raises ModelError where there is none.
     """
     n_blocks = _n_blocks(model.config)
-    lists = [
-        (name.count("."), module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == n_blocks
-    ]
-    if not lists:
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    names = [name for name, module in lists.items() if len(module) == n_blocks]
+    if not names:
         raise ModelError(f"model: {type(model).__name__} has no list of {n_blocks} blocks: use a decoder-only model")
-    return min(lists, key=lambda found: found[0])[1]
+    return lists[min(names, key=lambda name: name.count("."))]
 
 
 def check_layer(model: PreTrainedModel | PretrainedConfig, layer: int) -> None:
@@ -120,7 +104,8 @@ def residual_after(
     """Residual stream after block `layer`, in the model's dtype; later blocks are not run. `mask` is 0 at padding.
 
     Equals transformers' `hidden_states[layer + 1]` except after the last block, where that entry has the final norm
-    applied and this one has not: SAEs are trained on what blocks write, not on what the unembedding reads.
+    applied and this one has not: SAEs are trained on what blocks write, not on what the unembedding reads. Raises
+    ModelError where the block returns anything but one vector of d_model numbers a token.
     """
     caught: list[Tensor] = []
 
@@ -135,6 +120,8 @@ def residual_after(
         pass
     finally:
         handle.remove()
+    if caught[0].shape != (*ids.shape, d_model(model)):
+        raise ModelError(f"model: block {layer} of {type(model).__name__} does not return one vector a token")
     return caught[0]
 
 

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HTTPError
 
 from archsae_core import random_model
 from archsae_core.assets import EMBEDDED_MODELS, model_folder
-from archsae_core.config import Config
+from archsae_core.config import Config, ConfigError
 from archsae_core.hub import HubError, HubUnreachable, hub_commit, quiet_transformers
 from archsae_core.store import canonical_hash, file_sha256
 
@@ -18,7 +18,7 @@ HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """What is fetched of a hub repository: configuration, weights, tokenizer. Nothing that would have to be unpickled."""
 
 
-class ModelError(ValueError):
+class ModelError(ConfigError):
     """A language model that cannot be used; the message names `model` and the fix."""
 
 

@@ -81,18 +81,22 @@ def evaluation(table: Mapping[str, Any]) -> Figure:
     """Both dictionaries side by side: R², CE loss recovered, dead features, firing rates."""
     figure, axes = _panels(4, width=3.1)
     saes = table["saes"]
-    places, colours = np.arange(len(saes)), [COLOURS[arm] for arm in saes]
+    places, colours, labels = (
+        np.arange(len(saes)),
+        [COLOURS[arm] for arm in saes],
+        [arm.replace("-", "\n") for arm in saes],
+    )
     scores = [("R² (held out)", "quality", "r2"), ("CE loss recovered (mean ablation)", "behaviour", "recovered_mean")]
     for axis, (label, part, name) in zip(axes, scores, strict=False):
         values = [sae[part][name] or 0.0 for sae in saes.values()]
         intervals = [sae[part]["intervals"][name] for sae in saes.values()]
         bars = np.array([interval or (value, value) for value, interval in zip(values, intervals, strict=True)]).T
         axis.bar(places, values, color=colours, width=0.6, yerr=np.abs(bars - np.array(values)), capsize=4)
-        axis.set(ylabel=label, ylim=(0, 1), xticks=places, xticklabels=list(saes))
+        axis.set(ylabel=label, ylim=(0, 1), xticks=places, xticklabels=labels)
         for place, value in zip(places, values, strict=True):
             axis.annotate(f"{value:.3f}", (place, 0.02), ha="center", color="white")
     axes[2].bar(places, [100 * sae["quality"]["dead_share"] for sae in saes.values()], color=colours, width=0.6)
-    axes[2].set(ylabel="dead features (%)", xticks=places, xticklabels=list(saes), ylim=(0, 10))
+    axes[2].set(ylabel="dead features (%)", xticks=places, xticklabels=labels, ylim=(0, 10))
     for arm, sae in saes.items():
         density = sae["quality"]["density"]
         axes[3].stairs(density["counts"], density["edges"], color=COLOURS[arm], label=arm)
@@ -131,27 +135,47 @@ def stability(table: Mapping[str, Any]) -> Figure:
 
 def ablation(table: Mapping[str, Any]) -> Figure:
     """R² and stability against delta on both axes, and against each other with the Pareto frontier."""
-    figure, axes = _panels(3, width=4.2, height=3.8)
+    figure, axes = _panels(3, width=4.4, height=4.2)
     rows = [row for row in table["rows"] if row["r2"] is not None]
-    deltas = [row["delta"] for row in rows]
     for axis, name, label in ((axes[0], "r2", "R² (held out)"), (axes[1], "stability", "stability between seeds")):
-        axis.plot(deltas, [row[name] for row in rows], "o-", color=COLOURS["ra"])
+        axis.plot(
+            [row["delta"] for row in rows], [row[name] for row in rows], "o-", color=COLOURS["ra"], label="RA-SAE"
+        )
         for reference in table["references"]:
-            axis.axhline(reference[name], color=COLOURS[reference["arm"]], linestyle="--", linewidth=1)
-        axis.set(xlabel="δ (units where E‖x‖² = d_model)", ylabel=label, xscale="symlog")
-        top = axis.secondary_xaxis("top", functions=(_times(1 / table["median_norm"]), _times(table["median_norm"])))
-        top.set_xlabel("δ / median ‖C_i‖", fontsize=8)
-        top.set_xscale("symlog", linthresh=2 / table["median_norm"])
-        top.tick_params(labelsize=7)
-    for row in [*rows, *table["references"]]:
-        name = f"δ={row['delta']:g}" if row["arm"] == "ra" else row["label"]
-        axes[2].plot(row["r2"], row["stability"], "o" if row["arm"] == "ra" else "s", color=COLOURS[row["arm"]])
-        axes[2].annotate(name, (row["r2"], row["stability"]), fontsize=7, xytext=(4, 4), textcoords="offset points")
-    front = sorted((row["r2"], row["stability"]) for row in rows if row["delta"] in table["pareto"])
-    axes[2].plot(*zip(*front, strict=True) if front else ([], []), color=COLOURS["ra"], linewidth=1, alpha=0.6)
-    axes[2].set(xlabel="R² (held out)", ylabel="stability between seeds")
-    axes[2].margins(0.2)
+            style = {"color": COLOURS[reference["arm"]], "linestyle": "--", "linewidth": 1}
+            axis.axhline(reference[name], label=reference["label"], **style)
+        axis.set(xlabel="δ (units where E‖x‖² = d_model)", ylabel=label)
+        _delta_axis(axis, [row["delta"] for row in rows], table["median_norm"])
+    axes[1].set_ylim(-0.05, 1.05)
+    for row in table["references"]:
+        axes[2].plot(row["r2"], row["stability"], "s", color=COLOURS[row["arm"]])
+    for place, row in enumerate(rows):
+        front = row["delta"] in table["pareto"]
+        axes[2].plot(row["r2"], row["stability"], "o", color=COLOURS["ra"], fillstyle="full" if front else "none")
+        offset = (0, -14 - 11 * (place % 3))
+        point = (row["r2"], row["stability"])
+        axes[2].annotate(
+            f"δ={row['delta']:g}", point, fontsize=7, xytext=offset, textcoords="offset points", ha="center"
+        )
+    axes[2].set(xlabel="R² (held out)", ylabel="stability between seeds", ylim=(-0.05, 1.05))
+    axes[2].set_title("filled: no radius beats it in both", fontsize=9)
+    axes[2].margins(x=0.15)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
+
+
+def _delta_axis(axis: Axes, deltas: Sequence[float], median_norm: float) -> None:
+    """One tick a radius below, the same as a share of the median centroid norm above."""
+    smallest = min((delta for delta in deltas if delta > 0), default=1.0)
+    axis.set_xscale("symlog", linthresh=smallest)
+    axis.set_xticks(deltas, [f"{delta:g}" for delta in deltas])
+    axis.minorticks_off()
+    top = axis.twiny()
+    top.set_xscale("symlog", linthresh=smallest)
+    top.set_xlim(axis.get_xlim())
+    top.set_xticks(deltas, [f"{delta / median_norm:.1%}" for delta in deltas], fontsize=7, rotation=45)
+    top.minorticks_off()
+    top.set_xlabel("δ / median ‖C_i‖", fontsize=8)
 
 
 def feature_profile(table: Mapping[str, Any]) -> Figure:
@@ -167,7 +191,3 @@ def feature_profile(table: Mapping[str, Any]) -> Figure:
     axes[2].plot(np.arange(1, len(weights) + 1), weights, "o-", color=COLOURS["ra-indep-anchors"], markersize=3)
     axes[2].set(xlabel="anchor, by weight", ylabel="weight in W", yscale="log", xscale="log")
     return figure
-
-
-def _times(factor: float) -> Any:
-    return lambda values: np.asarray(values) * factor

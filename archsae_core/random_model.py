@@ -1,13 +1,14 @@
 """`random-gpt2`: a language model and a tokenizer made on the spot, so that tests need no network."""
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
-import torch
-import transformers
 
 from archsae_core.corpus import synthetic
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 VOCABULARY = 384
 """Entries of the byte-level BPE vocabulary: 256 bytes, the end-of-text token, and merges."""
@@ -27,15 +28,21 @@ def recipe(context: int) -> dict[str, Any]:
     }
 
 
-def gpt2(context: int) -> transformers.GPT2LMHeadModel:
+def gpt2(context: int) -> "GPT2LMHeadModel":
     """Untrained GPT-2; the same weights at every call, and the caller's random numbers are left alone."""
+    # Imported here: they take seconds, which reading stored results need not wait for.
+    import torch
+    import transformers
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return transformers.GPT2LMHeadModel(transformers.GPT2Config(**recipe(context)))
 
 
-def tokenizer() -> transformers.PreTrainedTokenizerFast:
+def tokenizer() -> "PreTrainedTokenizerFast":
     """Byte-level BPE trained on the synthetic text; it encodes any text without unknown tokens."""
+    import transformers
+
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizers.Tokenizer.from_str(_trained()), eos_token="<|endoftext|>"
     )

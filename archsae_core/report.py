@@ -3,12 +3,14 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archsae_core import prose
 from archsae_core.config import FIELDS, Config, ConfigError, configure
-from archsae_core.store import canonical_hash, file_sha256, jsonable, read_json, write_json
+from archsae_core.source import default_root, source_of
+from archsae_core.store import Store, canonical_hash, file_sha256, jsonable, read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,8 +60,6 @@ def determining(table: str, config: Config) -> dict[str, Any]:
 
 def run_folder(config: Config, root: Path | None = None) -> Path:
     """Folder of a run: its name is the preset and a hash of every parameter."""
-    from archsae_core.study import default_root
-
     return (Path(root) if root else default_root()) / f"{config.preset}-{canonical_hash(config)[:8]}"
 
 
@@ -90,6 +90,11 @@ class Report:
             self._study = Study(self.config, self._root)
         return self._study
 
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """What the study starts from, without loading it."""
+        return source_of(self.config)
+
     def activations(self) -> dict[str, Any]:
         """Documents, tokens, norms, what was dropped."""
         return self._table("activations", lambda tables: tables.activations(self.study))
@@ -97,18 +102,18 @@ class Report:
     def anchors(self) -> dict[str, Any]:
         """k-means: occupancy, distinctness, inertia."""
         table = self._table("anchors", lambda tables: tables.anchors(self.study))
-        self._keep("anchor_points.safetensors", lambda: self.study.anchor_folder() / "anchor_points.safetensors")
+        self._keep("anchor_points.safetensors", table, "anchor_points.safetensors")
         return table
 
     def dictionary(self, arm: str) -> dict[str, Any]:
         """Training log and held-out quality of the `topk` or `ra` dictionary."""
         name = {"topk": "standard_sae", "ra": "archetypal_sae"}[arm]
         table = self._table(name, lambda tables: tables.dictionary(self.study, arm))
-        self._keep(f"{name}.safetensors", lambda: self.study.run_folder(self.study.main_run(arm)) / "sae.safetensors")
+        self._keep(f"{name}.safetensors", table, "sae.safetensors")
         return table
 
     def evaluation(self) -> dict[str, Any]:
-        """Both dictionaries on held-out text."""
+        """Free and archetypal dictionaries on held-out text."""
         return self._table("eval_results", lambda tables: tables.evaluation(self.study))
 
     def stability(self) -> dict[str, Any]:
@@ -123,14 +128,15 @@ class Report:
         """Scan of the features, one inspected, its archetypes."""
         return self._table("features", lambda tables: tables.features(self.study))
 
-    def save_figure(self, figure: "Figure", name: str) -> None:
-        """Write a figure to the run folder's `figures`; not where only committed results are read."""
+    def save_figure(self, figure: "Figure", name: str) -> "Figure":
+        """Write a figure to the run folder's `figures`, unless only committed results are read; returns the figure."""
         if self.results_only:
-            return
+            return figure
         path = self.folder / "figures" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         # No software version in the file: the same table gives the same bytes.
         figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+        return figure
 
     def stamp(self) -> str:
         """Markdown: what the tables of this notebook were made with."""
@@ -162,7 +168,6 @@ class Report:
         return content
 
     def _computed(self, name: str, build: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
-        study = self.study
         config = determining(name, self.config)
 
         def write(work: Path) -> None:
@@ -170,23 +175,22 @@ class Report:
 
             write_json(work / f"{name}.json", build(tables))
 
-        recipe = {"config": config, "source": study.source, "table": name}
-        folder = study.store.artifact("tables", recipe, write)
+        recipe = {"config": config, "source": self.source, "table": name}
+        folder = Store(self.folder.parent / "store").artifact("tables", recipe, write)
         sealed = read_json(folder / "manifest.json")
-        manifest = {"table": name, "config": config, "device": study.device.type}
+        manifest = {"table": name, "config": config, "device": sealed["environment"]["device"]}
         manifest |= {"seconds": sealed["seconds"], "environment": sealed["environment"]}
         content = {"manifest": manifest, "table": read_json(folder / f"{name}.json")}
         write_json(self.folder / "results" / f"{name}.json", content)
         return content
 
-    def _keep(self, name: str, find: Callable[[], Path]) -> None:
-        """Put a copy of an artefact into the run folder under its own name."""
+    def _keep(self, name: str, table: Mapping[str, Any], file: str) -> None:
+        """Put a copy of the artefact behind a table into the run folder under its own name."""
         if self.results_only:
             return
-        source, target = find(), self.folder / name
+        source, target = self.folder.parent / "store" / table["artefact"] / file, self.folder / name
         if not target.exists() or file_sha256(target) != file_sha256(source):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            write_atomically(target, lambda path: shutil.copyfile(source, path))
 
 
 def summary(folder: Path) -> str:

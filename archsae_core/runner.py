@@ -1,7 +1,9 @@
 """Headless runs: the notebooks in order through papermill, a sweep over deltas, publishing a run as the report."""
 
+import ast
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -88,7 +90,14 @@ def run_sweep(parameters: Mapping[str, Any], deltas: Iterable[float], **options:
 
 
 def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Remove what papermill and Jupyter add to an executed notebook: injected cells, timings, stderr, widgets."""
+    """Remove what papermill and Jupyter add to an executed notebook: timings, stderr, widgets, the injected cell.
+
+    The injected values move into the parameters cell, so that the notebook shows, and repeats, the run it came from.
+    """
+    injected = [cell.source for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = _with_values(cell.source, "\n".join(injected))
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     count = 0
     for cell in notebook.cells:
@@ -105,6 +114,18 @@ def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
     return notebook
+
+
+def _with_values(parameters: str, injected: str) -> str:
+    """The parameters cell with the values of the injected cell. Raises NotebookFailed for one it does not list."""
+    for statement in ast.parse(injected).body:
+        name, value = statement.targets[0].id, ast.literal_eval(statement.value)
+        text = f'"{value}"' if isinstance(value, str) else repr(value)
+        pattern = re.compile(rf"^({name}: [^=]+ = ).*?(  #)", flags=re.MULTILINE)
+        parameters, found = pattern.subn(lambda match, text=text: match[1] + text + match[2], parameters)
+        if not found:
+            raise NotebookFailed(f"{name}: the parameters cell does not list it, so this run cannot be published")
+    return parameters
 
 
 def publish(folder: Path) -> None:

@@ -49,4 +49,4 @@ class MirrorStep:
         weights = self.dictionary.W[rows] * slope.mul_(-self.lr * BLOCKS).clamp_(-5, 5).exp_()
         weights /= weights.sum(dim=1, keepdim=True)
         self.dictionary.W[rows] = weights
-        self.hull[rows] = weights @ self.dictionary.C
+        self.hull[rows] = kernels.product(weights, self.dictionary.C)

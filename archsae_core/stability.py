@@ -138,7 +138,7 @@ def _alive(side: Side) -> Bool[Tensor, " n_features"]:
 def unrelated(side: Side, seed: int, *, covariance: bool = True) -> Side:
     """A random dictionary with the mean and covariance of `side`'s unit atoms (and encoder rows, jointly).
 
-    Each new atom is ā + Σ_i g_i (a_i − ā) / √n with standard normal g: Gaussian with exactly these two moments.
+    Each new atom is ā + g R / √n with standard normal g, where the centred atoms are Q R: Gaussian with these moments.
     `covariance=False` spreads the same variance evenly over all directions instead. Seeded; alive as `side` is.
     """
     parts = [F.normalize(rows.float(), dim=1) for rows in (side.atoms, side.encoder) if rows is not None]
@@ -146,7 +146,8 @@ def unrelated(side: Side, seed: int, *, covariance: bool = True) -> Side:
     n, mean = len(rows), rows.mean(dim=0)
     generator = torch.Generator().manual_seed(seed)
     if covariance:
-        noise = torch.randn(n, n, generator=generator).to(rows.device) @ (rows - mean) / n**0.5
+        root = torch.linalg.qr(rows - mean, mode="r").R
+        noise = torch.randn(n, len(root), generator=generator).to(rows.device) @ root / n**0.5
     else:
         spread = [(part - part.mean(dim=0)).square().mean().sqrt().expand(part.shape[1]) for part in parts]
         noise = torch.randn(rows.shape, generator=generator).to(rows.device) * torch.cat(spread)

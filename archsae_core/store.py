@@ -83,7 +83,15 @@ def environment() -> dict[str, str]:
     """Versions, commit and processor that a result was made with."""
     packages = ("torch", "transformers", "scikit-learn", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}
-    return versions | {"commit": _commit(), "python": ".".join(map(str, sys.version_info[:3]))}
+    return versions | {"commit": _commit(), "device": _device(), "python": ".".join(map(str, sys.version_info[:3]))}
+
+
+def _device() -> str:
+    # Not imported for its own sake: where no stage needed torch, none ran on a GPU.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {os.cpu_count()} cores"
 
 
 def _commit() -> str:

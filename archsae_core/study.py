@@ -1,6 +1,5 @@
 """The artefacts of a study, each computed once: tokens, activations, anchors, trained dictionaries."""
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -19,27 +18,19 @@ from archsae_core.arms import ARMS
 from archsae_core.config import Config, ConfigError
 from archsae_core.corpus import Corpus, load_text
 from archsae_core.dictionary import ArchetypalDictionary, make_dictionary
-from archsae_core.language_model import check_layer, load_model, load_tokenizer, model_fingerprint
+from archsae_core.language_model import check_layer, load_model, load_tokenizer, resolve_device, resolve_dtype
 from archsae_core.metrics import document_sums, quality_intervals, summarise
 from archsae_core.runs import Run, TrainingBatches
 from archsae_core.sae import SAE, load_sae
+from archsae_core.source import default_root, fields_of, source_of
 from archsae_core.store import Store, canonical_hash, write_atomically, write_json
 from archsae_core.tokens import TokenSplit, tokenize_split
 from archsae_core.training import train
 
-RECIPE = 1
-"""Raised whenever the code changes what an artefact holds, so that older ones are not taken for it."""
-TEXT_FIELDS = ("model", "revision", "layer", "text", "text_field", "label_field", "context", "tokens",
-               "heldout_fraction", "validation_fraction", "dtype", "outlier_factor")  # fmt: skip
 ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations")
 TRAIN_FIELDS = ("n_features", "k", "lr", "batch_size", "aux_k", "aux_coefficient", "dead_after", "heldout_tokens")
 ARCHETYPAL_FIELDS = ("unit_norm", "learn_scale", "w_step", "w_rate", "smoothing")
 SCORE_BATCH = 4096
-
-
-def default_root() -> Path:
-    """Where runs are kept: $ARCHSAE_RUNS, else `runs` in the project's folder."""
-    return Path(os.environ.get("ARCHSAE_RUNS") or Path(__file__).resolve().parents[1] / "runs")
 
 
 class Study:
@@ -53,10 +44,7 @@ class Study:
     @cached_property
     def device(self) -> torch.device:
         """Where models are trained and scored."""
-        wanted = self.config.device
-        if wanted == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("device = 'cuda': no CUDA device is available; use cpu or auto")
-        return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+        return resolve_device(self.config)
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -95,13 +83,8 @@ class Study:
 
     @cached_property
     def source(self) -> dict[str, Any]:
-        """What the activations are determined by: language model, text, and how they are read."""
-        fields = _fields(self.config, TEXT_FIELDS)
-        return fields | {
-            "recipe": RECIPE,
-            "model_hash": model_fingerprint(self.config),
-            "text_hash": self.corpus.fingerprint,
-        }
+        """What the activations are determined by, the arithmetic of this machine included."""
+        return source_of(self.config) | {"arithmetic": str(resolve_dtype(self.config, self.device))}
 
     def activations(self, part: str) -> ActivationSet:
         """Residual-stream activations of `part`: train, validation or heldout. Extracted on first use."""
@@ -142,7 +125,7 @@ class Study:
     def anchor_recipe(self, fold: int | None) -> dict[str, Any]:
         """What anchors are determined by. `fold` counts disjoint parts of the training documents; None is all."""
         part = None if fold is None else [fold, self.config.n_seeds]
-        return self.source | _fields(self.config, ANCHOR_FIELDS) | {"fold": part}
+        return self.source | fields_of(self.config, ANCHOR_FIELDS) | {"fold": part}
 
     def anchors(self, fold: int | None = None) -> Float[Tensor, "n_anchors d_model"]:
         """k-means centroids in normalised units: of all training documents, or of one of `n_seeds` disjoint folds."""
@@ -180,12 +163,12 @@ class Study:
     def run_recipe(self, run: Run) -> dict[str, Any]:
         """What a trained dictionary is determined by."""
         arm = ARMS[run.arm]
-        recipe = self.source | _fields(self.config, TRAIN_FIELDS) | {"arm": _arm_recipe(run.arm)}
+        recipe = self.source | fields_of(self.config, TRAIN_FIELDS) | {"arm": _arm_recipe(run.arm)}
         recipe |= {"seed": run.seed, "steps": run.steps, "device": self.device.type}
         if arm.start != "random":
             recipe["anchors"] = canonical_hash(self.anchor_recipe(self._fold(run)))
         if arm.dictionary == "archetypal":
-            recipe |= _fields(self.config, ARCHETYPAL_FIELDS) | {"delta": run.delta}
+            recipe |= fields_of(self.config, ARCHETYPAL_FIELDS) | {"delta": run.delta}
         return recipe
 
     def _fold(self, run: Run) -> int | None:
@@ -236,10 +219,6 @@ class Study:
         documents = torch.as_tensor(heldout.document)
         for chunk in rows.split(SCORE_BATCH):
             yield heldout.gather(chunk), documents[chunk]
-
-
-def _fields(config: Config, names: Iterable[str]) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in names}
 
 
 def _arm_recipe(name: str) -> list[str]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from archsae_core import contexts, stability, verdict
 from archsae_core import features as inspection
-from archsae_core.behaviour import behaviour
 from archsae_core.arms import ARMS
+from archsae_core.behaviour import behaviour
 from archsae_core.runs import Run, read_alive, read_quality, snapshots
 from archsae_core.sae import Codes, load_sae
 from archsae_core.store import read_json
@@ -50,6 +50,7 @@ def anchors(study: Study) -> dict[str, Any]:
     fold = study.anchors(0)
     refitted = stability.compare(stability.Side(points["anchors"]), stability.Side(fold))
     return read_json(folder / "summary.json") | {
+        "artefact": _artefact(folder),
         "occupancy": sorted(points["occupancy"].tolist(), reverse=True),
         "refit": {name: refitted[name]["hungarian_centred"] for name in ("raw", "chance", "normalised")},
         "gamma": stability.gamma(points["anchors"]),
@@ -60,7 +61,13 @@ def dictionary(study: Study, arm: str) -> dict[str, Any]:
     """One trained dictionary: its log, held-out quality, and how far its atoms moved."""
     run = study.main_run(arm)
     folder = study.run_folder(run)
-    return {"arm": arm, "log": read_log(folder), "quality": read_quality(folder), "moved": _moved(folder, run.steps)}
+    table = {"arm": arm, "artefact": _artefact(folder), "log": read_log(folder), "quality": read_quality(folder)}
+    return table | {"moved": _moved(folder, run.steps)}
+
+
+def _artefact(folder: Path) -> str:
+    """Where an artefact lies in the store."""
+    return f"{folder.parent.name}/{folder.name}"
 
 
 def _moved(folder: Path, steps: int) -> dict[str, float]:
@@ -69,8 +76,11 @@ def _moved(folder: Path, steps: int) -> dict[str, float]:
 
 
 def evaluation(study: Study) -> dict[str, Any]:
-    """Both dictionaries on held-out text: quality, and CE and KL with the reconstruction spliced in."""
-    runs = {arm: study.main_run(arm) for arm in ("topk", "ra")}
+    """Dictionaries on held-out text: quality, and CE and KL with the reconstruction spliced in.
+
+    The free one is there twice: from a random start, and from the centroids that the archetypal one starts from.
+    """
+    runs = {arm: study.main_run(arm) for arm in ("topk", "topk-kmeans", "ra")}
     spliced = behaviour(
         study.model,
         study.config.layer,
@@ -140,13 +150,17 @@ def _pairs(sides: Sequence[stability.Side]) -> dict[str, Any]:
 
 def _trajectory(kept: Sequence[Mapping[int, Tensor]]) -> list[dict[str, float]]:
     """Along training: stability of the first two seeds, and the cosine of the first seed's atoms with their start."""
-    chance = stability.chance_levels(stability.Side(kept[0][0]), stability.Side(kept[1][0]))[HEADLINE]
     rows = []
     for step in kept[0]:
-        score = stability.scores(stability.Side(kept[0][step]), stability.Side(kept[1][step]))[HEADLINE]
-        normalised = stability.chance_normalised(score, chance)
-        rows.append({"step": step, "score": normalised, "drift": stability.drift(kept[0][0], kept[0][step])})
+        score = _headline(kept[0][step], kept[1][step])
+        rows.append({"step": step, "score": score, "drift": stability.drift(kept[0][0], kept[0][step])})
     return rows
+
+
+def _headline(a: Tensor, b: Tensor) -> float:
+    """`HEADLINE` of two dictionaries, chance-normalised."""
+    unrelated = (stability.unrelated(stability.Side(atoms), seed).atoms for seed, atoms in enumerate((a, b)))
+    return stability.chance_normalised(stability.hungarian_centred(a, b), stability.hungarian_centred(*unrelated))
 
 
 def _matrix(row: Mapping[str, Any], n_seeds: int) -> np.ndarray:
@@ -202,7 +216,7 @@ def _sweep_stability(study: Study, runs: Sequence[Run], results: Sequence[Mappin
     if len(sound) < 2:
         return None
     atoms = [snapshots(study.run_folder(run), run.steps)[run.steps] for run in sound]
-    return _pairs([stability.Side(found) for found in atoms])["scores"][HEADLINE]["normalised"]["estimate"]
+    return float(np.mean([_headline(a, b) for a, b in combinations(atoms, 2)]))
 
 
 def features(study: Study) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import pyarrow
 import pyarrow.parquet
 
-from archsae_core.config import Config
+from archsae_core.config import Config, ConfigError
 from archsae_core.hub import HubError, HubUnreachable, hub_commit
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
-class TextError(ValueError):
+class TextError(ConfigError):
     """A text that cannot be used; the message names the Config field and the fix."""
 
 

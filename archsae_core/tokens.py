@@ -18,7 +18,7 @@ BATCH_DOCUMENTS = 256
 class TokenSet(NamedTuple):
     """Windows of at most `context` consecutive tokens of one document, in the order the documents were given."""
 
-    ids: list[Int32[np.ndarray, " length"]]
+    ids: list[Int32[np.ndarray, " _"]]
     """Token ids of each window, 2 ≤ length ≤ context."""
     document: Int32[np.ndarray, " n_windows"]
     """Index into `Corpus.texts` of each window's document."""

@@ -30,3 +30,11 @@ def hub(tmp_path, monkeypatch):
     yield stub
     stub.close()
     model_files._pinned.cache_clear()
+
+
+@pytest.fixture
+def seeded():
+    """torch.randn gives a test the same numbers whatever ran before it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield

@@ -78,6 +78,19 @@ def test_an_error_while_splicing_leaves_the_model_alone(models):
     assert torch.equal(model(input_ids=ids, attention_mask=mask).logits, clean)
 
 
+def test_a_forward_that_a_block_brought_along_survives(models):
+    model, (ids, mask), calls = models["llama"], batch(), []
+    block = blocks(model)[0]
+    original = block.forward
+    block.forward = lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs)  # as accelerate does
+    try:
+        splice(model, LAYER, ids, mask, lambda x: x)
+        model(input_ids=ids, attention_mask=mask)
+    finally:
+        del block.forward
+    assert len(calls) == 2  # once to splice, once after
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_position_0_and_padding_keep_their_residual(side):
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])

@@ -9,9 +9,12 @@ import transformers
 from toy import D_MODEL, activation_set, language_model, token_set, unit_sae
 
 from archsae_core import contexts, features
-from archsae_core.contexts import context_html, context_text, token_strings
+from archsae_core.contexts import token_strings
 from archsae_core.dictionary import ArchetypalDictionary
+from archsae_core.rendering import context_html, context_text
 from archsae_core.sae import SAE
+
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def test_scan_by_hand():
 
 def test_scan_agrees_with_dense_codes(monkeypatch):
     monkeypatch.setattr(features, "SCAN_ROWS", 7)
-    sae, x = unit_sae(12, 6, k=4), torch.randn(40, 6)
+    sae, x = unit_sae(12, 6, k=8), torch.randn(40, 6)  # 6 codes are above 0, 2 of the 8 are not
     found = features.scan(sae, activation_set(x, token_set([21, 21], [0, 1])), torch.arange(5, 40))
     dense = sae.encode(x[5:]).dense(12)
     for feature in range(12):

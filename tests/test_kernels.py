@@ -58,6 +58,13 @@ def test_transposed_product_by_hand():
     assert product.tolist() == [[1.0, 10.0], [400.0, 4000.0], [302.0, 3020.0]]
 
 
+def test_product_and_its_gradient(problem):
+    weights, points = problem[0], problem[3].detach()[:D_MODEL]
+    found = torch.autograd.grad(kernels.product(weights, points).square().sum(), weights)[0]
+    wanted = torch.autograd.grad((weights @ points).square().sum(), weights)[0]
+    assert (found - wanted).norm() <= 1e-5 * wanted.norm()
+
+
 def test_linear_is_exact_fp32(problem):
     x, weight = problem[0].detach(), problem[1].detach()
     assert torch.allclose(kernels.linear(x, weight), x @ weight.T, rtol=1e-5, atol=1e-6)

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import time
 
@@ -105,6 +106,14 @@ def test_blocks_are_the_outermost_list_of_that_length():
     assert blocks(model) is model.transformer.h
 
 
+def test_a_block_that_returns_something_else_is_refused(batch):
+    model = transformers.GPT2LMHeadModel(CONFIGS["gpt2"]).eval()
+    model.transformer.h[1].register_forward_hook(lambda module, inputs, output: output[..., :5])
+    assert residual_after(model, 0, *batch).shape == (2, 7, 16)
+    with pytest.raises(ModelError, match="block 1 of GPT2LMHeadModel"):
+        residual_after(model, 1, *batch)
+
+
 def test_a_model_without_blocks_is_refused():
     model = transformers.GPT2LMHeadModel(CONFIGS["gpt2"])
     model.transformer.h = nn.ModuleList()
@@ -116,6 +125,16 @@ def test_a_model_without_blocks_is_refused():
 def test_layer_out_of_range_names_the_range(layer):
     with pytest.raises(ConfigError, match=rf"layer = {layer}: .* 0 … 2"):
         check_layer(CONFIGS["gpt2"], layer)
+
+
+def test_silence_ends_with_the_block_even_after_an_error():
+    logging = transformers.utils.logging
+    for had_bar in (False, True):
+        (logging.enable_progress_bar if had_bar else logging.disable_progress_bar)()
+        with contextlib.suppress(KeyError), language_model.quiet_transformers():
+            assert (logging.is_progress_bar_enabled(), logging.get_verbosity()) == (False, logging.CRITICAL)
+            raise KeyError
+        assert (logging.is_progress_bar_enabled(), logging.get_verbosity()) == (had_bar, logging.WARNING)
 
 
 # --- random-gpt2 ---
@@ -208,8 +227,7 @@ def test_fingerprint_follows_the_weights_and_nothing_else(folder):
     before = model_fingerprint(config)
     (folder / "README.md").write_text("changed")
     assert model_fingerprint(config) == before
-    with language_model.quiet_transformers():
-        random_model.gpt2(100).save_pretrained(folder)
+    change_weights(folder, lambda weights: weights["transformer.ln_f.bias"].add_(1))
     assert model_fingerprint(config) != before
 
 

@@ -13,12 +13,7 @@ from archsae_core.matching import Matching, cosines, greedy, match, mean_of
 from archsae_core.sae import Codes
 from archsae_core.stability import Side
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def sides(n=40, d=8, shift=0.0):
@@ -120,6 +115,7 @@ def test_ties_fall_back_to_the_dense_solver(monkeypatch):
 def test_equal_dictionaries_score_one():
     a, _ = sides()
     compared = stability.compare(a, permuted(a))
+    assert compared["chance"]["hungarian"] < 0.9
     assert compared["raw"] == pytest.approx(dict.fromkeys(compared["raw"], 1.0), abs=1e-5)
     assert compared["normalised"] == pytest.approx(dict.fromkeys(compared["raw"], 1.0), abs=1e-5)
 
@@ -192,6 +188,8 @@ def test_shared_needs_both_cosines_and_the_same_partner():
     assert stability.scores(Side(decoder, decoder), Side(similar, similar))["shared"] == 1
     assert stability.scores(Side(decoder, decoder), Side(far, similar))["shared"] == 0.5
     assert stability.scores(Side(decoder, decoder), Side(similar, far))["shared"] == 0.5
+    near, crossed = torch.tensor([at[0], at[30]]), torch.tensor([at[30], at[0]])  # crosswise 1, straight 0.87
+    assert stability.scores(Side(torch.eye(2), near), Side(torch.eye(2), crossed))["shared"] == 0
 
 
 def test_firing_correlation_is_pearson_s_over_pairs_that_fire():
@@ -247,6 +245,7 @@ def test_chance_is_seeded_and_can_be_shared():
     a, b = sides()
     chance = stability.chance_levels(a, b, seed=3)
     assert chance == stability.chance_levels(a, b, seed=3) != stability.chance_levels(a, b, seed=4)
+    assert stability.chance_levels(a, a)["hungarian"] < 0.9  # two draws, even from equal dictionaries
     found = stability.compare(a, b, chance=chance)
     assert found["chance"] == chance
     s, s0 = found["raw"]["pw_mcc"], chance["pw_mcc"]

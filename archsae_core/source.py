@@ -1,0 +1,31 @@
+"""What a study starts from, cheaply: enough to find stored results without loading a model."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from archsae_core.config import Config
+from archsae_core.corpus import load_text
+from archsae_core.model_files import model_fingerprint
+
+RECIPE = 1
+"""Raised whenever the code changes what an artefact holds, so that older ones are not taken for it."""
+TEXT_FIELDS = ("model", "revision", "layer", "text", "text_field", "label_field", "context", "tokens",
+               "heldout_fraction", "validation_fraction", "dtype", "outlier_factor")  # fmt: skip
+
+
+def default_root() -> Path:
+    """Where runs are kept: $ARCHSAE_RUNS, else `runs` in the project's folder."""
+    return Path(os.environ.get("ARCHSAE_RUNS") or Path(__file__).resolve().parents[1] / "runs")
+
+
+def fields_of(config: Config, names: Iterable[str]) -> dict[str, Any]:
+    """Some fields of a Config, by name."""
+    return {name: getattr(config, name) for name in names}
+
+
+def source_of(config: Config) -> dict[str, Any]:
+    """What a study's activations are determined by: language model, text, and how they are read."""
+    hashes = {"model_hash": model_fingerprint(config), "text_hash": load_text(config).fingerprint}
+    return fields_of(config, TEXT_FIELDS) | hashes | {"recipe": RECIPE}

@@ -1,0 +1,164 @@
+"""The whole report at smoke size: by command line and papermill, from any directory, twice, and from results alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from archsae_core import readme, report, runner
+from archsae_core.__main__ import main, parameters_of
+from archsae_core.config import ConfigError, configure
+from archsae_core.report import MissingResult, Report, parameters_in
+from archsae_core.runs import Run
+from archsae_core.store import CorruptArtifact
+from archsae_core.study import Study
+
+FIGURES = {"eval_comparison.png", "stability_comparison.png", "delta_ablation_pareto.png", "feature_profile.png"}
+RESULTS = {"eval_results.json", "stability_results.json", "ablation_results.json", "features.json"}
+DICTIONARIES = {"anchor_points.safetensors", "standard_sae.safetensors", "archetypal_sae.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Folder of a finished smoke report, run as a user would from another directory."""
+    root = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "archsae_core", "report", "--preset", "smoke", "--runs", str(root)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Undetermined" in done.stdout  # two seeds give no interval
+    return next(path for path in root.iterdir() if path.name.startswith("smoke-"))
+
+
+def test_report_leaves_everything_it_promises(smoke):
+    assert {path.stem for path in smoke.glob("*.ipynb")} == set(runner.NOTEBOOKS)
+    assert {path.name for path in (smoke / "figures").iterdir()} >= FIGURES
+    assert {path.name for path in (smoke / "results").iterdir()} >= RESULTS
+    assert {path.name for path in smoke.glob("*.safetensors")} == DICTIONARIES
+
+
+def test_second_run_trains_nothing(smoke, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("something was computed again")
+
+    monkeypatch.setattr("archsae_core.study.train", refuse)
+    monkeypatch.setattr("archsae_core.study.extract", refuse)
+    monkeypatch.setattr("archsae_core.study.fit_anchors", refuse)
+    again = Report(configure({"preset": "smoke"}), smoke.parent)
+    assert again.stability() == json.loads((smoke / "results" / "stability_results.json").read_text())["table"]
+    again.ablation()
+
+
+def test_results_are_what_the_formulas_say(smoke):
+    table = json.loads((smoke / "results" / "stability_results.json").read_text())["table"]
+    assert table["arms"]["ra"]["start"]["scores"]["hungarian"]["raw"]["estimate"] == pytest.approx(1, abs=1e-5)
+    start = table["arms"]["topk"]["start"]["scores"]["hungarian_centred"]["normalised"]["estimate"]
+    assert abs(start) < 0.1
+    evaluation = json.loads((smoke / "results" / "eval_results.json").read_text())["table"]
+    assert all(sae["quality"]["l0"] <= 4 for sae in evaluation["saes"].values())
+    rows = json.loads((smoke / "results" / "ablation_results.json").read_text())["table"]["rows"]
+    assert [row["delta"] for row in rows] == [0, 1]
+    assert all(result["violation"] == 0 for row in rows for result in row["results"])
+
+
+def test_plain_papermill_from_another_directory(smoke, tmp_path):
+    command = [sys.executable, "-m", "papermill", str(report.PROJECT / "notebooks" / "03_archetypal_sae.ipynb"),
+               "out.ipynb", "-p", "delta", "0", "-p", "preset", "smoke"]  # fmt: skip
+    environment = os.environ | {"ARCHSAE_RUNS": str(smoke.parent)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = json.dumps(nbformat.read(tmp_path / "out.ipynb", as_version=4), ensure_ascii=False)
+    assert "δ = 0," in text
+
+
+def test_published_results_alone_give_the_same_outputs(smoke, tmp_path, monkeypatch):
+    """Publish into a copy of the project, then re-run a notebook from its results: same outputs, no model."""
+    copy = tmp_path / "project"
+    shutil.copytree(report.PROJECT / "notebooks", copy / "notebooks")
+    monkeypatch.setattr(runner, "PROJECT", copy)
+    runner.publish(smoke)
+    monkeypatch.setattr(report, "PROJECT", copy)
+    monkeypatch.setenv(report.RESULTS_ONLY, "1")
+    frozen = Report(configure({"preset": "smoke"}), tmp_path / "nowhere")
+    assert frozen.ablation()["rows"]
+    with pytest.raises(MissingResult, match="other parameters"):
+        Report(configure({"preset": "smoke", "delta": 0.25}), tmp_path / "nowhere").evaluation()
+    (copy / "results" / "eval_results.json").unlink()
+    with pytest.raises(MissingResult, match="make report"):
+        frozen.evaluation()
+    published = nbformat.read(copy / "notebooks" / "06_delta_ablation.ipynb", as_version=4)
+    counts = [cell.execution_count for cell in published.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    assert "papermill" not in published.metadata
+    assert not any("injected-parameters" in cell.metadata.get("tags", []) for cell in published.cells)
+
+
+def test_published_notebooks_keep_the_preset_that_was_run(smoke, tmp_path, monkeypatch):
+    copy = tmp_path / "project"
+    shutil.copytree(report.PROJECT / "notebooks", copy / "notebooks")
+    monkeypatch.setattr(runner, "PROJECT", copy)
+    runner.publish(smoke)
+    notebook = nbformat.read(copy / "notebooks" / "01_anchors.ipynb", as_version=4)
+    cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    assert 'preset: str = "smoke"' in cell.source
+
+
+def test_a_damaged_artefact_is_named_and_not_used(smoke, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(smoke.parent, root)
+    study = Study(configure({"preset": "smoke"}), root)
+    path = study.run_folder(study.main_run("topk")) / "sae.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(CorruptArtifact, match=r"sae\.safetensors has .* bytes instead of"):
+        Study(configure({"preset": "smoke"}), root).sae(study.main_run("topk"))
+
+
+def test_runs_share_what_they_can_and_nothing_else():
+    study = Study(configure({"preset": "smoke"}))
+    recipe = {name: study.store.path("runs", study.run_recipe(run)) for name, run in {
+        "topk": Run("topk", 0, 40, 1.0), "topk, other delta": Run("topk", 0, 40, 0.0),
+        "ra": Run("ra", 0, 40, 1.0), "ra, other delta": Run("ra", 0, 40, 0.0), "ra, other seed": Run("ra", 1, 40, 1.0),
+        "ra, own anchors": Run("ra-indep-anchors", 0, 40, 1.0), "ra, more steps": Run("ra", 0, 41, 1.0),
+    }.items()}  # fmt: skip
+    assert recipe["topk"] == recipe["topk, other delta"]
+    assert len(set(recipe.values())) == 6
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["layer=7"], "layer = 7"), (["delta=-1"], "delta = -1"), (["detla=1"], "unknown parameter 'detla'"),
+        (["k=65"], "k = 65"), (["delta"], "expected NAME=VALUE"), (["n_anchors=20000"], "n_anchors = 20000"),
+        (["text=missing.txt"], "text"), (["model=no/such-folder"], "model"), (["context=1"], "context = 1"),
+        (["n_anchors=13000"], "disjoint parts"),
+    ],
+)  # fmt: skip
+def test_bad_input_ends_with_one_line_before_any_work(tmp_path, capsys, overrides, message):
+    arguments = [part for override in overrides for part in ("--set", override)]
+    assert main(["report", "--preset", "smoke", "--runs", str(tmp_path), *arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parameters_in_a_namespace():
+    namespace = {"delta": 1, "layer": None, "In": [], "Out": {}, "_private": 3, "Path": Path, "report": report}
+    assert parameters_in(namespace) == {"delta": 1, "layer": None}
+    with pytest.raises(ConfigError, match="unknown parameter 'detla'"):
+        parameters_in(namespace | {"detla": 0.5})
+
+
+def test_command_line_values_are_typed():
+    assert parameters_of("smoke", ["delta=1", "deltas=0,0.5"]) == {
+        "preset": "smoke", "delta": 1.0, "deltas": (0.0, 0.5),
+    }  # fmt: skip
+
+
+def test_every_parameter_is_documented():
+    assert all(f"`{name}`" in readme.parameter_table() for name in readme.FIELDS)
