@@ -108,7 +108,7 @@ class Trainer:
         losses = self.losses(x)
         loss = losses.fvu + self.config.aux_coefficient * losses.aux
         if not torch.isfinite(loss):
-            raise TrainingDiverged(f"loss is {float(loss)} at step {self.step}: lower lr or w_lr, then run again")
+            raise TrainingDiverged(f"loss is {float(loss.detach())} at step {self.step}: lower lr or w_lr, then run again")
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_([p for p in self.sae.parameters() if p.grad is not None], CLIP)
         self.optimizer.step()
