@@ -75,6 +75,18 @@ def dictionary(table: Table, config: Config) -> str:
     return "  \n".join(lines)
 
 
+def hull(table: Table) -> str:
+    """What the hull excludes."""
+    if "reason" in table:
+        return f"Not testable here: {table['reason']}."
+    return (
+        f"The free dictionary of notebook 02, written as W C with δ = 0: R² {table['r2_inside']:.3f} against "
+        f"{table['r2_free']:.3f}, mean cosine of the atoms {table['cosine']:.4f}, constraint violated by "
+        f"{table['violation']:g}. Its points of the hull have a median norm of {table['norm']:.3f}, where centroids "
+        f"have {table['anchor_norm']:.1f}."
+    )
+
+
 def evaluation(table: Table) -> str:
     """Answer of notebook 04."""
     topk, same_start, ra = (table["saes"][arm] for arm in ("topk", "topk-kmeans", "ra"))

@@ -97,36 +97,40 @@ class Report:
 
     def activations(self) -> dict[str, Any]:
         """Documents, tokens, norms, what was dropped."""
-        return self._table("activations", lambda tables: tables.activations(self.study))
+        return self._table("activations", lambda: _tables().activations(self.study))
 
     def anchors(self) -> dict[str, Any]:
         """k-means: occupancy, distinctness, inertia."""
-        table = self._table("anchors", lambda tables: tables.anchors(self.study))
+        table = self._table("anchors", lambda: _tables().anchors(self.study))
         self._keep("anchor_points.safetensors", table, "anchor_points.safetensors")
         return table
 
     def dictionary(self, arm: str) -> dict[str, Any]:
         """Training log and held-out quality of the `topk` or `ra` dictionary."""
         name = {"topk": "standard_sae", "ra": "archetypal_sae"}[arm]
-        table = self._table(name, lambda tables: tables.dictionary(self.study, arm))
+        table = self._table(name, lambda: _tables().dictionary(self.study, arm))
         self._keep(f"{name}.safetensors", table, "sae.safetensors")
         return table
 
+    def hull(self) -> dict[str, Any]:
+        """The free dictionary of notebook 02 rewritten inside the hull of the anchors."""
+        return self._table("hull", lambda: _tables().hull(self.study))
+
     def evaluation(self) -> dict[str, Any]:
         """Free and archetypal dictionaries on held-out text."""
-        return self._table("eval_results", lambda tables: tables.evaluation(self.study))
+        return self._table("eval_results", lambda: _tables().evaluation(self.study))
 
     def stability(self) -> dict[str, Any]:
         """Arms × seeds, and the verdict."""
-        return self._table("stability_results", lambda tables: tables.stability_table(self.study))
+        return self._table("stability_results", lambda: _sweeps().stability_table(self.study))
 
     def ablation(self) -> dict[str, Any]:
         """The sweep over delta."""
-        return self._table("ablation_results", lambda tables: tables.ablation(self.study))
+        return self._table("ablation_results", lambda: _sweeps().ablation(self.study))
 
     def features(self) -> dict[str, Any]:
         """Scan of the features, one inspected, its archetypes."""
-        return self._table("features", lambda tables: tables.features(self.study))
+        return self._table("features", lambda: _tables().features(self.study))
 
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
         """Write a figure to the run folder's `figures`, unless only committed results are read; returns the figure."""
@@ -151,7 +155,7 @@ class Report:
             lines.append(f"| {cells} | {versions} |")
         return "\n".join(lines)
 
-    def _table(self, name: str, build: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+    def _table(self, name: str, build: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         content = self._committed(name) if self.results_only else self._computed(name, build)
         self._manifests.append(content["manifest"])
         return content["table"]
@@ -167,13 +171,11 @@ class Report:
             )
         return content
 
-    def _computed(self, name: str, build: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+    def _computed(self, name: str, build: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         config = determining(name, self.config)
 
         def write(work: Path) -> None:
-            from archsae_core import tables
-
-            write_json(work / f"{name}.json", build(tables))
+            write_json(work / f"{name}.json", build())
 
         recipe = {"config": config, "source": self.source, "table": name}
         folder = Store(self.folder.parent / "store").artifact("tables", recipe, write)
@@ -191,6 +193,19 @@ class Report:
         source, target = self.folder.parent / "store" / table["artefact"] / file, self.folder / name
         if not target.exists() or file_sha256(target) != file_sha256(source):
             write_atomically(target, lambda path: shutil.copyfile(source, path))
+
+
+def _tables() -> Any:
+    # Imported on use: torch and transformers take seconds, which stored results need not wait for.
+    from archsae_core import tables
+
+    return tables
+
+
+def _sweeps() -> Any:
+    from archsae_core import sweeps
+
+    return sweeps
 
 
 def summary(folder: Path) -> str:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from archsae_core.activations import ActivationSet
+from archsae_core.stability import drift
 from archsae_core.store import read_json
 from archsae_core.training import snapshot_steps
 
@@ -65,3 +66,9 @@ def read_alive(folder: Path) -> Bool[Tensor, " n_features"]:
 def read_quality(folder: Path) -> dict[str, Any]:
     """Held-out quality of a finished run."""
     return read_json(folder / "quality.json")
+
+
+def moved(folder: Path, steps: int) -> dict[str, float]:
+    """Mean cosine of the atoms with their start, at each kept step."""
+    kept = snapshots(folder, steps)
+    return {str(step): drift(kept[0], atoms) for step, atoms in kept.items()}

@@ -1,29 +1,22 @@
 """The small tables that the report rests on, each built from a study's artefacts. Everything here is JSON-able."""
 
-from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
-from archsae_core import contexts, stability, verdict
+from archsae_core import contexts, stability
 from archsae_core import features as inspection
-from archsae_core.arms import ARMS
 from archsae_core.behaviour import behaviour
-from archsae_core.runs import Run, read_alive, read_quality, snapshots
-from archsae_core.sae import Codes, load_sae
+from archsae_core.config import ConfigError
+from archsae_core.dictionary import ArchetypalDictionary
+from archsae_core.hull import weights_for
+from archsae_core.metrics import document_sums, summarise
+from archsae_core.runs import moved, read_quality
 from archsae_core.store import read_json
 from archsae_core.study import Study
-from archsae_core.training import TrainingDiverged, read_log
-
-HEADLINE = "hungarian_centred"
-"""The score that the verdict is about: signed Hungarian cosine of centred atoms."""
-FIRING_TOKENS = 4096
-"""Held-out tokens on which matched features' codes are correlated."""
+from archsae_core.training import read_log
 
 
 def activations(study: Study) -> dict[str, Any]:
@@ -62,7 +55,7 @@ def dictionary(study: Study, arm: str) -> dict[str, Any]:
     run = study.main_run(arm)
     folder = study.run_folder(run)
     table = {"arm": arm, "artefact": _artefact(folder), "log": read_log(folder), "quality": read_quality(folder)}
-    return table | {"moved": _moved(folder, run.steps)}
+    return table | {"moved": moved(folder, run.steps)}
 
 
 def _artefact(folder: Path) -> str:
@@ -70,9 +63,26 @@ def _artefact(folder: Path) -> str:
     return f"{folder.parent.name}/{folder.name}"
 
 
-def _moved(folder: Path, steps: int) -> dict[str, float]:
-    kept = snapshots(folder, steps)
-    return {str(step): stability.drift(kept[0], atoms) for step, atoms in kept.items()}
+def hull(study: Study) -> dict[str, Any]:
+    """The trained free dictionary rewritten as an archetypal one with delta = 0: what does the hull exclude?"""
+    sae, stored = study.sae(study.main_run("topk")), load_file(study.anchor_folder() / "anchor_points.safetensors")
+    try:
+        weights = weights_for(sae.atoms().detach().cpu(), stored["anchors"], stored["occupancy"])
+    except ConfigError as error:
+        return {"reason": str(error)}
+    inside = ArchetypalDictionary(stored["anchors"], weights.float(), delta=0.0)
+    norms = inside.hull_points().norm(dim=1)
+    cosine = stability.drift(sae.atoms().cpu(), inside.atoms())
+    free = summarise(document_sums(sae, study.heldout_batches())).r2
+    sae.dictionary = inside.to(study.device)
+    return {
+        "r2_free": free,
+        "r2_inside": summarise(document_sums(sae, study.heldout_batches())).r2,
+        "cosine": cosine,
+        "violation": inside.violation(),
+        "norm": float(norms.median()),
+        "anchor_norm": float(stored["anchors"].norm(dim=1).median()),
+    }
 
 
 def evaluation(study: Study) -> dict[str, Any]:
@@ -94,129 +104,6 @@ def evaluation(study: Study) -> dict[str, Any]:
     saes = {arm: {"quality": quality[arm], "behaviour": spliced["arms"][arm]} for arm in runs}
     kept = {name: spliced[name] for name in ("n_tokens", "n_documents", "n_kept_outliers", "clean")}
     return kept | {"saes": saes, "baselines": {name: spliced["arms"][name] for name in ("mean", "zero")}}
-
-
-def stability_table(study: Study) -> dict[str, Any]:
-    """Every arm: stability between seeds at step 0, along training and at the end, held-out quality, the verdict."""
-    runs = {arm: [_arm_run(study, arm, seed) for seed in range(study.config.n_seeds)] for arm in study.config.arms}
-    study.run_folders([run for arm in runs.values() for run in arm])
-    rows = {arm: _arm_row(study, arm_runs) for arm, arm_runs in runs.items()}
-    matrices = {arm: _matrix(row, study.config.n_seeds) for arm, row in rows.items()}
-    decision = verdict.decide({arm: verdict.ArmScores(matrices[arm], rows[arm]["r2"]) for arm in rows})
-    return {"headline": HEADLINE, "arms": rows, "verdict": _plain(decision)}
-
-
-def _arm_run(study: Study, arm: str, seed: int) -> Run:
-    return Run(arm, seed, study.config.steps, study.config.delta)
-
-
-def _arm_row(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
-    folders = [study.run_folder(run) for run in runs]
-    kept = [snapshots(folder, run.steps) for folder, run in zip(folders, runs, strict=True)]
-    quality = [read_quality(folder) for folder in folders]
-    ends = [_side(study, folder) for folder in folders]
-    starts = [stability.Side(snapshot[0]) for snapshot in kept]
-    row = {name: float(np.mean([q[name] for q in quality])) for name in ("r2", "l0", "dead_share")}
-    row |= {"label": ARMS[runs[0].arm].label, "r2_by_seed": [q["r2"] for q in quality]}
-    row |= {"start": _pairs(starts), "end": _pairs(ends), "trajectory": _trajectory(kept)}
-    return row | {"moved": [stability.drift(snapshot[0], snapshot[runs[0].steps]) for snapshot in kept]}
-
-
-def _side(study: Study, folder: Path) -> stability.Side:
-    sae = load_sae(folder / "sae.safetensors")
-    return stability.side(sae, read_alive(folder), firing_codes(study, sae))
-
-
-def firing_codes(study: Study, sae: Any) -> Codes:
-    """Codes of the first held-out tokens, the same for every dictionary."""
-    heldout = study.heldout_activations
-    return sae.encode(heldout.gather(torch.as_tensor(heldout.kept)[:FIRING_TOKENS]))
-
-
-def _pairs(sides: Sequence[stability.Side]) -> dict[str, Any]:
-    """All scores of every pair of seeds, and their means with intervals over seeds."""
-    pairs = list(combinations(range(len(sides)), 2))
-    chance = stability.chance_levels(sides[0], sides[1])
-    compared = {pair: stability.compare(sides[pair[0]], sides[pair[1]], chance=chance) for pair in pairs}
-    means = {}
-    for kind in ("raw", "normalised"):
-        for name in chance:
-            scores = {pair: compared[pair][kind][name] for pair in pairs}
-            interval = stability.seed_interval(stability.pair_matrix(scores, len(sides)))
-            means.setdefault(name, {"chance": chance[name]})[kind] = interval._asdict()
-    by_pair = [{"seeds": pair, **{name: compared[pair]["normalised"][name] for name in chance}} for pair in pairs]
-    return {"scores": means, "pairs": by_pair, "gamma": float(np.mean([c["gamma_a"] for c in compared.values()]))}
-
-
-def _trajectory(kept: Sequence[Mapping[int, Tensor]]) -> list[dict[str, float]]:
-    """Along training: stability of the first two seeds, and the cosine of the first seed's atoms with their start."""
-    rows = []
-    for step in kept[0]:
-        score = _headline(kept[0][step], kept[1][step])
-        rows.append({"step": step, "score": score, "drift": stability.drift(kept[0][0], kept[0][step])})
-    return rows
-
-
-def _headline(a: Tensor, b: Tensor) -> float:
-    """`HEADLINE` of two dictionaries, chance-normalised."""
-    unrelated = (stability.unrelated(stability.Side(atoms), seed).atoms for seed, atoms in enumerate((a, b)))
-    return stability.chance_normalised(stability.hungarian_centred(a, b), stability.hungarian_centred(*unrelated))
-
-
-def _matrix(row: Mapping[str, Any], n_seeds: int) -> np.ndarray:
-    return stability.pair_matrix({tuple(pair["seeds"]): pair[HEADLINE] for pair in row["end"]["pairs"]}, n_seeds)
-
-
-def _plain(decision: verdict.Verdict) -> dict[str, Any]:
-    intervals = {name: getattr(decision, name) for name in ("published_gain", "independent_gain")}
-    return decision._asdict() | {name: value and value._asdict() for name, value in intervals.items()}
-
-
-def ablation(study: Study) -> dict[str, Any]:
-    """RA-SAE at every radius, free and frozen dictionaries beside it; flags, Pareto frontier, best radius."""
-    median_norm = read_json(study.anchor_folder() / "summary.json")["median_norm"]
-    rows = [_sweep_row(study, "ra", delta) | {"relative": delta / median_norm} for delta in study.config.deltas]
-    references = [_sweep_row(study, arm, 0.0) for arm in ("topk", "topk-kmeans", "frozen")]
-    points = [(row["r2"], row["stability"]) for row in rows if row["stability"] is not None]
-    frontier = [rows[i]["delta"] for i in verdict.pareto(points)] if len(points) == len(rows) else []
-    best = verdict.best_delta(rows)
-    return {"rows": rows, "references": references, "pareto": frontier, "best_delta": best, "median_norm": median_norm}
-
-
-def _sweep_row(study: Study, arm: str, delta: float) -> dict[str, Any]:
-    runs = [Run(arm, seed, study.config.ablation_steps, delta) for seed in range(study.config.ablation_seeds)]
-    results = [_sweep_result(study, run) for run in runs]
-    sound = [result for result in results if not result.get("failed")]
-    row: dict[str, Any] = {"arm": arm, "label": ARMS[arm].label, "delta": delta, "results": results}
-    row["flags"] = [f"seed {result['seed']}: {flag}" for result in results for flag in _flags(study, arm, result)]
-    for name in ("r2", "dead_share", "l0", "drift", "relax_at_bound", "effective_anchors"):
-        values = [result[name] for result in sound if result.get(name) is not None]
-        row[name] = float(np.mean(values)) if values else None
-    return row | {"stability": _sweep_stability(study, runs, results)}
-
-
-def _flags(study: Study, arm: str, result: Mapping[str, Any]) -> list[str]:
-    result = dict(result) | ({"drift": None} if ARMS[arm].dictionary == "frozen" else {})
-    return verdict.flags(result, study.config.k)
-
-
-def _sweep_result(study: Study, run: Run) -> dict[str, Any]:
-    try:
-        folder = study.run_folder(run)
-    except TrainingDiverged as error:
-        return {"seed": run.seed, "failed": str(error)}
-    quality, last = read_quality(folder), read_log(folder)[-1]
-    found = {name: quality[name] for name in ("r2", "l0", "dead_share", "violation")}
-    found |= {name: last.get(name) for name in ("relax_at_bound", "effective_anchors")}
-    return found | {"seed": run.seed, "drift": _moved(folder, run.steps)[str(run.steps)]}
-
-
-def _sweep_stability(study: Study, runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> float | None:
-    sound = [run for run, result in zip(runs, results, strict=True) if not result.get("failed")]
-    if len(sound) < 2:
-        return None
-    atoms = [snapshots(study.run_folder(run), run.steps)[run.steps] for run in sound]
-    return float(np.mean([_headline(a, b) for a, b in combinations(atoms, 2)]))
 
 
 def features(study: Study) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class Trainer:
     """State of one run: model, optimisers, dead-feature clock, log."""
 
     def __init__(self, sae: SAE, config: Config) -> None:
+        kernels.keep_freed_memory()
         self.sae, self.config = sae, config
         self.step, self.log = 0, []
         self.last_fired = torch.zeros(sae.n_features, dtype=torch.int64)
@@ -108,7 +109,8 @@ class Trainer:
         losses = self.losses(x)
         loss = losses.fvu + self.config.aux_coefficient * losses.aux
         if not torch.isfinite(loss):
-            raise TrainingDiverged(f"loss is {float(loss.detach())} at step {self.step}: lower lr or w_lr, then run again")
+            found = float(loss.detach())
+            raise TrainingDiverged(f"loss is {found} at step {self.step}: lower lr or w_lr, then run again")
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_([p for p in self.sae.parameters() if p.grad is not None], CLIP)
         self.optimizer.step()

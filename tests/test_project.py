@@ -26,8 +26,9 @@ each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.ste
 # A module imports only from those before it.
 ORDER = (
     "arms config store hub assets text_files corpus tokens random_model model_files language_model extraction "
-    "activations anchors kernels dictionary sae simplex training metrics splice behaviour matching stability verdict "
-    "rendering contexts features source runs study tables claims plots prose report readme runner __main__"
+    "activations anchors kernels dictionary hull sae simplex training metrics splice behaviour matching stability "
+    "verdict rendering contexts features source runs study tables sweeps claims plots prose report readme runner "
+    "__main__"
 ).split()
 
 PICKLING = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

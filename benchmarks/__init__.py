@@ -1,0 +1,1 @@
+"""Speed against other packages, measured in one run and reported as ratios."""
