@@ -1,35 +1,14 @@
 """Sentences of the report that hold numbers, computed from the tables so that they cannot go stale."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from archsae_core.arms import ARMS
 from archsae_core.config import Config
+from archsae_core.formatting import cell, interval, markdown_table
 from archsae_core.rendering import context_html
 
 Table = Mapping[str, Any]
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; floats with three decimals, None as a dash."""
-    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    return "\n".join([*lines, *(f"| {' | '.join(map(cell, row))} |" for row in rows)])
-
-
-def cell(value: Any) -> str:
-    """One value as a table shows it."""
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def interval(value: Mapping[str, float | None]) -> str:
-    """`0.930 [0.910, 0.950]`, or the estimate alone where there are too few seeds for an interval."""
-    if value["low"] is None:
-        return f"{value['estimate']:.3f}"
-    return f"{value['estimate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
 def setting(config: Config) -> str:
@@ -143,6 +122,28 @@ def stability_table(table: Table) -> str:
         rows.append([*row, end["chance"], interval(end["normalised"]), sum(arm["moved"]) / len(arm["moved"])])
     header = ["arm", "R²", "dead", "step 0", "end, raw", "chance", "**end**", "cosine with own start"]
     return markdown_table(header, rows)
+
+
+def stabilisation(table: Table) -> str:
+    """How far training itself brings independent runs together: the change of every arm's stability since step 0."""
+    rows, change = [], {}
+    for name, arm in table["arms"].items():
+        start, end = (arm[when]["scores"][table["headline"]]["normalised"]["estimate"] for when in ("start", "end"))
+        change[name] = end - start
+        rows.append([arm["label"], start, end, f"{end - start:+.3f}"])
+    text = markdown_table(["arm", "step 0", "end", "change"], rows)
+    if not {"topk", "ra-random-w", "ra-indep-anchors", "topk-kmeans-indep"} <= change.keys():
+        return text
+    text += (
+        f"\n\nFrom random weights over *shared* anchors, RA-SAE moves by {change['ra-random-w']:+.3f}, TopK from "
+        f"random atoms by {change['topk']:+.3f}. With anchors of its own, RA-SAE moves by "
+        f"{change['ra-indep-anchors']:+.3f}, TopK by {change['topk-kmeans-indep']:+.3f}."
+    )
+    if change["ra-indep-anchors"] <= 0 < change["ra-random-w"]:
+        text += (
+            " Shared anchors are common ground that runs drift towards; without it the constraint brings none together."
+        )
+    return text
 
 
 def metrics_table(table: Table) -> str:
