@@ -15,7 +15,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("fetch", help="download the embedded model and text; afterwards no network is needed")
     report = commands.add_parser("report", help="run the seven notebooks; continues a broken run")
-    sweep = commands.add_parser("sweep", help="notebooks 03, 04 and 07 once for each delta")
+    sweep = commands.add_parser("sweep", help="notebooks 03 and 04 once for each delta")
     sweep.add_argument("--deltas", required=True, metavar="0,0.5,1", help="radii, separated by commas")
     for command in (report, sweep):
         command.add_argument("--preset", choices=sorted(PRESETS), default="quick")

@@ -5,11 +5,12 @@ import inspect
 import itertools
 import sys
 from pathlib import Path
+from statistics import median
 
 from archsae_core import config as config_module
 from archsae_core.config import FIELDS, PRESETS, configure
 from archsae_core.report import PROJECT, summary
-from archsae_core.store import write_atomically
+from archsae_core.store import read_json, write_atomically
 
 
 def field_docs() -> dict[str, str]:
@@ -48,7 +49,19 @@ def generated() -> dict[str, str]:
     missing = set(FIELDS) - set(field_docs())
     if missing:
         raise RuntimeError(f"fields without a docstring: {', '.join(sorted(missing))}")
-    return {"answer": summary(PROJECT), "parameters": parameter_table()}
+    return {"answer": summary(PROJECT), "speed": speed(), "parameters": parameter_table()}
+
+
+def speed() -> str:
+    """How training steps compare with overcomplete's, from the last `make bench`."""
+    found = read_json(PROJECT / "benchmarks" / "results.json")
+    ratios = found["times_faster_than_overcomplete"]
+    names = {"topk": "TopK", "ra": "RA-SAE, mirror step", "ra-published": "RA-SAE, published step"}
+    lines = ["| training step | ms | times as fast as overcomplete 0.3.0 |", "|---|---|---|"]
+    for case, ratio in ratios.items():
+        spread = f"{ratio['median']:.1f} [{ratio['min']:.1f}, {ratio['max']:.1f}]"
+        lines.append(f"| {names[case]} | {median(found['ms'][f'ours {case}']):.0f} | {spread} |")
+    return "\n".join(lines)
 
 
 def rewrite(text: str) -> str:

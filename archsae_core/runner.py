@@ -23,7 +23,8 @@ NOTEBOOKS = (
     "01_anchors", "02_standard_sae", "03_archetypal_sae", "04_evaluation", "05_stability", "06_delta_ablation",
     "07_features",
 )  # fmt: skip
-SWEEP_NOTEBOOKS = ("03_archetypal_sae", "04_evaluation", "07_features")
+SWEEP_NOTEBOOKS = ("03_archetypal_sae", "04_evaluation")
+"""What a sweep repeats for each delta; 06 compares radii over seeds, and 07 needs every arm."""
 
 
 class NotebookFailed(RuntimeError):

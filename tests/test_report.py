@@ -147,6 +147,26 @@ def test_bad_input_ends_with_one_line_before_any_work(tmp_path, capsys, override
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sweep_runs_its_notebooks_once_for_each_delta(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        runner, "execute", lambda name, output, given: calls.append((name, given["delta"], output.parent))
+    )
+    folders = runner.run_sweep({"preset": "smoke"}, (0.0, 0.5), root=tmp_path)
+    assert [call[:2] for call in calls] == [(name, delta) for delta in (0.0, 0.5) for name in runner.SWEEP_NOTEBOOKS]
+    assert [folder for _, _, folder in calls[::2]] == folders
+    assert len(set(folders)) == 2
+    with pytest.raises(ConfigError, match="delta = -1"):
+        runner.run_sweep({"preset": "smoke"}, (1.0, -1.0), root=tmp_path)
+    assert len(calls) == 4
+
+
+def test_clean_forgets_every_run(tmp_path):
+    (tmp_path / "runs" / "store").mkdir(parents=True)
+    assert main(["clean", "--runs", str(tmp_path / "runs")]) == 0
+    assert not (tmp_path / "runs").exists()
+
+
 def test_parameters_in_a_namespace():
     namespace = {"delta": 1, "layer": None, "In": [], "Out": {}, "_private": 3, "Path": Path, "report": report}
     assert parameters_in(namespace) == {"delta": 1, "layer": None}
