@@ -276,3 +276,7 @@ def test_readme_tables_are_up_to_date():
         timeout=300,
     )
     assert check.returncode == 0, f"run `make readme`\n{check.stdout}{check.stderr}"
+
+
+def test_readme_has_no_placeholder():
+    assert re.findall(r"\b(?:TODO|FIXME|TBD|[A-Z]{3,}_[A-Z_]+)\b", read("README.md")) == []
