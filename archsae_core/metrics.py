@@ -167,7 +167,11 @@ def quality(sae: SAE, x_batches: Iterable[Tensor]) -> Quality:
 
 def quality_by_document(sae: SAE, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
     """`Quality` as a dict, with `intervals`, on (raw activations [batch, d_model], document of each row [batch])."""
-    by_document = document_sums(sae, batches)
+    return with_intervals(document_sums(sae, batches))
+
+
+def with_intervals(by_document: DocumentSums) -> dict[str, Any]:
+    """`Quality` of sums already taken, as a dict, with `intervals`."""
     return summarise(by_document)._asdict() | {"intervals": quality_intervals(by_document)}
 
 

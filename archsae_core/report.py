@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from archsae_core import prose
 from archsae_core.config import FIELDS, Config, ConfigError, configure
-from archsae_core.source import default_root, source_of
+from archsae_core.source import PROJECT, default_root, source_of
 from archsae_core.store import Store, canonical_hash, file_sha256, jsonable, read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from archsae_core.study import Study
 
-PROJECT = Path(__file__).resolve().parents[1]
 RESULTS_ONLY = "ARCHSAE_RESULTS_ONLY"
 """Set in the environment: tables come from the committed results, and a missing one is an error."""
 WITHOUT_EFFECT = {"preset", "device", "checkpoint_every"}

@@ -9,6 +9,8 @@ from archsae_core.config import Config
 from archsae_core.corpus import load_text
 from archsae_core.model_files import model_fingerprint
 
+PROJECT = Path(__file__).resolve().parents[1]
+"""The project's folder: notebooks, results, figures, runs."""
 RECIPE = 1
 """Raised whenever the code changes what an artefact holds, so that older ones are not taken for it."""
 TEXT_FIELDS = ("model", "revision", "layer", "text", "text_field", "label_field", "context", "tokens",
@@ -17,7 +19,7 @@ TEXT_FIELDS = ("model", "revision", "layer", "text", "text_field", "label_field"
 
 def default_root() -> Path:
     """Where runs are kept: $ARCHSAE_RUNS, else `runs` in the project's folder."""
-    return Path(os.environ.get("ARCHSAE_RUNS") or Path(__file__).resolve().parents[1] / "runs")
+    return Path(os.environ.get("ARCHSAE_RUNS") or PROJECT / "runs")
 
 
 def fields_of(config: Config, names: Iterable[str]) -> dict[str, Any]:

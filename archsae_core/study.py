@@ -18,8 +18,8 @@ from archsae_core.arms import ARMS
 from archsae_core.config import Config, ConfigError
 from archsae_core.corpus import Corpus, load_text
 from archsae_core.dictionary import ArchetypalDictionary, make_dictionary
-from archsae_core.language_model import check_layer, load_model, load_tokenizer, resolve_device, resolve_dtype
-from archsae_core.metrics import document_sums, quality_intervals, summarise
+from archsae_core.language_model import load_model, load_tokenizer, resolve_device, resolve_dtype
+from archsae_core.metrics import document_sums, with_intervals
 from archsae_core.runs import Run, TrainingBatches
 from archsae_core.sae import SAE, load_sae
 from archsae_core.source import default_root, fields_of, source_of
@@ -59,9 +59,7 @@ class Study:
     @cached_property
     def model(self) -> Any:
         """The language model, for reading activations and for splicing."""
-        model = load_model(self.config)
-        check_layer(model, self.config.layer)
-        return model
+        return load_model(self.config)
 
     @cached_property
     def tokens(self) -> TokenSplit:
@@ -70,8 +68,7 @@ class Study:
 
     def check(self) -> None:
         """Raise the error of any input that cannot be used, before work starts. Loads the model and reads the text."""
-        model, tokens, config = self.model, self.tokens, self.config
-        check_layer(model, config.layer)
+        _, tokens, config = self.model, self.tokens, self.config
         available = tokens.train.n_tokens - len(tokens.train.ids)
         folds = config.n_seeds if any(ARMS[arm].anchors == "per-seed" for arm in config.arms) else 1
         # Folds differ in size by their documents; a tenth is a margin.
@@ -185,8 +182,7 @@ class Study:
             sums = document_sums(sae, self.heldout_batches())
             fired = {"fired": torch.from_numpy(sums.fired)}
             write_atomically(work / "fired.safetensors", lambda path: save_file(fired, path))
-            quality = summarise(sums)._asdict() | {"intervals": quality_intervals(sums)}
-            write_json(work / "quality.json", quality | _constraint(sae))
+            write_json(work / "quality.json", with_intervals(sums) | _constraint(sae))
 
         return self.store.artifact("runs", self.run_recipe(run), build)
 

@@ -65,7 +65,8 @@ def _artefact(folder: Path) -> str:
 
 def hull(study: Study) -> dict[str, Any]:
     """The trained free dictionary rewritten as an archetypal one with delta = 0: what does the hull exclude?"""
-    sae, stored = study.sae(study.main_run("topk")), load_file(study.anchor_folder() / "anchor_points.safetensors")
+    run = study.main_run("topk")
+    sae, stored = study.sae(run), load_file(study.anchor_folder() / "anchor_points.safetensors")
     try:
         weights = weights_for(sae.atoms().detach().cpu(), stored["anchors"], stored["occupancy"])
     except ConfigError as error:
@@ -73,10 +74,9 @@ def hull(study: Study) -> dict[str, Any]:
     inside = ArchetypalDictionary(stored["anchors"], weights.float(), delta=0.0)
     norms = inside.hull_points().norm(dim=1)
     cosine = stability.drift(sae.atoms().cpu(), inside.atoms())
-    free = summarise(document_sums(sae, study.heldout_batches())).r2
     sae.dictionary = inside.to(study.device)
     return {
-        "r2_free": free,
+        "r2_free": read_quality(study.run_folder(run))["r2"],
         "r2_inside": summarise(document_sums(sae, study.heldout_batches())).r2,
         "cosine": cosine,
         "violation": inside.violation(),
