@@ -76,6 +76,8 @@ class Config:
     """Learn the common scale exp(m) (without effect where `unit_norm`)."""
     w_step: str = "mirror"
     """How W moves: `published` (Adam, then ReLU and row-normalise) or `mirror` (entropic mirror descent)."""
+    w_dtype: str = "auto"
+    """Arithmetic of W's gradient: bfloat16 where the processor runs it fast, else float32. Constraints are exact."""
     smoothing: float = 0.5
     """Share of each starting row of W that `mirror` spreads evenly over all anchors."""
     lr: float = 3e-4
@@ -136,7 +138,7 @@ class Config:
             _require(0 < getattr(self, name) < 0.5, name, getattr(self, name), "must lie between 0 and 0.5")
 
     def _check_choices(self) -> None:
-        choices = {"preset": tuple(PRESETS), "w_step": W_STEPS, "dtype": DTYPES, "device": DEVICES}
+        choices = {"preset": tuple(PRESETS), "w_step": W_STEPS, "dtype": DTYPES, "w_dtype": DTYPES, "device": DEVICES}
         for name, known in choices.items():
             _require(getattr(self, name) in known, name, getattr(self, name), f"must be one of {', '.join(known)}")
         unknown = set(self.arms) - set(ARMS)
@@ -155,7 +157,7 @@ class Config:
 _FULL: dict[str, Any] = dict(
     n_features=4096, k=64, n_anchors=4096, steps=5000, ablation_steps=2000, n_seeds=5, ablation_seeds=3,
     arms=tuple(ARMS), aux_k=256, dead_after=200, behaviour_tokens=20_000, heldout_tokens=50_000,
-    anchor_tokens=180_000, kmeans_iterations=25)  # fmt: skip
+    anchor_tokens=180_000, kmeans_iterations=10)  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": dict(
@@ -163,6 +165,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         batch_size=128, aux_k=8, dead_after=20, checkpoint_every=20, n_seeds=2, deltas=(0.0, 1.0), ablation_steps=20,
         ablation_seeds=2, behaviour_tokens=512, lr=1e-3, dtype="float32"),
     "quick": dict(tokens=100_000, steps=350, ablation_steps=120, kmeans_iterations=10, behaviour_tokens=6144),
+    "medium": dict(_FULL, steps=1000, ablation_steps=400),
     "full": _FULL,
     "gpt2": dict(_FULL, model="gpt2", layer=9, text="Salesforce/wikitext:wikitext-2-raw-v1"),
 }  # fmt: skip

@@ -1,13 +1,29 @@
 """Dictionaries: free unit-norm atoms, and the relaxed archetypal dictionary of Fel et al. (2025)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from archsae_core import kernels
 from archsae_core.arms import Arm
 from archsae_core.config import Config
+from archsae_core.topk import fast_bfloat16
+
+CACHED_ROWS = 64
+"""Rows of W worked on at a time, few enough to stay in the processor's cache."""
+
+Decoder = Callable[
+    [Float[Tensor, "batch k"], Int[Tensor, "batch k"], kernels.ByFeature], Float[Tensor, "batch d_model"]
+]
+"""Values, indices and their grouping to the sum of the active atoms, differentiable."""
+
+
+def decoder_of(atoms: Float[Tensor, "n_features d_model"]) -> Decoder:
+    """Decoder for atoms that are at hand."""
+    return lambda values, indices, grouped: kernels.decode(values, indices, atoms, grouped)
 
 
 class FreeDictionary(nn.Module):
@@ -21,6 +37,10 @@ class FreeDictionary(nn.Module):
         """The dictionary D, rows of norm 1."""
         return self.D
 
+    def decoder(self, batch: int) -> Decoder:
+        """Sum of active atoms, for a batch of this size."""
+        return decoder_of(self.D)
+
     @torch.no_grad()
     def project_(self) -> None:
         """Put every atom back on the unit sphere."""
@@ -31,8 +51,9 @@ class FreeDictionary(nn.Module):
 class ArchetypalDictionary(nn.Module):
     """D = (W C + Λ)·exp(m), W row-stochastic, ‖Λ_i‖₂ ≤ delta (Fel et al. 2025, eq. 4 and 5).
 
-    With `unit_norm` the atoms are (W C + Λ) scaled to norm 1 instead; exp(m) then has no effect.
-    The constraint holds after `project_()`, which the training loop calls after every step.
+    With `unit_norm` the atoms are (W C + Λ) scaled to norm 1 instead; exp(m) then has no effect. The constraint holds
+    after `project_()`, which the training loop calls after every step. `rounded` lets training multiply by C in
+    bfloat16; `hull_points` and `atoms` are exact.
     """
 
     C: Float[Tensor, "n_anchors d_model"]
@@ -45,9 +66,10 @@ class ArchetypalDictionary(nn.Module):
         delta: float,
         unit_norm: bool = True,
         learn_scale: bool = False,
+        rounded: bool = False,
     ) -> None:
         super().__init__()
-        self.delta, self.unit_norm = delta, unit_norm
+        self.delta, self.unit_norm, self.rounded = delta, unit_norm, rounded
         self.register_buffer("C", anchors.clone())
         self.W = nn.Parameter(weights.clone())
         self.relax = nn.Parameter(anchors.new_zeros(len(weights), anchors.shape[1]))
@@ -62,17 +84,34 @@ class ArchetypalDictionary(nn.Module):
     ) -> Float[Tensor, "n_features d_model"]:
         """The dictionary D; `hull_points` = W C may be passed where it is already known."""
         points = (self.hull_points() if hull_points is None else hull_points) + self.relax
-        return F.normalize(points, dim=1) if self.unit_norm else points * self.log_scale.exp()
+        return kernels.unit_rows(points) if self.unit_norm else points * self.log_scale.exp()
+
+    def decoder(self, batch: int, hull_points: Float[Tensor, "n_features d_model"] | None = None) -> Decoder:
+        """Sum of active atoms, for a batch of this size.
+
+        Without norms to divide by, z (W C) = (z W) C: a product for each token instead of one for each atom.
+        """
+        if self.unit_norm or hull_points is not None or 2 * batch > len(self.W):
+            if hull_points is None:
+                hull_points = kernels.product(self.W, self.C, rounded=self.rounded)
+            return decoder_of(self.atoms(hull_points))
+        weights, relax = decoder_of(self.W), decoder_of(self.relax)
+
+        def decode(values: Tensor, indices: Tensor, grouped: kernels.ByFeature) -> Tensor:
+            inside = kernels.product(weights(values, indices, grouped), self.C, rounded=self.rounded)
+            return (inside + relax(values, indices, grouped)) * self.log_scale.exp()
+
+        return decode
 
     @torch.no_grad()
     def project_(self) -> None:
         """Make W row-stochastic (ReLU, then row-normalise) and shrink each Λ_i into the ball of radius delta."""
-        largest = self.W.argmax(dim=1, keepdim=True)
-        self.W.relu_()
-        total = self.W.sum(dim=1, keepdim=True)
-        # A row that ReLU emptied has no direction left: it becomes its largest entry's anchor.
-        self.W.scatter_add_(1, largest, (total == 0).to(self.W.dtype))
-        self.W.div_(self.W.sum(dim=1, keepdim=True))
+        for rows in self.W.split(CACHED_ROWS):
+            empty = (rows.amax(dim=1) <= 0).nonzero().flatten()
+            # ReLU would leave such a row no direction: it becomes its largest entry's anchor.
+            rows[empty, rows[empty].argmax(dim=1)] = 1.0
+            rows.relu_()
+            rows.div_(rows.sum(dim=1, keepdim=True))
         self.project_relax_()
 
     @torch.no_grad()
@@ -115,6 +154,11 @@ def random_weights(
     return weights / weights.sum(dim=1, keepdim=True)
 
 
+def rounds(config: Config) -> bool:
+    """Does training multiply by C in bfloat16 under this config, on this machine?"""
+    return config.w_dtype == "bfloat16" or (config.w_dtype == "auto" and fast_bfloat16())
+
+
 def make_dictionary(
     arm: Arm, config: Config, anchors: Float[Tensor, "n_anchors d_model"], generator: torch.Generator
 ) -> Dictionary:
@@ -128,6 +172,11 @@ def make_dictionary(
             # A weight of exactly 0 could never grow by multiplication.
             weights = (1 - config.smoothing) * weights + config.smoothing / weights.shape[1]
         return ArchetypalDictionary(
-            anchors, weights, delta=config.delta, unit_norm=config.unit_norm, learn_scale=config.learn_scale
+            anchors,
+            weights,
+            delta=config.delta,
+            unit_norm=config.unit_norm,
+            learn_scale=config.learn_scale,
+            rounded=rounds(config),
         )
     return FreeDictionary(weights @ anchors, trainable=arm.dictionary == "free")

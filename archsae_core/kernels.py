@@ -17,8 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's mallopt."""
+COLUMNS = 512
+"""Columns of wide rows that are summed at a time, so that all the rows' share of them fits the processor's cache."""
 
 
 class ByFeature(NamedTuple):
@@ -34,13 +36,13 @@ class ByFeature(NamedTuple):
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks up to 32 MB, its limit, instead of handing them back to the system.
+    """Let glibc keep freed blocks instead of handing them back to the system.
 
     A step allocates the same tensors as the one before; page faults on fresh ones cost up to a quarter of its time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:  # other C libraries have none
-        mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
@@ -54,24 +56,39 @@ def linear(x: Float[Tensor, "batch d_in"], weight: Float[Tensor, "d_out d_in"]) 
 def group_by_feature(indices: Int[Tensor, "batch k"], n_features: int) -> ByFeature:
     """Sort the active entries of a batch by feature; stable, so sums have one order and results repeat to the bit."""
     flat = indices.flatten()
-    order = flat.argsort(stable=True)
-    counts = torch.bincount(flat, minlength=n_features)
-    return ByFeature(order, order // indices.shape[1], counts.cumsum(0) - counts)
+    ordered, order = flat.sort(stable=True)
+    # unlike bincount, this does not make a GPU wait for the host
+    offsets = torch.searchsorted(ordered, torch.arange(n_features, device=flat.device))
+    return ByFeature(order, order // indices.shape[1], offsets)
 
 
 def weighted_rows(
     values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"], rows: Float[Tensor, "n_features d_model"]
 ) -> Float[Tensor, "batch d_model"]:
     """Σ_j values[b, j] · rows[indices[b, j]]."""
-    return F.embedding_bag(indices, rows, per_sample_weights=values, mode="sum")
+    offsets = torch.arange(0, indices.numel(), indices.shape[1], device=indices.device)
+    return _bags(indices.flatten(), rows, offsets, values.flatten())
+
+
+def _bags(indices: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor) -> Float[Tensor, "bags width"]:
+    """Weighted sums of rows, one for each offset; by blocks of columns where rows are wide."""
+    width = rows.shape[1]
+    if rows.is_cuda or width < 2 * COLUMNS or width % COLUMNS:
+        return F.embedding_bag(indices, rows, offsets, per_sample_weights=weights, mode="sum")
+    blocks = width // COLUMNS
+    narrow, first = rows.contiguous().view(-1, COLUMNS), indices * blocks
+    sums = rows.new_empty(len(offsets), width)
+    for block in range(blocks):
+        part = F.embedding_bag(first + block, narrow, offsets, per_sample_weights=weights, mode="sum")
+        sums[:, block * COLUMNS : (block + 1) * COLUMNS] = part
+    return sums
 
 
 def transposed_product(
     values: Float[Tensor, "batch k"], grouped: ByFeature, x: Float[Tensor, "batch d_model"]
 ) -> Float[Tensor, "n_features d_model"]:
     """Codesᵀ x: row i sums values[b, j] · x[b] over the entries with indices[b, j] = i."""
-    weights = values.flatten()[grouped.order]
-    return F.embedding_bag(grouped.token, x, grouped.offsets, per_sample_weights=weights, mode="sum")
+    return _bags(grouped.token, x, grouped.offsets, values.flatten()[grouped.order])
 
 
 @functools.cache
@@ -82,37 +99,51 @@ def _quiet_csr() -> None:
         torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1), check_invariants=True)
 
 
+def sampled_entries(
+    x: Float[Tensor, "batch d_model"],
+    rows: Float[Tensor, "n_features d_model"],
+    starts: Int[Tensor, " batch_1"],
+    columns: Int[Tensor, " entries"],
+) -> Float[Tensor, " entries"]:
+    """⟨x[b], rows[i]⟩ for the entries (b, i) of a CSR pattern: where each row b starts, and the columns i."""
+    _quiet_csr()
+    shape, values = (len(x), len(rows)), x.new_zeros(len(columns))
+    pattern = torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)
+    return torch.sparse.sampled_addmm(pattern, x, rows.T, beta=0.0).values()
+
+
 def sampled_product(
     x: Float[Tensor, "batch d_model"], rows: Float[Tensor, "n_features d_model"], indices: Int[Tensor, "batch k"]
 ) -> Float[Tensor, "batch k"]:
     """⟨x[b], rows[indices[b, j]]⟩ for the active entries only."""
-    _quiet_csr()
-    batch, k = indices.shape
-    starts = torch.arange(0, batch * k + 1, k, device=x.device)
-    pattern = torch.sparse_csr_tensor(
-        starts, indices.flatten(), x.new_zeros(batch * k), (batch, len(rows)), check_invariants=False
-    )
-    return torch.sparse.sampled_addmm(pattern, x, rows.T, beta=0.0).values().view(batch, k)
+    starts = torch.arange(0, indices.numel() + 1, indices.shape[1], device=x.device)
+    return sampled_entries(x, rows, starts, indices.flatten()).view_as(indices)
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, points: Tensor) -> Tensor:
-        ctx.save_for_backward(points)
-        return linear(weights, points.T.contiguous())
+    def forward(ctx: Any, weights: Tensor, points: Tensor, rounded: bool) -> Tensor:
+        ctx.points = points.bfloat16() if rounded else points
+        return multiply(weights, ctx.points)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (points,) = ctx.saved_tensors
-        return linear(gradient.contiguous(), points), None
+        return multiply(gradient, ctx.points.T), None, None
+
+
+def multiply(a: Float[Tensor, "n m"], b: Float[Tensor, "m p"]) -> Float[Tensor, "n p"]:
+    """`a @ b` in float32 without autograd; of numbers rounded to bfloat16 where `b` is."""
+    if b.dtype == torch.bfloat16:
+        return (a.bfloat16() @ b).float()
+    return linear(a.contiguous(), b.T.contiguous())
 
 
 def product(
-    weights: Float[Tensor, "n_features n_anchors"], points: Float[Tensor, "n_anchors d_model"]
-) -> Float[Tensor, "n_features d_model"]:
-    """Differentiable `weights @ points` at the speed of `linear`; gradient to `weights` only."""
-    return _Product.apply(weights, points)
+    weights: Float[Tensor, "rows n_anchors"], points: Float[Tensor, "n_anchors d_model"], *, rounded: bool = False
+) -> Float[Tensor, "rows d_model"]:
+    """Differentiable `multiply(weights, points)`, `rounded` to bfloat16 or not; gradient to `weights` only."""
+    return _Product.apply(weights, points, rounded)
 
 
 class _Decode(torch.autograd.Function):
@@ -133,9 +164,8 @@ class _Decode(torch.autograd.Function):
 class _Select(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, pre: Tensor, x: Tensor, weight: Tensor, bias: Tensor, indices: Tensor, grouped: ByFeature
+        ctx: Any, values: Tensor, x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, indices: Tensor, grouped: Any
     ) -> Tensor:
-        values = pre.gather(1, indices)
         ctx.save_for_backward(values > 0, x, weight, indices, *grouped)
         return values.relu()
 
@@ -144,10 +174,30 @@ class _Select(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         active, x, weight, indices, *grouped = ctx.saved_tensors
         g = gradient * active
-        for_x = weighted_rows(g, indices, weight) if ctx.needs_input_grad[1] else None
         for_weight = transposed_product(g, ByFeature(*grouped), x)
         for_bias = x.new_zeros(len(weight)).index_add_(0, indices.flatten(), g.flatten())
-        return None, for_x, for_weight, for_bias, None, None
+        return None, None, -(for_bias @ weight), for_weight, for_bias, None, None
+
+
+class _UnitRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(1e-12)
+        unit = rows / norms
+        ctx.save_for_backward(unit, norms)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        unit, norms = ctx.saved_tensors
+        along = torch.linalg.vecdot(gradient, unit, dim=1)[:, None]
+        return torch.addcmul(gradient, unit, along, value=-1).div_(norms)
+
+
+def unit_rows(rows: Float[Tensor, "n_features d_model"]) -> Float[Tensor, "n_features d_model"]:
+    """Rows scaled to norm 1, differentiable, with half the passes over memory of torch's `normalize`."""
+    return _UnitRows.apply(rows)
 
 
 def decode(
@@ -161,15 +211,17 @@ def decode(
 
 
 def select(
-    pre: Float[Tensor, "batch n_features"],
+    values: Float[Tensor, "batch k"],
     x: Float[Tensor, "batch d_model"],
+    shift: Float[Tensor, " d_model"],
     weight: Float[Tensor, "n_features d_model"],
     bias: Float[Tensor, " n_features"],
     indices: Int[Tensor, "batch k"],
     grouped: ByFeature,
 ) -> Float[Tensor, "batch k"]:
-    """ReLU of the chosen pre-activations, where `pre` = x weightᵀ + bias was computed without autograd.
+    """ReLU of the chosen pre-activations, where `values` = (x weightᵀ + bias)[b, indices] were found without autograd.
 
-    Gradients to `x`, `weight` and `bias` use the chosen entries only, which is exact: the others have gradient zero.
+    `x` is data less `shift`. Gradients to `shift`, `weight` and `bias` use the chosen entries only, which is exact: the
+    others have gradient zero.
     """
-    return _Select.apply(pre, x, weight, bias, indices, grouped)
+    return _Select.apply(values, x, shift, weight, bias, indices, grouped)

@@ -17,6 +17,7 @@ from archsae_core.config import Config, ConfigError
 from archsae_core.hub import quiet_transformers
 from archsae_core.model_files import ModelError, model_files
 from archsae_core.model_files import model_fingerprint as model_fingerprint
+from archsae_core.topk import fast_bfloat16
 
 
 class StopForward(Exception):
@@ -70,8 +71,7 @@ def resolve_dtype(config: Config, device: torch.device) -> torch.dtype:
         if config.dtype == "bfloat16" and not fast:
             raise ConfigError("dtype = 'bfloat16': this GPU has no bfloat16 arithmetic: set it to auto or float32")
     else:
-        processor = getattr(torch.cpu, "get_capabilities", dict)()  # older torch: float32
-        fast = bool(processor.get("avx512_bf16") or processor.get("amx_bf16"))
+        fast = fast_bfloat16()
     if config.dtype == "auto":
         return torch.bfloat16 if fast else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]

@@ -10,10 +10,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from archsae_core.activations import ActivationSet
+from archsae_core.activations import ActivationSet, Normalizer
+from archsae_core.dictionary import FreeDictionary
+from archsae_core.sae import SAE
 from archsae_core.stability import drift
 from archsae_core.store import read_json
-from archsae_core.training import snapshot_steps
+from archsae_core.training import snapshot_file, snapshot_steps
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,17 @@ def snapshots(folder: Path, steps: int) -> dict[int, Float[Tensor, "n_features d
     """Atoms of a run at each of `snapshot_steps(steps)`, step 0 and the last included."""
     found = {}
     for step in snapshot_steps(steps):
-        with safe_open(folder / f"atoms_{step:06d}.safetensors", framework="pt") as file:
+        with safe_open(folder / snapshot_file(step), framework="pt") as file:
             found[step] = file.get_tensor("atoms").float()
     return found
+
+
+def snapshot_sae(folder: Path, step: int, k: int, normalizer: Normalizer) -> SAE:
+    """The autoencoder of a run as it was at one of `snapshot_steps`, rounded to bfloat16 as it was kept."""
+    kept = {name: tensor.float() for name, tensor in load_file(folder / snapshot_file(step)).items()}
+    sae = SAE(FreeDictionary(kept.pop("atoms"), trainable=False), k, *normalizer)
+    sae.load_state_dict(kept, strict=False)
+    return sae
 
 
 def read_alive(folder: Path) -> Bool[Tensor, " n_features"]:

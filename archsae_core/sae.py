@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from archsae_core import kernels
 from archsae_core.dictionary import ArchetypalDictionary, Dictionary, FreeDictionary
 from archsae_core.store import CorruptArtifact, write_atomically
+from archsae_core.topk import top_k
 
 
 class Codes(NamedTuple):
@@ -62,8 +63,7 @@ class SAE(nn.Module):
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "batch d_model"]) -> Codes:
         """Codes of raw activations: ReLU, then the k largest. Without autograd; training has its own path."""
-        pre = kernels.linear(self.normalize(x) - self.b_dec, self.W_enc) + self.b_enc
-        values, indices = pre.topk(self.k, dim=1, sorted=False)
+        values, indices = top_k(self.normalize(x) - self.b_dec, self.W_enc, self.b_enc, self.k)
         return Codes(values.relu_(), indices)
 
     @torch.no_grad()

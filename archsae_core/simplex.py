@@ -31,6 +31,8 @@ class MirrorStep:
         self.momentum = torch.zeros_like(dictionary.relax)
         self.size = torch.zeros_like(dictionary.relax[:, 0])
         self.hull = dictionary.hull_points()
+        # only the direction of a step is rounded: atoms stay exact points of the hull
+        self.points = (dictionary.C.bfloat16() if dictionary.rounded else dictionary.C).T
         self.anchor_norm = dictionary.C.norm(dim=1).median()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -45,7 +47,7 @@ class MirrorStep:
         rows = slice(step % BLOCKS, None, BLOCKS)
         direction = self.momentum[rows] / (1 - BETA1 ** (step + 1))
         scale = (self.size[rows] / (1 - BETA2 ** (step + 1))).sqrt() * self.anchor_norm
-        slope = kernels.linear(direction / scale.clamp_min(1e-30)[:, None], self.dictionary.C)
+        slope = kernels.multiply(direction / scale.clamp_min(1e-30)[:, None], self.points)
         weights = self.dictionary.W[rows] * slope.mul_(-self.lr * BLOCKS).clamp_(-5, 5).exp_()
         weights /= weights.sum(dim=1, keepdim=True)
         self.dictionary.W[rows] = weights

@@ -12,6 +12,8 @@ from archsae_core.model_files import model_fingerprint
 PROJECT = Path(__file__).resolve().parents[1]
 """The project's folder: notebooks, results, figures, runs."""
 RECIPE = 1
+ANCHOR_RECIPE = 2
+RUN_RECIPE = 2
 """Raised whenever the code changes what an artefact holds, so that older ones are not taken for it."""
 TEXT_FIELDS = ("model", "revision", "layer", "text", "text_field", "label_field", "context", "tokens",
                "heldout_fraction", "validation_fraction", "dtype", "outlier_factor")  # fmt: skip

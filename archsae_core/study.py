@@ -17,12 +17,12 @@ from archsae_core.anchors import fit_anchors, summarize
 from archsae_core.arms import ARMS
 from archsae_core.config import Config, ConfigError
 from archsae_core.corpus import Corpus, load_text
-from archsae_core.dictionary import ArchetypalDictionary, make_dictionary
+from archsae_core.dictionary import ArchetypalDictionary, make_dictionary, rounds
 from archsae_core.language_model import load_model, load_tokenizer, resolve_device, resolve_dtype
 from archsae_core.metrics import document_sums, with_intervals
 from archsae_core.runs import Run, TrainingBatches
 from archsae_core.sae import SAE, load_sae
-from archsae_core.source import default_root, fields_of, source_of
+from archsae_core.source import ANCHOR_RECIPE, RUN_RECIPE, default_root, fields_of, source_of
 from archsae_core.store import Store, canonical_hash, write_atomically, write_json
 from archsae_core.tokens import TokenSplit, tokenize_split
 from archsae_core.training import train
@@ -122,7 +122,7 @@ class Study:
     def anchor_recipe(self, fold: int | None) -> dict[str, Any]:
         """What anchors are determined by. `fold` counts disjoint parts of the training documents; None is all."""
         part = None if fold is None else [fold, self.config.n_seeds]
-        return self.source | fields_of(self.config, ANCHOR_FIELDS) | {"fold": part}
+        return self.source | fields_of(self.config, ANCHOR_FIELDS) | {"fold": part, "recipe": ANCHOR_RECIPE}
 
     def anchors(self, fold: int | None = None) -> Float[Tensor, "n_anchors d_model"]:
         """k-means centroids in normalised units: of all training documents, or of one of `n_seeds` disjoint folds."""
@@ -161,18 +161,18 @@ class Study:
         """What a trained dictionary is determined by."""
         arm = ARMS[run.arm]
         recipe = self.source | fields_of(self.config, TRAIN_FIELDS) | {"arm": _arm_recipe(run.arm)}
-        recipe |= {"seed": run.seed, "steps": run.steps, "device": self.device.type}
+        recipe |= {"recipe": RUN_RECIPE, "seed": run.seed, "steps": run.steps, "device": self.device.type}
         if arm.start != "random":
             recipe["anchors"] = canonical_hash(self.anchor_recipe(self._fold(run)))
         if arm.dictionary == "archetypal":
-            recipe |= fields_of(self.config, ARCHETYPAL_FIELDS) | {"delta": run.delta}
+            recipe |= fields_of(self.config, ARCHETYPAL_FIELDS) | {"delta": run.delta, "rounded": rounds(self.config)}
         return recipe
 
     def _fold(self, run: Run) -> int | None:
         return run.seed % self.config.n_seeds if ARMS[run.arm].anchors == "per-seed" else None
 
     def run_folder(self, run: Run) -> Path:
-        """Folder of a trained dictionary: `sae`, `fired`, `atoms_<step>` (.safetensors), `log.json`, `quality.json`."""
+        """Folder of a trained dictionary: `sae`, `fired`, `snapshot_<step>`, `log.json`, `quality.json`."""
 
         def build(work: Path) -> None:
             if not (work / "sae.safetensors").exists():
@@ -208,13 +208,17 @@ class Study:
         """The run that notebooks 02 to 04 and 07 look at."""
         return Run(arm, self.config.seed, self.config.steps, self.config.delta)
 
-    def heldout_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Raw held-out activations and the document of each, at most `heldout_tokens`, in document order."""
-        heldout = self.heldout_activations
-        rows = torch.as_tensor(heldout.kept)[: self.config.heldout_tokens]
-        documents = torch.as_tensor(heldout.document)
+    def scored_batches(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Raw activations of `part` and the document of each, at most `heldout_tokens`, in document order."""
+        activations = self.heldout_activations if part == "heldout" else self.activations(part)
+        rows = torch.as_tensor(activations.kept)[: self.config.heldout_tokens]
+        documents = torch.as_tensor(activations.document)
         for chunk in rows.split(SCORE_BATCH):
-            yield heldout.gather(chunk), documents[chunk]
+            yield activations.gather(chunk).to(self.device), documents[chunk]
+
+    def heldout_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """`scored_batches` of the held-out documents."""
+        return self.scored_batches("heldout")
 
 
 def _arm_recipe(name: str) -> list[str]:

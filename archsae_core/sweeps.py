@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from archsae_core import stability, verdict
-from archsae_core.arms import ARMS
+from archsae_core.arms import ARMS, CONTROL_SEEDS
 from archsae_core.runs import Run, moved, read_alive, read_quality, snapshots
 from archsae_core.sae import Codes, load_sae
 from archsae_core.store import read_json
@@ -25,12 +25,17 @@ FIRING_TOKENS = 4096
 
 def stability_table(study: Study) -> dict[str, Any]:
     """Every arm: stability between seeds at step 0, along training and at the end, held-out quality, the verdict."""
-    runs = {arm: [_arm_run(study, arm, seed) for seed in range(study.config.n_seeds)] for arm in study.config.arms}
+    runs = {arm: [_arm_run(study, arm, seed) for seed in range(seeds_of(study, arm))] for arm in study.config.arms}
     study.run_folders([run for arm in runs.values() for run in arm])
     rows = {arm: _arm_row(study, arm_runs) for arm, arm_runs in runs.items()}
-    matrices = {arm: _matrix(row, study.config.n_seeds) for arm, row in rows.items()}
+    matrices = {arm: _matrix(row, len(runs[arm])) for arm, row in rows.items()}
     decision = verdict.decide({arm: verdict.ArmScores(matrices[arm], rows[arm]["r2"]) for arm in rows})
     return {"headline": HEADLINE, "arms": rows, "verdict": _plain(decision)}
+
+
+def seeds_of(study: Study, arm: str) -> int:
+    """How many seeds an arm is trained with."""
+    return min(study.config.n_seeds, CONTROL_SEEDS) if ARMS[arm].control else study.config.n_seeds
 
 
 def _arm_run(study: Study, arm: str, seed: int) -> Run:

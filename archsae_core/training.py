@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from archsae_core import kernels
 from archsae_core.config import Config
-from archsae_core.dictionary import ArchetypalDictionary
+from archsae_core.dictionary import ArchetypalDictionary, Decoder
 from archsae_core.sae import SAE, save_sae
 from archsae_core.simplex import MirrorStep
 from archsae_core.store import read_json, write_atomically, write_json
+from archsae_core.topk import top_k
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG_EVERY = 20
@@ -43,9 +44,14 @@ class Losses(NamedTuple):
 
 
 def snapshot_steps(steps: int) -> list[int]:
-    """About log-spaced steps at which the atoms are kept: 0, 1, 3, 10, 30, … and the last."""
+    """About log-spaced steps at which the model is kept: 0, 1, 3, 10, 30, … and the last."""
     spaced = [round(10 ** (half / 2)) for half in range(2 * math.ceil(math.log10(max(steps, 2))) + 1)]
     return sorted({0, steps, *(step for step in spaced if step < steps)})
+
+
+def snapshot_file(step: int) -> str:
+    """Name of the file that holds a run at `step`: atoms, W_enc, b_enc, b_dec, in bfloat16."""
+    return f"snapshot_{step:06d}.safetensors"
 
 
 def learning_rate_of_relax(sae: SAE, config: Config) -> float:
@@ -62,7 +68,7 @@ class Trainer:
         kernels.keep_freed_memory()
         self.sae, self.config = sae, config
         self.step, self.log = 0, []
-        self.last_fired = torch.zeros(sae.n_features, dtype=torch.int64)
+        self.last_fired = torch.zeros(sae.n_features, dtype=torch.int64, device=sae.mean.device)
         archetypal = isinstance(sae.dictionary, ArchetypalDictionary)
         mirror = archetypal and config.w_step == "mirror"
         self.mirror = MirrorStep(sae.dictionary, config.w_rate) if mirror else None
@@ -74,51 +80,66 @@ class Trainer:
                 groups.append({"params": [sae.dictionary.W], "lr": config.w_rate})
         self.optimizer = torch.optim.Adam(groups, fused=True)
 
-    def atoms(self) -> Float[Tensor, "n_features d_model"]:
-        """The dictionary as part of the graph; W C is not computed again where the mirror step keeps it."""
-        return self.sae.dictionary.atoms(self.mirror.hull) if self.mirror else self.sae.dictionary.atoms()
-
     def losses(self, x: Float[Tensor, "batch d_model"]) -> Losses:
         """Fraction of variance unexplained on a raw batch (per-dimension mean of the batch) and the AuxK loss."""
         sae = self.sae
         x = sae.normalize(x)
-        centred, atoms = x - sae.b_dec, self.atoms()
-        with torch.no_grad():
-            pre = kernels.linear(centred, sae.W_enc).add_(sae.b_enc)
-            indices = pre.topk(sae.k, dim=1, sorted=False).indices
-        grouped = kernels.group_by_feature(indices, sae.n_features)
-        values = kernels.select(pre, centred, sae.W_enc, sae.b_enc, indices, grouped)
-        error = x - kernels.decode(values, indices, atoms, grouped) - sae.b_dec
+        centred = x - sae.b_dec.detach()
+        values, indices = top_k(centred, sae.W_enc, sae.b_enc, sae.k)
+        # W C is not computed again where the mirror step keeps it
+        kept = (self.mirror.hull,) if self.mirror else ()
+        decode = sae.dictionary.decoder(len(x), *kept)
+        values, x_hat = self._reconstruct(values, indices, centred, decode)
+        error = x - x_hat - sae.b_dec
         fvu = error.square().sum() / (x - x.mean(dim=0)).square().sum().clamp_min(1e-12)
-        return Losses(fvu, self._aux(pre, centred, error.detach(), atoms), values.detach(), indices)
+        return Losses(fvu, self._aux(centred, error.detach(), decode), values.detach(), indices)
 
-    def _aux(self, pre: Tensor, centred: Tensor, error: Tensor, atoms: Tensor) -> Tensor:
+    def _reconstruct(self, values: Tensor, indices: Tensor, centred: Tensor, decode: Decoder) -> tuple[Tensor, Tensor]:
+        sae, grouped = self.sae, kernels.group_by_feature(indices, self.sae.n_features)
+        values = kernels.select(values, centred, sae.b_dec, sae.W_enc, sae.b_enc, indices, grouped)
+        return values, decode(values, indices, grouped)
+
+    def _aux(self, centred: Tensor, error: Tensor, decode: Decoder) -> Tensor:
         """AuxK (Gao et al. 2024): the dead features' reconstruction of the residual, as a share of the residual."""
-        dead = (self.step - self.last_fired > self.config.dead_after).nonzero().flatten()
-        if len(dead) == 0 or self.config.aux_coefficient == 0:
+        dead = self.step - self.last_fired > self.config.dead_after
+        if self.config.aux_coefficient == 0 or (not dead.is_cuda and not dead.any()):
             return error.new_zeros(())
-        indices = dead[pre[:, dead].topk(min(self.config.aux_k, len(dead)), dim=1, sorted=False).indices]
-        grouped = kernels.group_by_feature(indices, self.sae.n_features)
-        values = kernels.select(pre, centred, self.sae.W_enc, self.sae.b_enc, indices, grouped)
-        rest = error - kernels.decode(values, indices, atoms, grouped)
-        return rest.square().sum() / error.square().sum().clamp_min(1e-12)
+        values, indices = self._largest_among(dead, centred)
+        rest = error - self._reconstruct(values, indices, centred, decode)[1]
+        return dead.any() * rest.square().sum() / error.square().sum().clamp_min(1e-12)
+
+    @torch.no_grad()
+    def _largest_among(self, dead: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
+        """The `aux_k` largest pre-activations of each token among the dead features."""
+        sae, aux_k = self.sae, self.config.aux_k
+        if dead.is_cuda:  # as many as there are dead would make the GPU wait for the host
+            bias = sae.b_enc.masked_fill(~dead, -torch.inf)
+            return top_k(centred, sae.W_enc, bias, min(aux_k, sae.n_features))
+        rows = dead.nonzero().flatten()
+        values, chosen = top_k(centred, sae.W_enc[rows], sae.b_enc[rows], min(aux_k, len(rows)))
+        return values, rows[chosen]
 
     def train_step(self, x: Float[Tensor, "batch d_model"]) -> None:
         """One optimiser step, then the constraint."""
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.losses(x)
+        losses = self.losses(x.to(self.last_fired.device))
         loss = losses.fvu + self.config.aux_coefficient * losses.aux
-        if not torch.isfinite(loss):
-            found = float(loss.detach())
-            raise TrainingDiverged(f"loss is {found} at step {self.step}: lower lr or w_lr, then run again")
+        if not loss.is_cuda or self.step % LOG_EVERY == 0:  # to look at it more often would make a GPU wait
+            self._check(loss.detach())
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_([p for p in self.sae.parameters() if p.grad is not None], CLIP)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.sae.parameters() if p.grad is not None])
+        # fused Adam divides by it on the way: clipping without another pass over the gradients
+        self.optimizer.grad_scale = (norm / CLIP).clamp_min(1.0)
         self.optimizer.step()
         self._constrain()
-        self.last_fired[losses.indices[losses.values > 0]] = self.step
+        self.last_fired.scatter_reduce_(0, losses.indices.flatten(), self.step * (losses.values > 0).flatten(), "amax")
         self.step += 1
         if self.step % LOG_EVERY == 0 or self.step == 1:
             self.log.append(self._row(losses, float(norm)))
+
+    def _check(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingDiverged(f"loss is {float(loss)} at step {self.step}: lower lr or w_lr, then run again")
 
     def _constrain(self) -> None:
         if self.mirror:
@@ -179,7 +200,7 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def train(sae: SAE, config: Config, batches: Batches, work: Path, *, steps: int, progress: bool = False) -> SAE:
     """Train `sae` in place for `steps` steps; files go to `work`, and a checkpoint found there is continued.
 
-    Writes `sae.safetensors`, `log.json` and `atoms_<step>.safetensors` at `snapshot_steps`.
+    Writes `sae.safetensors`, `log.json` and a `snapshot_file` at each of `snapshot_steps`.
     Raises TrainingDiverged where the loss is not finite; the last checkpoint stays.
     """
     if not (work / CHECKPOINT).exists():
@@ -202,9 +223,9 @@ def train(sae: SAE, config: Config, batches: Batches, work: Path, *, steps: int,
 
 
 def _snapshot(sae: SAE, work: Path, step: int) -> None:
-    with torch.no_grad():
-        tensors = {"atoms": sae.atoms().bfloat16().contiguous()}
-    write_atomically(work / f"atoms_{step:06d}.safetensors", lambda temporary: save_file(tensors, temporary))
+    tensors = {"atoms": sae.atoms(), "W_enc": sae.W_enc, "b_enc": sae.b_enc, "b_dec": sae.b_dec}
+    tensors = {name: tensor.detach().bfloat16().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(work / snapshot_file(step), lambda temporary: save_file(tensors, temporary))
 
 
 def read_log(folder: Path) -> list[dict[str, float | int]]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
+from archsae_core import anchors
 from archsae_core.anchors import fit_anchors, summarize
 from archsae_core.config import ConfigError
 
@@ -29,6 +30,25 @@ def test_inertia_matches_scikit_learn_from_many_starts():
     ours = fit_anchors(x, 8, iterations=100, seed=0)
     theirs = KMeans(8, n_init=5, random_state=0).fit(x.numpy()).inertia_ / float((x - x.mean(0)).square().sum())
     assert theirs * 0.98 < ours.unexplained < theirs * 1.1
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_same_inertia_as_scikit_learn_from_the_same_start(monkeypatch, fast):
+    monkeypatch.setattr(anchors, "fast_bfloat16", lambda: fast)
+    x = torch.randn(3000, 24, generator=torch.Generator().manual_seed(1))
+    start = anchors._distinct_start(x.numpy(), 40, 7)
+    ours = fit_anchors(x, 40, iterations=10, seed=7)
+    theirs = KMeans(40, init=start, n_init=1, max_iter=10, tol=0).fit(x.numpy())
+    spread = float((x - x.mean(dim=0)).square().sum())
+    assert ours.unexplained == pytest.approx(theirs.inertia_ / spread, rel=2e-3 if fast else 1e-4)
+    assert ours.iterations == 10
+
+
+def test_an_empty_cluster_moves_to_the_farthest_row():
+    x, points = torch.tensor([[0.0], [1.0], [9.0]]), torch.tensor([[0.0], [50.0]])
+    labels = anchors._nearest(x, points, rounded=False)
+    assert labels.tolist() == [0, 0, 0]
+    assert anchors._means(x, labels, points).flatten().tolist() == pytest.approx([10 / 3, 9.0])
 
 
 def test_same_seed_same_bits_other_seed_other_start():

@@ -11,33 +11,38 @@ BATCH, FEATURES, D_MODEL, K = 33, 40, 12, 5
 @pytest.fixture
 def problem():
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(BATCH, D_MODEL, generator=generator)
+    shift = 0.3 * torch.randn(D_MODEL, generator=generator)
     weight = torch.randn(FEATURES, D_MODEL, generator=generator)
     bias = 0.3 * torch.randn(FEATURES, generator=generator) - 1.0
     atoms = torch.randn(FEATURES, D_MODEL, generator=generator)
-    return [tensor.requires_grad_() for tensor in (x, weight, bias, atoms)]
+    return [tensor.requires_grad_() for tensor in (shift, weight, bias, atoms)]
 
 
-def dense_reconstruction(x, weight, bias, atoms):
-    pre = x @ weight.T + bias
+@pytest.fixture
+def data():
+    return torch.randn(BATCH, D_MODEL, generator=torch.Generator().manual_seed(2))
+
+
+def dense_reconstruction(shift, weight, bias, atoms, data):
+    pre = (data - shift) @ weight.T + bias
     values, indices = pre.topk(K, dim=1)
     return torch.zeros_like(pre).scatter(1, indices, values.relu()) @ atoms
 
 
-def sparse_reconstruction(x, weight, bias, atoms):
+def sparse_reconstruction(shift, weight, bias, atoms, data):
     with torch.no_grad():
-        pre = kernels.linear(x, weight) + bias
-        indices = pre.topk(K, dim=1, sorted=False).indices
+        pre = kernels.linear(data - shift, weight) + bias
+        values, indices = pre.topk(K, dim=1, sorted=False)
     grouped = kernels.group_by_feature(indices, FEATURES)
-    values = kernels.select(pre, x, weight, bias, indices, grouped)
+    values = kernels.select(values, (data - shift).detach(), shift, weight, bias, indices, grouped)
     return kernels.decode(values, indices, atoms, grouped)
 
 
-def test_values_and_gradients_match_dense_autograd(problem):
+def test_values_and_gradients_match_dense_autograd(problem, data):
     target = torch.randn(BATCH, D_MODEL, generator=torch.Generator().manual_seed(1))
-    expected = dense_reconstruction(*problem)
+    expected = dense_reconstruction(*problem, data)
     wanted = torch.autograd.grad((expected - target).square().sum(), problem)
-    found = sparse_reconstruction(*problem)
+    found = sparse_reconstruction(*problem, data)
     gradients = torch.autograd.grad((found - target).square().sum(), problem)
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
     for gradient, reference in zip(gradients, wanted, strict=True):
@@ -59,14 +64,22 @@ def test_transposed_product_by_hand():
 
 
 def test_product_and_its_gradient(problem):
-    weights, points = problem[0], problem[3].detach()[:D_MODEL]
+    weights, points = problem[1], problem[3].detach()[:D_MODEL]
     found = torch.autograd.grad(kernels.product(weights, points).square().sum(), weights)[0]
     wanted = torch.autograd.grad((weights @ points).square().sum(), weights)[0]
     assert (found - wanted).norm() <= 1e-5 * wanted.norm()
 
 
-def test_linear_is_exact_fp32(problem):
-    x, weight = problem[0].detach(), problem[1].detach()
+def test_unit_rows_and_their_gradient(problem):
+    rows, weight = problem[3], torch.randn(FEATURES, D_MODEL, generator=torch.Generator().manual_seed(3))
+    found, wanted = kernels.unit_rows(rows), torch.nn.functional.normalize(rows, dim=1)
+    assert torch.allclose(found, wanted)
+    gradients = [torch.autograd.grad((unit * weight).sum(), rows)[0] for unit in (found, wanted)]
+    assert torch.allclose(*gradients, atol=1e-6)
+
+
+def test_linear_is_exact_fp32(problem, data):
+    x, weight = data, problem[1].detach()
     assert torch.allclose(kernels.linear(x, weight), x @ weight.T, rtol=1e-5, atol=1e-6)
 
 
@@ -74,7 +87,7 @@ def test_a_code_below_zero_gets_no_gradient():
     x, weight = torch.ones(1, 1), torch.tensor([[1.0], [-1.0]], requires_grad=True)
     bias, indices = torch.zeros(2, requires_grad=True), torch.tensor([[0, 1]])
     grouped = kernels.group_by_feature(indices, 2)
-    values = kernels.select(x @ weight.detach().T, x, weight, bias, indices, grouped)
+    values = kernels.select(x @ weight.detach().T, x, torch.zeros(1), weight, bias, indices, grouped)
     values.sum().backward()
     assert values.tolist() == [[1.0, 0.0]]
     assert weight.grad.tolist() == [[1.0], [0.0]]

@@ -140,7 +140,7 @@ def test_snapshots_are_log_spaced_with_both_ends():
 
 def test_published_step_is_adam_then_relu_and_row_normalise():
     """One step against torch's own Adam on the dense formula."""
-    sae, config = build(w_step="published", delta=0.5, aux_coefficient=0.0)
+    sae, config = build(w_step="published", delta=0.5, aux_coefficient=0.0, w_dtype="float32")
     dictionary = sae.dictionary
     W = dictionary.W.detach().clone().requires_grad_()
     relax = dictionary.relax.detach().clone().requires_grad_()

@@ -1,0 +1,63 @@
+"""Ways to move W compared on the validation documents, which choose one for the study: by R², never by stability."""
+
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from archsae_core import stability
+from archsae_core.metrics import document_sums, summarise
+from archsae_core.runs import Run, read_quality, snapshots
+from archsae_core.study import Study
+from archsae_core.training import read_log
+
+PUBLISHED = {"w_step": "published", "unit_norm": False, "learn_scale": True}
+MIRROR = {"w_step": "mirror"}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mirror, 0.003": ("ra", MIRROR | {"w_lr": 3e-3}),
+    "mirror, 0.001": ("ra", MIRROR | {"w_lr": 1e-3}),
+    "mirror, 0.01": ("ra", MIRROR | {"w_lr": 1e-2}),
+    "mirror, 0.003, smoothing 0.1": ("ra", MIRROR | {"w_lr": 3e-3, "smoothing": 0.1}),
+    "mirror, 0.003, smoothing 0.9": ("ra", MIRROR | {"w_lr": 3e-3, "smoothing": 0.9}),
+    "mirror, 0.003, free norms": ("ra", MIRROR | {"w_lr": 3e-3, "unit_norm": False, "learn_scale": True}),
+    "mirror, 0.003, float32": ("ra", MIRROR | {"w_lr": 3e-3, "w_dtype": "float32"}),
+    "Adam, as published": ("ra", PUBLISHED),
+    "Adam, 1e-5": ("ra", PUBLISHED | {"w_lr": 1e-5}),
+    "Adam, 1e-6": ("ra", PUBLISHED | {"w_lr": 1e-6}),
+    "Adam, 1e-6, unit norms": ("ra", PUBLISHED | {"w_lr": 1e-6, "unit_norm": True}),
+    "W fixed": ("frozen", {}),
+    "no constraint": ("topk-kmeans", {}),
+}
+"""Name of each variant to its arm and what it changes in the config."""
+TWICE = ("mirror, 0.003", "mirror, 0.003, float32")
+"""Variants run with two seeds: does rounding W's gradient to bfloat16 move stability?"""
+
+
+def w_steps(study: Study) -> dict[str, Any]:
+    """Each variant after `ablation_steps` steps: validation R², dead features, distance moved, spread of W's rows."""
+    rows = [_row(study, name, arm, changes) for name, (arm, changes) in VARIANTS.items()]
+    moving = [row for row in rows if row["arm"] == "ra"]
+    return {"rows": rows, "best": max(moving, key=lambda row: row["r2"])["name"], "steps": study.config.ablation_steps}
+
+
+def _row(study: Study, name: str, arm: str, changes: dict[str, Any]) -> dict[str, Any]:
+    steps, delta = study.config.ablation_steps, study.config.delta
+    other = Study(replace(study.config, **changes), study.root, progress=study.progress)
+    runs = [Run(arm, seed, steps, delta) for seed in range(1 + (name in TWICE))]
+    folders = [other.run_folder(run) for run in runs]
+    kept = [snapshots(folder, steps) for folder in folders]
+    sums = [summarise(document_sums(other.sae(run), other.scored_batches("validation"))) for run in runs]
+    pairs = [stability.hungarian_centred(a, b) for a, b in combinations([found[steps] for found in kept], 2)]
+    last = read_log(folders[0])[-1]
+    return {
+        "name": name,
+        "arm": arm,
+        "r2": float(np.mean([found.r2 for found in sums])),
+        "r2_heldout": float(np.mean([read_quality(folder)["r2"] for folder in folders])),
+        "dead_share": float(np.mean([found.dead_share for found in sums])),
+        "moved": float(np.mean([stability.drift(snapshot[0], snapshot[steps]) for snapshot in kept])),
+        "stability": float(np.mean(pairs)) if pairs else None,
+        "effective_anchors": last.get("effective_anchors"),
+        "relax_at_bound": last.get("relax_at_bound"),
+    }
