@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -75,12 +76,16 @@ def extract(work: Path, model: PreTrainedModel, tokens: TokenSet, layer: int, *,
         files = [stack.enter_context(open(work / name, "r+b")) for name in (ROWS_FILE, NORMS_FILE)]
         disable = None if progress is None else not progress
         bar = stack.enter_context(tqdm(total=len(plan.batches), initial=done, desc="activations", disable=disable))
+        # the last entered, so that whatever happens the writer is done before its files are closed
+        writer, writes = stack.enter_context(ThreadPoolExecutor(1)), []
         for number in range(done, len(plan.batches)):
-            batch = plan.batches[number]
-            _write_batch(_forward(model, layer, [tokens.ids[window] for window in batch]), plan, batch, *files)
-            if (number + 1) % CHECKPOINT_BATCHES == 0 or number + 1 == len(plan.batches):
-                _checkpoint(work, plan, number + 1, *files)
+            states = _forward(model, layer, [tokens.ids[window] for window in plan.batches[number]])
+            for write in writes:
+                write.result()
+            writes = [writer.submit(_write_batch, states, plan, number, *files, work)]
             bar.update()
+        for write in writes:
+            write.result()
     _write_index(work, tokens)
     (work / NORMS_FILE).unlink()
 
@@ -145,15 +150,17 @@ def _allocate(work: Path, plan: Plan) -> None:
 
 
 def _write_batch(
-    states: list[Float[Tensor, "_ d_model"]], plan: Plan, batch: list[int], rows: BinaryIO, norms: BinaryIO
+    states: list[Float[Tensor, "_ d_model"]], plan: Plan, number: int, rows: BinaryIO, norms: BinaryIO, work: Path
 ) -> None:
-    """Write the rows and norms of one batch of windows to their places."""
-    for window, x in zip(batch, states, strict=True):
+    """Write the rows and norms of one batch of windows to their places; now and then make sure that they are there."""
+    for window, x in zip(plan.batches[number], states, strict=True):
         # each earlier window has one token, at its position 0, that has no row
         rows.seek(HEADER_BYTES + (plan.starts[window] - window) * plan.d_model * plan.dtype.itemsize)
         rows.write(_bytes(x[1:]))
         norms.seek(4 * plan.starts[window])
         norms.write(_bytes(x.float().norm(dim=1)))
+    if (number + 1) % CHECKPOINT_BATCHES == 0 or number + 1 == len(plan.batches):
+        _checkpoint(work, plan, number + 1, rows, norms)
 
 
 def _forward(model: PreTrainedModel, layer: int, windows: list[np.ndarray]) -> list[Float[Tensor, "_ d_model"]]:

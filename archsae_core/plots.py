@@ -113,7 +113,7 @@ def stability(table: Mapping[str, Any]) -> Figure:
         start, end = (row[when]["scores"][score]["normalised"]["estimate"] for when in ("start", "end"))
         axes[0].plot([start, end], [place, place], color=COLOURS[arm], alpha=0.5, linewidth=2)
         axes[0].plot(start, place, "o", color="white", markeredgecolor=COLOURS[arm], markersize=8)
-        pairs = [pair[score] for pair in row["end"]["pairs"]]
+        pairs = [pair["normalised"][score] for pair in row["end"]["pairs"]]
         axes[0].plot(pairs, [place] * len(pairs), "|", color=COLOURS[arm], markersize=12)
         axes[0].plot(end, place, "o", color=COLOURS[arm], markersize=8)
         trajectory = row["trajectory"]

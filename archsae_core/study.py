@@ -208,10 +208,10 @@ class Study:
         """The run that notebooks 02 to 04 and 07 look at."""
         return Run(arm, self.config.seed, self.config.steps, self.config.delta)
 
-    def scored_batches(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Raw activations of `part` and the document of each, at most `heldout_tokens`, in document order."""
+    def scored_batches(self, part: str, tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Raw activations of `part` and the document of each, at most `tokens` or `heldout_tokens`, in their order."""
         activations = self.heldout_activations if part == "heldout" else self.activations(part)
-        rows = torch.as_tensor(activations.kept)[: self.config.heldout_tokens]
+        rows = torch.as_tensor(activations.kept)[: tokens or self.config.heldout_tokens]
         documents = torch.as_tensor(activations.document)
         for chunk in rows.split(SCORE_BATCH):
             yield activations.gather(chunk).to(self.device), documents[chunk]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from archsae_core import stability, verdict
 from archsae_core.arms import ARMS, CONTROL_SEEDS
+from archsae_core.budgets import at_equal_r2, budgets, headline
 from archsae_core.runs import Run, moved, read_alive, read_quality, snapshots
 from archsae_core.sae import Codes, load_sae
 from archsae_core.store import read_json
@@ -28,9 +29,31 @@ def stability_table(study: Study) -> dict[str, Any]:
     runs = {arm: [_arm_run(study, arm, seed) for seed in range(seeds_of(study, arm))] for arm in study.config.arms}
     study.run_folders([run for arm in runs.values() for run in arm])
     rows = {arm: _arm_row(study, arm_runs) for arm, arm_runs in runs.items()}
-    matrices = {arm: _matrix(row, len(runs[arm])) for arm, row in rows.items()}
-    decision = verdict.decide({arm: verdict.ArmScores(matrices[arm], rows[arm]["r2"]) for arm in rows})
-    return {"headline": HEADLINE, "arms": rows, "verdict": _plain(decision)}
+    table = {"headline": HEADLINE, "arms": rows, "verdict": _decide(rows, "normalised", HEADLINE)}
+    table |= {"equal_r2": at_equal_r2({arm: row["budgets"] for arm, row in rows.items()})}
+    return table | {"by_metric": _by_metric(rows)}
+
+
+def _decide(rows: Mapping[str, Mapping[str, Any]], kind: str, metric: str) -> dict[str, Any]:
+    """The verdict's rule applied to one score of the trained dictionaries, `raw` or `normalised`."""
+    arms = {}
+    for arm, row in rows.items():
+        scores = {tuple(pair["seeds"]): pair[kind][metric] for pair in row["end"]["pairs"]}
+        matrix = stability.pair_matrix(scores, len(row["r2_by_seed"]))
+        arms[arm] = verdict.ArmScores(matrix, row["r2"])
+    decision = verdict.decide(arms)
+    intervals = {name: getattr(decision, name) for name in ("published_gain", "independent_gain")}
+    return decision._asdict() | {name: value and value._asdict() for name, value in intervals.items()}
+
+
+def _by_metric(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the same rule would conclude from every other score, raw and less chance: does the choice decide?"""
+    metrics = next(iter(rows.values()))["end"]["scores"]
+    return [
+        {"metric": metric, "kind": kind} | _decide(rows, kind, metric)
+        for metric in metrics
+        for kind in ("raw", "normalised")
+    ]
 
 
 def seeds_of(study: Study, arm: str) -> int:
@@ -51,6 +74,7 @@ def _arm_row(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
     row = {name: float(np.mean([q[name] for q in quality])) for name in ("r2", "l0", "dead_share")}
     row |= {"label": ARMS[runs[0].arm].label, "r2_by_seed": [q["r2"] for q in quality]}
     row |= {"start": _pairs(starts), "end": _pairs(ends), "trajectory": _trajectory(kept)}
+    row |= {"budgets": budgets(study, runs)}
     return row | {"moved": [stability.drift(snapshot[0], snapshot[runs[0].steps]) for snapshot in kept]}
 
 
@@ -76,7 +100,7 @@ def _pairs(sides: Sequence[stability.Side]) -> dict[str, Any]:
             scores = {pair: compared[pair][kind][name] for pair in pairs}
             interval = stability.seed_interval(stability.pair_matrix(scores, len(sides)))
             means.setdefault(name, {"chance": chance[name]})[kind] = interval._asdict()
-    by_pair = [{"seeds": pair, **{name: compared[pair]["normalised"][name] for name in chance}} for pair in pairs]
+    by_pair = [{"seeds": pair} | {kind: compared[pair][kind] for kind in ("raw", "normalised")} for pair in pairs]
     return {"scores": means, "pairs": by_pair, "gamma": float(np.mean([c["gamma_a"] for c in compared.values()]))}
 
 
@@ -84,24 +108,9 @@ def _trajectory(kept: Sequence[Mapping[int, Tensor]]) -> list[dict[str, float]]:
     """Along training: stability of the first two seeds, and the cosine of the first seed's atoms with their start."""
     rows = []
     for step in kept[0]:
-        score = _headline(kept[0][step], kept[1][step])
+        score = headline(kept[0][step], kept[1][step])
         rows.append({"step": step, "score": score, "drift": stability.drift(kept[0][0], kept[0][step])})
     return rows
-
-
-def _headline(a: Tensor, b: Tensor) -> float:
-    """`HEADLINE` of two dictionaries, chance-normalised."""
-    unrelated = (stability.unrelated(stability.Side(atoms), seed).atoms for seed, atoms in enumerate((a, b)))
-    return stability.chance_normalised(stability.hungarian_centred(a, b), stability.hungarian_centred(*unrelated))
-
-
-def _matrix(row: Mapping[str, Any], n_seeds: int) -> np.ndarray:
-    return stability.pair_matrix({tuple(pair["seeds"]): pair[HEADLINE] for pair in row["end"]["pairs"]}, n_seeds)
-
-
-def _plain(decision: verdict.Verdict) -> dict[str, Any]:
-    intervals = {name: getattr(decision, name) for name in ("published_gain", "independent_gain")}
-    return decision._asdict() | {name: value and value._asdict() for name, value in intervals.items()}
 
 
 def ablation(study: Study) -> dict[str, Any]:
@@ -148,4 +157,4 @@ def _sweep_stability(study: Study, runs: Sequence[Run], results: Sequence[Mappin
     if len(sound) < 2:
         return None
     atoms = [snapshots(study.run_folder(run), run.steps)[run.steps] for run in sound]
-    return float(np.mean([_headline(a, b) for a, b in combinations(atoms, 2)]))
+    return float(np.mean([headline(a, b) for a, b in combinations(atoms, 2)]))

@@ -1,0 +1,63 @@
+"""Stability against quality along training: two dictionaries are compared where they reconstruct equally well."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from archsae_core import stability
+from archsae_core.metrics import document_sums, summarise
+from archsae_core.runs import Run, snapshot_sae, snapshots
+from archsae_core.study import Study
+from archsae_core.training import snapshot_steps
+from archsae_core.verdict import INDEPENDENT_RA, INDEPENDENT_TOPK
+
+BUDGETS = 4
+"""Last kept steps of a run that are scored."""
+TOKENS = 10_000
+"""Held-out tokens on which a budget's R² is measured."""
+
+
+def headline(a: Tensor, b: Tensor) -> float:
+    """The headline score of two dictionaries, chance-normalised: signed Hungarian cosine of centred atoms."""
+    unrelated = (stability.unrelated(stability.Side(atoms), seed).atoms for seed, atoms in enumerate((a, b)))
+    return stability.chance_normalised(stability.hungarian_centred(a, b), stability.hungarian_centred(*unrelated))
+
+
+def budgets(study: Study, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One arm at its last kept steps: tokens seen, R² (mean over seeds), and stability with its interval over seeds."""
+    folders = [study.run_folder(run) for run in runs]
+    kept = [snapshots(folder, run.steps) for folder, run in zip(folders, runs, strict=True)]
+    rows = []
+    for step in snapshot_steps(runs[0].steps)[-BUDGETS:]:
+        saes = (snapshot_sae(folder, step, study.config.k, study.normalizer).to(study.device) for folder in folders)
+        r2 = [summarise(document_sums(sae, study.scored_batches("heldout", TOKENS))).r2 for sae in saes]
+        pairs = {(i, j): headline(kept[i][step], kept[j][step]) for i, j in combinations(range(len(runs)), 2)}
+        interval = stability.seed_interval(stability.pair_matrix(pairs, len(runs)))
+        tokens = step * study.config.batch_size
+        rows.append({"step": step, "tokens": tokens, "r2": float(np.mean(r2)), "stability": interval._asdict()})
+    return rows
+
+
+def at_equal_r2(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Each RA arm against each TopK arm, both independently initialised, at the largest R² that both reach.
+
+    Stability is interpolated linearly in R² between kept steps; `gain` is RA less TopK, None where the ranges
+    of R² do not meet.
+    """
+    rows = []
+    for ra, topk in product(INDEPENDENT_RA, INDEPENDENT_TOPK):
+        if ra in arms and topk in arms:
+            target = min(max(row["r2"] for row in arms[arm]) for arm in (ra, topk))
+            found = [_interpolate(arms[arm], target) for arm in (ra, topk)]
+            gain = None if None in found else found[0] - found[1]
+            rows.append({"ra": ra, "topk": topk, "r2": target, "gain": gain, "stability": found})
+    return rows
+
+
+def _interpolate(rows: Sequence[Mapping[str, Any]], target: float) -> float | None:
+    points = sorted((row["r2"], row["stability"]["estimate"]) for row in rows)
+    r2, scores = zip(*points, strict=True)
+    return float(np.interp(target, r2, scores)) if r2[0] <= target <= r2[-1] else None
