@@ -70,7 +70,7 @@ def speed() -> str:
 
 
 def rewrite(text: str, parts: Mapping[str, str] | None = None, where: str = "README.md") -> str:
-    """`text` with every generated part renewed: README.md's, or `parts`. Raises RuntimeError where a marker is missing."""
+    """`text` with each generated part renewed: README.md's, or `parts`. Raises RuntimeError for a missing marker."""
     for name, content in (generated() if parts is None else parts).items():
         start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
         if text.count(start) != 1 or text.count(end) != 1:

@@ -72,7 +72,10 @@ def shares(problem: Problem, ms: dict[str, list[float]]) -> dict[str, dict[str, 
     for name in (name for name in ms if name.startswith("ours ")):
         cost, taken = theory.step(problem, name.split()[1]), statistics.median(ms[name]) / 1e3
         table[name] = {f"of_{dtype}_rate": cost.flops / taken / rate for dtype, rate in rates.items()}
-        table[name] |= {"of_bandwidth": cost.traffic / taken / copy, "of_floor": cost.seconds(rates["float32"], copy) / taken}
+        table[name] |= {
+            "of_bandwidth": cost.traffic / taken / copy,
+            "of_floor": cost.seconds(rates["float32"], copy) / taken,
+        }
     return {"tflops": {name: rate / 1e12 for name, rate in rates.items()} | {"gb_per_s": copy / 1e9}} | table
 
 
@@ -90,7 +93,9 @@ def show(ms: dict[str, list[float]], found: dict) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--self", action="store_true", dest="alone", help="this package alone")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"cases whose name holds one of these: {OURS + THEIRS}")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help=f"cases whose name holds one of these: {OURS + THEIRS}"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="times every process is run")
     parser.add_argument("--seeds", type=int, default=1, help="dictionaries that this package trains at once")
     parser.add_argument("--device", default="cpu", help="cpu or cuda; the packages' own code paths decide what is used")

@@ -44,19 +44,22 @@ def save_steps(found: Mapping[str, Any]) -> None:
 
 
 def save_scaling(rows: Sequence[Mapping[str, Any]], path: str = "scaling.png") -> None:
-    """figures/scaling.png: measured points and their fitted power laws, one panel for each size that is varied."""
+    """figures/scaling.png: measured points and, dotted, the floor of `theory`; one panel for each size that is varied."""
     _theme()
     axes_of = list(dict.fromkeys(row["axis"] for row in rows))
     columns = min(3, len(axes_of))
     lines = -(-len(axes_of) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(4.2 * columns, 3.3 * lines), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(4.2 * columns, 3.3 * lines), layout="constrained", squeeze=False
+    )
     for panel, name in zip(axes.flat, axes_of, strict=False):
-        for colour, case in zip(PALETTE, dict.fromkeys(row["case"] for row in rows if row["axis"] == name), strict=False):
+        for colour, case in zip(
+            PALETTE, dict.fromkeys(row["case"] for row in rows if row["axis"] == name), strict=False
+        ):
             points = [row for row in rows if (row["axis"], row["case"]) == (name, case) and "seconds" in row]
-            sizes, times = ([row[key] for row in points] for key in ("size", "seconds"))
+            sizes, times, floors = ([row[key] for row in points] for key in ("size", "seconds", "floor"))
             panel.plot(sizes, times, "o-", color=colour, label=case, markersize=4)
-            if name == points[0]["axis"] and "floor" in points[0]:
-                panel.plot(sizes, [row["floor"] for row in points], ":", color=colour, linewidth=1)
+            panel.plot(sizes, floors, ":", color=colour, linewidth=1)
         panel.set(xscale="log", yscale="log", xlabel=name, ylabel="seconds")
         panel.legend(frameon=False, fontsize=8)
     for panel in list(axes.flat)[len(axes_of) :]:

@@ -17,7 +17,9 @@ def make_stubs() -> None:
     stub("wandb", "logging is switched off")
     from transformer_lens.hook_points import HookedRootModule
 
-    stub("transformer_lens.HookedTransformer", "its models; the base class is its own", HookedRootModule=HookedRootModule)
+    stub(
+        "transformer_lens.HookedTransformer", "its models; the base class is its own", HookedRootModule=HookedRootModule
+    )
 
 
 def main(case: str, text: str) -> None:

@@ -48,7 +48,7 @@ class Tokens(torch.utils.data.Dataset):
 
 
 def main(case: str, text: str) -> None:
-    from sparsify import SaeConfig, Trainer, TrainConfig
+    from sparsify import SaeConfig, TrainConfig, Trainer
 
     problem = Problem.from_json(text)
     before, batches, tokens = peak_memory(problem.device), problem.batches(), Tokens(problem)
