@@ -44,7 +44,7 @@ def save_steps(found: Mapping[str, Any]) -> None:
 
 
 def save_scaling(rows: Sequence[Mapping[str, Any]], path: str = "scaling.png") -> None:
-    """figures/scaling.png: measured points and, dotted, the floor of `theory`; one panel for each size that is varied."""
+    """figures/scaling.png: measured points and, dotted, the floor of `theory`; one panel for each varied size."""
     _theme()
     axes_of = list(dict.fromkeys(row["axis"] for row in rows))
     columns = min(3, len(axes_of))

@@ -1,4 +1,4 @@
-"""dictionary_learning's `TopKTrainer.update`, what its `trainSAE` does every step: `… dictionary_learning CASE PROBLEM`."""
+"""dictionary_learning's `TopKTrainer.update`, what `trainSAE` does every step: `… dictionary_learning CASE PROBLEM`."""
 
 import sys
 
