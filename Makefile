@@ -15,7 +15,7 @@ FETCHED := $(VENV)/.fetched
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup report smoke lab test nbval lint check readme site bench bench-self clean
+.PHONY: help setup report smoke lab test nbval lint check readme site bench bench-self bench-scaling clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -47,15 +47,25 @@ check: lint test ## all of the above that can fail; CI runs this
 
 readme: $(INSTALLED) ## rewrite the README's generated tables
 	$(PY) -m archsae_core readme
+	$(PY) -m benchmarks.page
 
 site: $(INSTALLED) ## the committed notebooks as HTML pages in runs/site
 	$(PY) -m nbconvert --to html --output-dir runs/site notebooks/*.ipynb
 
-bench: $(FETCHED) ## speed against other SAE libraries
+bench: $(FETCHED) ## speed against other packages, each in its own environment: half an hour
 	$(PY) -m benchmarks $(ARGS)
+	$(PY) -m benchmarks.kmeans
+	$(PY) -m benchmarks.matching
+	$(PY) -m benchmarks.extraction
+	$(PY) -m benchmarks.evaluation
+	$(MAKE) readme
 
 bench-self: $(FETCHED) ## speed of this package's own steps
 	$(PY) -m benchmarks --self $(ARGS)
+
+bench-scaling: $(FETCHED) ## time and memory against every size; continues where it stopped: an hour
+	$(PY) -m benchmarks.scaling $(ARGS)
+	$(MAKE) readme
 
 clean: ## remove what tools leave behind; .venv and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints

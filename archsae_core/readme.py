@@ -4,6 +4,7 @@ import ast
 import inspect
 import itertools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
@@ -53,23 +54,27 @@ def generated() -> dict[str, str]:
 
 
 def speed() -> str:
-    """How training steps compare with overcomplete's, from the last `make bench`."""
-    found = read_json(PROJECT / "benchmarks" / "results.json")
-    ratios = found["times_faster_than_overcomplete"]
+    """How training steps compare with other packages', from the last `make bench`."""
+    found = read_json(PROJECT / "benchmarks" / "results.json")["steps"]
     names = {"topk": "TopK", "ra": "RA-SAE, mirror step", "ra-published": "RA-SAE, published step"}
-    lines = ["| training step | ms | times as fast as overcomplete 0.3.0 |", "|---|---|---|"]
-    for case, ratio in ratios.items():
-        spread = f"{ratio['median']:.1f} [{ratio['min']:.1f}, {ratio['max']:.1f}]"
-        lines.append(f"| {names[case]} | {median(found['ms'][f'ours {case}']):.0f} | {spread} |")
+    others = {"topk-bf16": "TopK, bf16 autocast", "ra": "RA-SAE"}
+    lines = ["| training step | ms | this package is times as fast |", "|---|---|---|"]
+    for case, ratios in found["ratios"].items():
+        lines.append(f"| **{names.get(case, case)}** | **{median(found['ms'][f'ours {case}']):.0f}** | |")
+        for other, ratio in ratios.items():
+            package, step = other.split()
+            spread = f"{ratio['median']:.1f} [{ratio['min']:.1f}, {ratio['max']:.1f}]"
+            step = others.get(step, names.get(step, step))
+            lines.append(f"| {found['versions'][package]}, {step} | {median(found['ms'][other]):.0f} | {spread} |")
     return "\n".join(lines)
 
 
-def rewrite(text: str) -> str:
-    """`text` with every generated part renewed. Raises RuntimeError where a marker is missing."""
-    for name, content in generated().items():
+def rewrite(text: str, parts: Mapping[str, str] | None = None, where: str = "README.md") -> str:
+    """`text` with each generated part renewed: README.md's, or `parts`. Raises RuntimeError for a missing marker."""
+    for name, content in (generated() if parts is None else parts).items():
         start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
         if text.count(start) != 1 or text.count(end) != 1:
-            raise RuntimeError(f"README.md needs {start} and {end} once each")
+            raise RuntimeError(f"{where} needs {start} and {end} once each")
         before, rest = text.split(start)
         text = f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
     return text

@@ -1,1 +1,1 @@
-"""Speed against other packages, measured in one run and reported as ratios."""
+"""Speed, measured side by side in one run: against other packages, against theory, against this machine's own rates."""

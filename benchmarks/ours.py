@@ -1,6 +1,7 @@
 """Time this package's training step, all bookkeeping included: `python -m benchmarks.ours CASE PROBLEM`."""
 
 import sys
+from contextlib import nullcontext
 
 import torch
 
@@ -9,24 +10,43 @@ from archsae_core.config import configure
 from archsae_core.dictionary import make_dictionary
 from archsae_core.sae import SAE
 from archsae_core.training import Trainer
-from benchmarks.problem import Problem, report
+from benchmarks.problem import Problem, peak_memory, report
 
-CASES = {"topk": ("topk", "mirror"), "ra": ("ra", "mirror"), "ra-published": ("ra", "published")}
+CASES = {
+    "topk": ("topk", {}),
+    "ra": ("ra", {"w_step": "mirror"}),
+    "ra-published": ("ra", {"w_step": "published"}),
+}
+"""Arm and parameters of each case. What stands before a dash is the kind of step that peers are compared by."""
+
+
+def make_trainer(problem: Problem, case: str, seed: int) -> Trainer:
+    """A trainer at step 0, its encoder calibrated as a run's is."""
+    arm, parameters = CASES[case]
+    sizes = {"n_features": problem.n_features, "k": problem.k, "n_anchors": problem.n_anchors, "lr": problem.lr}
+    config = configure(sizes | {"batch_size": problem.batch} | parameters)
+    generator = torch.Generator().manual_seed(seed)
+    dictionary = make_dictionary(ARMS[arm], config, problem.anchors().cpu(), generator)
+    sae = SAE(dictionary, problem.k, torch.zeros(problem.d_model), 1.0).to(problem.device)
+    sae.calibrate(problem.batches()[0])
+    return Trainer(sae, config)
 
 
 def main(case: str, text: str) -> None:
-    problem, (arm, w_step) = Problem.from_json(text), CASES[case]
-    sizes = {"n_features": problem.n_features, "k": problem.k, "n_anchors": problem.n_anchors, "lr": problem.lr}
-    config = configure(sizes | {"w_step": w_step, "batch_size": problem.batch})
-    dictionary = make_dictionary(ARMS[arm], config, problem.anchors(), torch.Generator().manual_seed(0))
-    trainer = Trainer(SAE(dictionary, problem.k, torch.zeros(problem.d_model), 1.0), config)
-    batches = problem.batches()
+    problem = Problem.from_json(text)
+    before, batches = peak_memory(problem.device), problem.batches()
+    trainers = [make_trainer(problem, case, seed) for seed in range(problem.seeds)]
+    # Streams let small kernels of several dictionaries share a GPU.
+    several = problem.seeds > 1 and torch.device(problem.device).type == "cuda"
+    streams = [torch.cuda.stream(torch.cuda.Stream()) if several else nullcontext() for _ in trainers]
 
     def run_round() -> None:
         for x in batches:
-            trainer.train_step(x)
+            for trainer, stream in zip(trainers, streams, strict=True):
+                with stream:
+                    trainer.train_step(x)
 
-    report(problem, run_round)
+    report(problem, run_round, trainers[0].sae, before=before)
 
 
 if __name__ == "__main__":

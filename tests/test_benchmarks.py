@@ -1,31 +1,120 @@
-"""The benchmark harness runs; nothing is asserted about time."""
+"""The benchmark harness runs, and what it derives is right; nothing is asserted about time."""
 
 import json
 import subprocess
 import sys
 
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans
+
 from archsae_core.report import PROJECT
-from benchmarks.__main__ import ratios
-from benchmarks.problem import Problem
+from archsae_core.store import cache_dir
+from benchmarks import kmeans, matching, scaling, theory
+from benchmarks.__main__ import OURS, THEIRS, ratios
+from benchmarks.peers import PEERS
+from benchmarks.problem import Problem, report
+
+
+def run(*arguments: str) -> list[str]:
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def test_own_cases_run_on_a_tiny_problem():
-    command = [sys.executable, "-m", "benchmarks", "--self", "--smoke", "--repeats", "1"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
-        ["ours", "topk"], ["ours", "ra"], ["ours", "ra-published"],
-    ]  # fmt: skip
+    lines = run("benchmarks", "--self", "--smoke", "--repeats", "1")
+    assert [" ".join(line.split()[:2]) for line in lines[: len(OURS)]] == OURS
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_peer_runs_where_it_is_installed(name):
+    folder = cache_dir() / "bench" / PEERS[name.split()[0]].requirements[0]
+    if not folder.exists():
+        pytest.skip("made on first use by `make bench`, which needs the network")
+    lines = run("benchmarks", "--only", name, "--smoke", "--repeats", "1")
+    assert lines[0].startswith(name)
+
+
+def test_a_step_that_does_not_train_is_refused():
+    problem = Problem(d_model=4, batch=8, steps=1, rounds=1)
+    with pytest.raises(SystemExit, match="does not train"):
+        report(problem, lambda: None, torch.zeros_like)
 
 
 def test_ratios_are_of_pairs():
-    found = {"ours topk": [1.0, 2.0, 4.0], "ours ra": [1.0] * 3, "ours ra-published": [2.0] * 3}
-    found |= {"overcomplete topk": [3.0, 8.0, 20.0], "overcomplete ra": [6.0] * 3}
-    table = ratios(found)
-    assert table["topk"] == {"median": 4.0, "min": 3.0, "max": 5.0}
-    assert table["ra-published"]["median"] == 3.0
+    ms = {"ours topk": [1.0, 2.0, 4.0], "ours ra-published": [2.0] * 3}
+    ms |= {"a topk": [3.0, 8.0, 20.0], "b topk-bf16": [2.0, 2.0, 2.0], "a ra": [6.0] * 3}
+    table = ratios(ms)
+    assert table["topk"]["a topk"] == {"median": 4.0, "min": 3.0, "max": 5.0}
+    assert table["topk"]["b topk-bf16"]["median"] == 1.0
+    assert list(table["ra-published"]) == ["a ra"]
+    assert table["ra-published"]["a ra"]["median"] == 3.0
 
 
 def test_problem_survives_its_json():
     assert Problem.from_json(json.dumps({"k": 3})) == Problem(k=3)
     assert Problem.from_json(Problem().to_json()) == Problem()
+
+
+def test_no_gpu_is_a_clear_error():
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--device", "cuda"], cwd=PROJECT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("--device cuda: no GPU is usable here")
+
+
+def test_inertia_is_that_of_scikit_learn():
+    x = kmeans.points(500, 8)
+    fit = KMeans(16, init=kmeans.start(x, 16), n_init=1, max_iter=3).fit(x.numpy())
+    assert kmeans.inertia(x, torch.from_numpy(fit.cluster_centers_)) == pytest.approx(fit.inertia_, rel=1e-5)
+
+
+def test_all_kmeans_start_alike():
+    x = kmeans.points(300, 4)
+    ours, theirs = (kmeans.fit(name, x, 8, 1) for name in ("ours", "sklearn-lloyd"))
+    assert np.allclose(np.asarray(ours), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", ["kmeans", "matching", "extraction", "evaluation"])
+def test_other_benchmarks_run(module):
+    only = ("--only", "ours", "sklearn-lloyd") if module == "kmeans" else ()
+    if module == "matching" and not (cache_dir() / "bench" / "lap==0.5.13").exists():
+        assert set(matching.assignments(64, 16, 1)) == set(matching.SHARED)
+    else:
+        assert run(f"benchmarks.{module}", "--smoke", *only)
+
+
+def test_theory_counts_products_by_hand():
+    problem = Problem(d_model=3, n_features=5, n_anchors=7, k=1, batch=2)
+    assert theory.step(problem, "topk").flops == 2 * 2 * 3 * 5
+    assert theory.step(problem, "ra-published").flops == 2 * 2 * 3 * 5 + 2 * (2 * 5 * 7 * 3)
+    assert theory.Cost(6.0, 8.0).seconds(2.0, 4.0) == 5.0
+
+
+def test_exponents_recover_a_power_law():
+    rows = [{"axis": "batch", "case": "topk", "size": n, "seconds": 3 * n**1.5, "floor": n} for n in (2, 4, 8, 16)]
+    (fit,) = scaling.exponents([*rows, {"axis": "batch", "case": "topk", "size": 32, "skipped": "too slow"}])
+    assert fit["exponent"] == pytest.approx(1.5)
+    assert fit["theory"] == pytest.approx(1)
+    assert fit["error"] < 1e-6
+
+
+def test_scaling_continues_and_leaves_out_what_cannot_fit(tmp_path, monkeypatch):
+    path, measured = tmp_path / "scaling.json", []
+    monkeypatch.setattr(scaling, "measure", lambda point, limit: measured.append(point.size) or {"seconds": 1.0})
+    todo = [scaling.Point("batch", "topk", size) for size in (256, 512)]
+    scaling.run(path, todo[:1], limit=1)
+    assert [row["size"] for row in scaling.run(path, todo, limit=1)] == measured == [256, 512]
+    monkeypatch.undo()
+    monkeypatch.setattr(scaling, "total_memory", lambda: 2**30)
+    assert scaling.measure(scaling.Point("n_features", "ra", 2**20), limit=1)["skipped"].startswith("needs ")
+
+
+def test_page_is_up_to_date():
+    run("benchmarks.page", "--check")

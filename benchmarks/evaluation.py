@@ -1,0 +1,73 @@
+"""Evaluation of two SAEs on held-out text, CE and KL included: `python -m benchmarks.evaluation` prints the seconds.
+
+The SAEs are at their start, a free dictionary and an archetypal one: what they hold does not change what it costs.
+"""
+
+import argparse
+import itertools
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from archsae_core.activations import extract, fit_normalizer, open_activations
+from archsae_core.arms import ARMS
+from archsae_core.behaviour import behaviour
+from archsae_core.config import configure
+from archsae_core.dictionary import make_dictionary
+from archsae_core.metrics import document_sums, with_intervals
+from archsae_core.sae import SAE
+from archsae_core.study import Study
+from archsae_core.tokens import TokenSet
+from benchmarks import results
+from benchmarks.extraction import first_windows
+from benchmarks.machine import about, check_device
+
+ROWS = 4096
+"""Activations scored at a time."""
+
+
+def run(study: Study, tokens: int) -> dict[str, float | int]:
+    """Seconds to score two SAEs on `tokens` held-out tokens, by part."""
+    config, model = study.config, study.model
+    text: TokenSet = first_windows(study.tokens.heldout, tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        extract(Path(folder), model, text, config.layer, progress=False)
+        heldout = open_activations(Path(folder), config.outlier_factor)
+        mean, scale = fit_normalizer(heldout)
+        points = (heldout.gather(heldout.kept[: config.n_anchors]) - mean) * scale
+        saes = {}
+        for arm in ("topk", "ra"):
+            dictionary = make_dictionary(ARMS[arm], config, points, torch.Generator().manual_seed(0))
+            saes[arm] = SAE(dictionary, config.k, mean, scale).to(study.device)
+        marks = [time.perf_counter()]
+        for sae in saes.values():
+            batches = ((heldout.gather(rows), heldout.document[rows]) for rows in heldout.kept.split(ROWS))
+            with_intervals(document_sums(sae, batches))
+        marks.append(time.perf_counter())
+        behaviour(model, config.layer, text, saes, mean.to(study.device), max_norm=heldout.threshold)
+        marks.append(time.perf_counter())
+    quality, ce = (after - before for before, after in itertools.pairwise(marks))
+    return {"tokens": text.n_tokens, "quality_s": quality, "ce_and_kl_s": ce, "seconds": quality + ce}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="full")
+    parser.add_argument("--tokens", type=int, default=20_000)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--smoke", action="store_true", help="the random model, to try the harness")
+    arguments = parser.parse_args()
+    check_device(arguments.device)
+    preset = "smoke" if arguments.smoke else arguments.preset
+    study = Study(configure({"preset": preset, "device": arguments.device}))
+    found = run(study, 1000 if arguments.smoke else arguments.tokens)
+    print(json.dumps(found, indent=1))
+    if not arguments.smoke:
+        results.save(f"evaluation, {arguments.device}", {"machine": about(arguments.device)} | found)
+
+
+if __name__ == "__main__":
+    main()

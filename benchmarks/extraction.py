@@ -1,0 +1,97 @@
+"""Reading activations: `python -m benchmarks.extraction`, tokens/s and share of the matrix rate of the block's shapes.
+
+The rate is measured with the block's own matrices, alone, on as many tokens as a batch has, in the same arithmetic. A
+forward pass stands next to it with the multiplications of all its blocks' matrices (attention scores left out) and its
+whole time. `extract` is the pass over real windows of text, padding, checks and writing included.
+"""
+
+import argparse
+import itertools
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from archsae_core.config import configure
+from archsae_core.extraction import BATCH_TOKENS, extract
+from archsae_core.language_model import blocks, residual_after
+from archsae_core.study import Study
+from archsae_core.tokens import TokenSet
+from benchmarks import results
+from benchmarks.machine import about, check_device, seconds
+
+
+def matrices(block: nn.Module) -> list[tuple[nn.Module, int, int]]:
+    """(module, d_in, d_out) of a block's matrices, GPT-2's `Conv1D` with its transposed weight included."""
+    found = [module for module in block.modules() if getattr(getattr(module, "weight", None), "ndim", 0) == 2]
+    shapes = [module.weight.shape if isinstance(module, nn.Linear) else module.weight.shape[::-1] for module in found]
+    return [(module, d_in, d_out) for module, (d_out, d_in) in zip(found, shapes, strict=True)]
+
+
+@torch.inference_mode()
+def matrix_rate(model: nn.Module, block: nn.Module, tokens: int) -> float:
+    """FLOP/s of a block's matrices alone, one after the other, on `tokens` tokens."""
+    weight = next(block.parameters())
+    inputs = [torch.randn(tokens, d_in, device=weight.device).to(weight.dtype) for _, d_in, _ in matrices(block)]
+
+    def run() -> None:
+        for (module, _, _), x in zip(matrices(block), inputs, strict=True):
+            module(x)
+
+    return flops(block, tokens) / seconds(run, str(weight.device))
+
+
+def flops(block: nn.Module, tokens: int) -> int:
+    return sum(2 * tokens * d_in * d_out for _, d_in, d_out in matrices(block))
+
+
+def first_windows(tokens: TokenSet, budget: int) -> TokenSet:
+    """Windows until they hold `budget` tokens, spread over the set."""
+    step = max(1, tokens.n_tokens // budget)
+    counts = itertools.accumulate(len(window) for window in tokens.ids[::step])
+    taken = sum(1 for count in counts if count <= budget) or 1
+    return TokenSet(tokens.ids[::step][:taken], tokens.document[::step][:taken])
+
+
+def run(study: Study, budget: int) -> dict[str, float | str]:
+    """Rates of one forward pass on full windows and of `extract` on `budget` tokens of text."""
+    model, layer, context = study.model, study.config.layer, study.config.context
+    body, device = blocks(model)[: layer + 1], str(model.device)
+    windows = max(1, BATCH_TOKENS // context)
+    ids = torch.randint(model.config.vocab_size, (windows, context), device=device)
+    mask = torch.ones_like(ids)
+    rate = matrix_rate(model, body[layer], ids.numel())
+    forward = seconds(lambda: residual_after(model, layer, ids, mask), device, repeats=5)
+    reached = sum(flops(block, ids.numel()) for block in body) / forward
+    text = first_windows(study.tokens.train, budget)
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        extract(Path(folder), model, text, layer, progress=False)
+        taken = time.perf_counter() - begin
+    speed, full = text.n_tokens / taken, ids.numel() / forward
+    rates = {"forward_tokens_per_s": full, "extract_tokens_per_s": speed, "matrix_gflops": rate / 1e9}
+    shares = {"forward_share": reached / rate, "extract_share": speed / full * reached / rate}
+    return rates | {"forward_gflops": reached / 1e9} | shares | {"tokens": text.n_tokens, "dtype": str(model.dtype)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.extraction", description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="full")
+    parser.add_argument("--tokens", type=int, default=50_000)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--smoke", action="store_true", help="the random model, to try the harness")
+    arguments = parser.parse_args()
+    check_device(arguments.device)
+    preset = "smoke" if arguments.smoke else arguments.preset
+    study = Study(configure({"preset": preset, "device": arguments.device}))
+    found = run(study, 1000 if arguments.smoke else arguments.tokens)
+    print(json.dumps(found, indent=1))
+    if not arguments.smoke:
+        results.save(f"extraction, {arguments.device}", {"machine": about(arguments.device)} | found)
+
+
+if __name__ == "__main__":
+    main()

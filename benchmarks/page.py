@@ -1,0 +1,115 @@
+"""The generated tables of docs/performance.md: `python -m benchmarks.page` rewrites them, `--check` compares."""
+
+import sys
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+from archsae_core.readme import rewrite, speed
+from archsae_core.store import read_json, write_atomically
+from benchmarks import results, scaling
+from benchmarks.peers import ROOT
+
+PAGE = ROOT / "docs" / "performance.md"
+GIB = 2**30
+LIMIT = 24 * GIB
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def kmeans(found: Mapping[str, Any]) -> str:
+    rows, base = [], median(found["rows"]["ours"]["inertia"])
+    ours = median(found["rows"]["ours"]["seconds"])
+    for name, row in found["rows"].items():
+        taken, excess = median(row["seconds"]), 100 * (median(row["inertia"]) / base - 1)
+        rows.append([name, f"{taken:.1f}", f"{taken / ours:.2f}", f"{excess:+.2f} %"])
+    return table(["k-means", "s", "times ours", "inertia above ours"], rows)
+
+
+def matching(found: Mapping[str, Any]) -> str:
+    names = list(next(iter(found["assignment"].values())))
+    rows = [[what, *(f"{row[name]:.2f}" for name in names)] for what, row in found["assignment"].items()]
+    whole = "; ".join(f"{what}: {value:.1f} s" for what, value in found["compare"].items())
+    return table(["exact matching, s", *names], rows) + f"\n\nAll stability metrics of a pair: {whole}."
+
+
+def extraction(found: Mapping[str, Any]) -> str:
+    rows = [["forward pass, full windows"], ["`extract`: text, padding, checks, writing"]]
+    for row, part in zip(rows, ("forward", "extract"), strict=True):
+        row += [f"{found[f'{part}_tokens_per_s']:.0f}", f"{found[f'{part}_share']:.2f}"]
+    head = ["reading activations", "tokens/s", f"share of the matrix rate ({found['matrix_gflops']:.0f} GFLOP/s)"]
+    return table(head, rows)
+
+
+def evaluation(found: Mapping[str, Any]) -> str:
+    return (
+        f"Evaluation of two SAEs on {found['tokens']:,} held-out tokens: {found['quality_s']:.1f} s for "
+        f"reconstruction, {found['ce_and_kl_s']:.1f} s for CE and KL."
+    )
+
+
+def measured(rows: list[Mapping[str, Any]]) -> str:
+    """One line a case, one column a size; what was skipped says why below."""
+    parts, skipped = [], []
+    for axis in dict.fromkeys(row["axis"] for row in rows):
+        sizes = sorted({row["size"] for row in rows if row["axis"] == axis})
+        lines = []
+        for case in dict.fromkeys(row["case"] for row in rows if row["axis"] == axis):
+            of_size = {row["size"]: row for row in rows if (row["axis"], row["case"]) == (axis, case)}
+            lines.append([case, *(_cell(of_size.get(size)) for size in sizes)])
+            skipped += [
+                f"{case} at {axis} = {size}: {row['skipped']}" for size, row in of_size.items() if "skipped" in row
+            ]
+        parts.append(table([f"{axis} (ms, MiB)", *map(str, sizes)], lines))
+    return "\n\n".join(parts + (["Left out: " + "; ".join(skipped) + "."] if skipped else []))
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None or "seconds" not in row:
+        return "–"
+    memory = f" ({row['memory'] / 2**20:.0f})" if "memory" in row else ""
+    return f"{1e3 * row['seconds']:.3g}{memory}"
+
+
+def exponents(rows: list[dict[str, Any]]) -> str:
+    fits = scaling.exponents(rows)
+    lines = [
+        [fit["axis"], fit["case"], f"{fit['exponent']:.2f} ± {fit['error']:.2f}", f"{fit['theory']:.2f}"]
+        for fit in fits
+    ]
+    return table(["size", "case", "exponent", "of the floor"], lines)
+
+
+def limits() -> str:
+    lines = []
+    for case in scaling.CASES:
+        found = (scaling.largest_in(LIMIT * scaling.SHARE_OF_MEMORY, case, square=square) for square in (False, True))
+        lines.append([case, *(f"{n:,}" for n in found)])
+    return table(["a 24 GiB machine ends at", "features, 4,096 anchors", "features = anchors"], lines)
+
+
+def parts() -> dict[str, str]:
+    """Content of each pair of markers; a section that was never measured names the command that measures it."""
+    found = results.load()
+    rows = read_json(scaling.PATH)["rows"] if scaling.PATH.exists() else []
+    sections = {"kmeans": kmeans, "matching": matching, "extraction, cpu": extraction, "evaluation, cpu": evaluation}
+    filled = {name.split(",")[0]: show(found[name]) if name in found else "Not measured yet: `make bench`."
+              for name, show in sections.items()}  # fmt: skip
+    missing = "Not measured yet: `make bench-scaling`."
+    filled |= {"speed": speed(), "limits": limits()}
+    return filled | {"scaling": measured(rows) if rows else missing, "exponents": exponents(rows) if rows else missing}
+
+
+def main() -> int:
+    old = PAGE.read_text(encoding="utf-8")
+    new = rewrite(old, parts(), PAGE.name)
+    if "--check" in sys.argv:
+        return int(new != old and sys.stderr.write("docs/performance.md is out of date: run `make readme`\n") > 0)
+    write_atomically(PAGE, lambda temporary: temporary.write_text(new, encoding="utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,50 @@
+"""What a training step has to do at least: multiplications and memory traffic, from the sizes alone."""
+
+from typing import NamedTuple
+
+from archsae_core.simplex import BLOCKS
+from benchmarks.problem import Problem
+
+FLOAT = 4
+ADAM = 7 * FLOAT
+"""Bytes a weight: Adam reads weight, gradient and two moments, and writes weight and moments."""
+SCRATCH = 110 << 20
+"""Bytes that the libraries keep for themselves, measured: the same at every size."""
+
+
+class Cost(NamedTuple):
+    flops: float
+    """Of dense products, which run at the machine's matrix rate."""
+    traffic: float
+    """Bytes read or written that no cache can save at these sizes."""
+
+    def seconds(self, rate: float, bandwidth: float) -> float:
+        return self.flops / rate + self.traffic / bandwidth
+
+
+def step(problem: Problem, case: str) -> Cost:
+    """Encoder product; W C and its gradient; sparse rows; Adam and the projection. A mirror step moves 1 / BLOCKS of W.
+
+    Sparse work (decode, and the gradients of codes, atoms and encoder) reads a row of d_model for each active code.
+    """
+    d, n, m, batch = problem.d_model, problem.n_features, problem.n_anchors, problem.batch
+    flops = 2 * batch * n * d
+    traffic = FLOAT * (4 * batch * problem.k * d + 3 * batch * n) + ADAM * 2 * n * d
+    kind, _, variant = case.partition("-")
+    if kind == "ra":
+        share = 1 if variant.startswith("published") else 1 / BLOCKS
+        flops += 2 * 2 * n * m * d * share
+        # W once for each product and, projected or multiplied, read and written; Adam where it moves W
+        traffic += share * n * m * (4 * FLOAT + (ADAM if share == 1 else 0))
+    return Cost(flops, traffic)
+
+
+def memory(problem: Problem, case: str) -> int:
+    """Bytes of weights, gradients, moments and activations of a step, the largest alive at once."""
+    d, n, m, batch = problem.d_model, problem.n_features, problem.n_anchors, problem.batch
+    floats = 4 * 2 * n * d + 2 * batch * n + 4 * batch * d + problem.steps * batch * d
+    kind, _, variant = case.partition("-")
+    if kind == "ra":
+        # W at its start and in the model, and one block of it on the move; Adam: gradient and two moments as well
+        floats += m * d + n * m * (5 if variant.startswith("published") else 2 + 2 / BLOCKS) + 3 * n * d
+    return int(FLOAT * floats) + SCRATCH
