@@ -78,7 +78,7 @@ class Config:
     """How W moves: `published` (Adam, then ReLU and row-normalise) or `mirror` (entropic mirror descent)."""
     w_dtype: str = "auto"
     """Arithmetic of W's gradient: bfloat16 where the processor runs it fast, else float32. Constraints are exact."""
-    smoothing: float = 0.5
+    smoothing: float = 0.9
     """Share of each starting row of W that `mirror` spreads evenly over all anchors."""
     lr: float = 3e-4
     """Adam's learning rate."""

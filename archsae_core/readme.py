@@ -57,6 +57,7 @@ def speed() -> str:
     """How training steps compare with other packages', from the last `make bench`."""
     found = read_json(PROJECT / "benchmarks" / "results.json")["steps"]
     names = {"topk": "TopK", "ra": "RA-SAE, mirror step", "ra-published": "RA-SAE, published step"}
+    names |= {f"{case}-bf16": f"{names[case]}, gradient of W in bfloat16" for case in ("ra", "ra-published")}
     others = {"topk-bf16": "TopK, bf16 autocast", "ra": "RA-SAE"}
     lines = ["| training step | ms | this package is times as fast |", "|---|---|---|"]
     for case, ratios in found["ratios"].items():

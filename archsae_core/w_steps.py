@@ -13,15 +13,20 @@ from archsae_core.study import Study
 from archsae_core.training import read_log
 
 PUBLISHED = {"w_step": "published", "unit_norm": False, "learn_scale": True}
-MIRROR = {"w_step": "mirror"}
+
+
+def _mirror(w_lr: float, smoothing: float, **others: Any) -> tuple[str, dict[str, Any]]:
+    return "ra", {"w_step": "mirror", "w_lr": w_lr, "smoothing": smoothing} | others
+
+
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "mirror, 0.003": ("ra", MIRROR | {"w_lr": 3e-3}),
-    "mirror, 0.001": ("ra", MIRROR | {"w_lr": 1e-3}),
-    "mirror, 0.01": ("ra", MIRROR | {"w_lr": 1e-2}),
-    "mirror, 0.003, smoothing 0.1": ("ra", MIRROR | {"w_lr": 3e-3, "smoothing": 0.1}),
-    "mirror, 0.003, smoothing 0.9": ("ra", MIRROR | {"w_lr": 3e-3, "smoothing": 0.9}),
-    "mirror, 0.003, free norms": ("ra", MIRROR | {"w_lr": 3e-3, "unit_norm": False, "learn_scale": True}),
-    "mirror, 0.003, float32": ("ra", MIRROR | {"w_lr": 3e-3, "w_dtype": "float32"}),
+    "mirror, 0.003, smoothing 0.9": _mirror(3e-3, 0.9),
+    "mirror, 0.003, smoothing 0.9, float32": _mirror(3e-3, 0.9, w_dtype="float32"),
+    "mirror, 0.003, smoothing 0.5": _mirror(3e-3, 0.5),
+    "mirror, 0.003, smoothing 0.1": _mirror(3e-3, 0.1),
+    "mirror, 0.001, smoothing 0.5": _mirror(1e-3, 0.5),
+    "mirror, 0.01, smoothing 0.5": _mirror(1e-2, 0.5),
+    "mirror, 0.003, smoothing 0.5, free norms": _mirror(3e-3, 0.5, unit_norm=False, learn_scale=True),
     "Adam, as published": ("ra", PUBLISHED),
     "Adam, 1e-5": ("ra", PUBLISHED | {"w_lr": 1e-5}),
     "Adam, 1e-6": ("ra", PUBLISHED | {"w_lr": 1e-6}),
@@ -30,7 +35,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "no constraint": ("topk-kmeans", {}),
 }
 """Name of each variant to its arm and what it changes in the config."""
-TWICE = ("mirror, 0.003", "mirror, 0.003, float32")
+TWICE = ("mirror, 0.003, smoothing 0.9", "mirror, 0.003, smoothing 0.9, float32")
 """Variants run with two seeds: does rounding W's gradient to bfloat16 move stability?"""
 
 

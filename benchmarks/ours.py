@@ -12,10 +12,13 @@ from archsae_core.sae import SAE
 from archsae_core.training import Trainer
 from benchmarks.problem import Problem, peak_memory, report
 
+PUBLISHED = {"w_step": "published", "unit_norm": False, "learn_scale": True}
 CASES = {
     "topk": ("topk", {}),
-    "ra": ("ra", {"w_step": "mirror"}),
-    "ra-published": ("ra", {"w_step": "published"}),
+    "ra": ("ra", {"w_step": "mirror", "w_dtype": "float32"}),
+    "ra-bf16": ("ra", {"w_step": "mirror", "w_dtype": "bfloat16"}),
+    "ra-published": ("ra", PUBLISHED | {"w_dtype": "float32"}),
+    "ra-published-bf16": ("ra", PUBLISHED | {"w_dtype": "bfloat16"}),
 }
 """Arm and parameters of each case. What stands before a dash is the kind of step that peers are compared by."""
 

@@ -25,15 +25,19 @@ class Cost(NamedTuple):
 def step(problem: Problem, case: str) -> Cost:
     """Encoder product; W C and its gradient; sparse rows; Adam and the projection. A mirror step moves 1 / BLOCKS of W.
 
-    Sparse work (decode, and the gradients of codes, atoms and encoder) reads a row of d_model for each active code.
+    Sparse work (decode, and the gradients of codes, atoms and encoder) reads a row of d_model for each active code. The
+    published step multiplies z W by C, a row for each token, where the batch is at most half of the features: then
+    decode and the gradients of codes and W read rows of n_anchors.
     """
     d, n, m, batch = problem.d_model, problem.n_features, problem.n_anchors, problem.batch
     flops = 2 * batch * n * d
     traffic = FLOAT * (4 * batch * problem.k * d + 3 * batch * n) + ADAM * 2 * n * d
     kind, _, variant = case.partition("-")
     if kind == "ra":
-        share = 1 if variant.startswith("published") else 1 / BLOCKS
-        flops += 2 * 2 * n * m * d * share
+        published = variant.startswith("published")
+        share, by_token = 1 if published else 1 / BLOCKS, published and 2 * batch <= n
+        flops += 2 * 2 * (batch if by_token else n) * m * d * share
+        traffic += FLOAT * 3 * batch * problem.k * m * by_token
         # W once for each product and, projected or multiplied, read and written; Adam where it moves W
         traffic += share * n * m * (4 * FLOAT + (ADAM if share == 1 else 0))
     return Cost(flops, traffic)
