@@ -26,8 +26,8 @@ each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.ste
 # A module imports only from those before it.
 ORDER = (
     "arms config store hub assets text_files corpus tokens random_model model_files language_model extraction "
-    "activations anchors kernels dictionary hull sae simplex training metrics splice behaviour matching stability "
-    "verdict structure rendering contexts features source runs study tables sweeps claims plots formatting "
+    "activations anchors kernels dictionary hull sae simplex training metrics splice matching stability behaviour "
+    "verdict structure probing rendering contexts features source runs study tables sweeps claims plots formatting "
     "feature_tables prose report readme runner __main__"
 ).split()
 
