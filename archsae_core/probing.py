@@ -13,11 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from archsae_core.activations import ActivationSet
-from archsae_core.sae import SAE
+from archsae_core.features import Scan
 from archsae_core.stability import Interval
-
-ENCODE_ROWS = 4096
-"""Activations encoded at a time."""
 
 
 class Passages(NamedTuple):
@@ -58,22 +55,19 @@ def passages(
     return Passages(rows, document, topics[document])
 
 
-def pooled_codes(
-    sae: SAE, x: Float[Tensor, "tokens d_model"], n_passages: int
-) -> Float[csc_array, "n_passages n_features"]:
-    """Mean code of every feature over each passage; `x` holds the raw activations of all passages in order."""
-    values, indices = [], []
-    for part in x.split(ENCODE_ROWS):
-        codes = sae.encode(part.to(sae.mean.device))
-        values.append(codes.values.cpu())
-        indices.append(codes.indices.cpu())
-    value, index = torch.cat(values).numpy(), torch.cat(indices).numpy()
-    starts = np.arange(n_passages + 1) * (value.size // n_passages)
+def pooled_codes(found: Scan, about: Passages) -> Float[csc_array, "passages n_features"]:
+    """Mean code of every feature over each passage, from a scan of `about.rows` and perhaps more rows."""
+    length, rows = about.rows.shape[1], about.rows.flatten().numpy()
+    passage = np.full(max(rows.max(), found.rows.max(initial=0)) + 1, -1)
+    passage[rows] = np.arange(len(rows)) // length
+    index = passage[found.rows]
+    inside = index >= 0
+    offsets = np.concatenate([[0], np.cumsum(inside)])[found.offsets]
     # Several tokens of a passage may fire the same feature: the sum of duplicates is what pooling needs.
-    table = csr_array((value.ravel().astype(float), index.ravel(), starts), shape=(n_passages, sae.n_features))
+    shape = (len(about.rows), found.n_features)
+    table = csc_array((found.values[inside].astype(float) / length, index[inside], offsets), shape=shape)
     table.sum_duplicates()
-    table.eliminate_zeros()
-    return csc_array(table) * (n_passages / len(x))
+    return table
 
 
 def pooled_activations(x: Float[Tensor, "tokens d_model"], n_passages: int) -> Float[csc_array, "n_passages d_model"]:

@@ -8,6 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from toy import activation_set, token_set, unit_sae
 
 from archsae_core import probing
+from archsae_core.features import scan
 from archsae_core.probing import Hits, Passages
 
 
@@ -35,13 +36,15 @@ def test_passages_stay_within_windows_and_keep_their_topic():
 
 
 def test_pooled_codes_are_means_over_the_passage(seeded):
-    sae, x = unit_sae(4, 4, k=2), torch.randn(64, 4)
-    pooled = probing.pooled_codes(sae, x, 2).toarray()
-    dense = sae.encode(x).dense(4).reshape(2, 32, 4).mean(dim=1)
-    assert pooled == pytest.approx(dense.numpy(), abs=1e-6)
-    assert probing.pooled_activations(x, 2).toarray() == pytest.approx(
-        x.reshape(2, 32, 4).mean(dim=1).numpy(), abs=1e-6
-    )
+    sae, x = unit_sae(4, 4, k=2), torch.randn(60, 4)
+    activations = activation_set(x, token_set([26, 36], [0, 1]))
+    about = probing.passages(activations, np.array([0, 1]), 100, 10)
+    assert about.rows[:, 0].tolist() == [0, 10, 25, 35, 45]
+    pooled = probing.pooled_codes(scan(sae, activations), about).toarray()  # the scan holds rows of no passage too
+    assert pooled == pytest.approx(sae.encode(x).dense(4)[about.rows].mean(dim=1).numpy(), abs=1e-6)
+    assert (pooled == probing.pooled_codes(scan(sae, activations, about.rows.flatten()), about).toarray()).all()
+    raw = probing.pooled_activations(activations.gather(about.rows.flatten()), 5).toarray()
+    assert raw == pytest.approx(x[about.rows].mean(dim=1).numpy(), abs=1e-6)
 
 
 def test_mean_difference_by_hand():

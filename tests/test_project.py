@@ -27,8 +27,9 @@ each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.ste
 ORDER = (
     "arms config store hub assets text_files corpus tokens random_model model_files language_model extraction "
     "activations anchors kernels dictionary hull sae simplex training metrics splice matching stability behaviour "
-    "verdict structure probing rendering contexts features source runs study tables sweeps claims plots formatting "
-    "feature_tables prose report readme runner __main__"
+    "verdict structure swap identifiability rendering contexts features probing source runs study tables sweeps "
+    "reappearance interpretability claims plots control_plots formatting feature_tables control_prose prose report "
+    "readme runner __main__"
 ).split()
 
 PICKLING = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
