@@ -28,7 +28,7 @@ ORDER = (
     "arms config store hub assets text_files corpus tokens random_model model_files language_model extraction "
     "activations anchors kernels dictionary hull sae simplex training metrics splice matching stability behaviour "
     "verdict structure swap identifiability rendering contexts features probing source runs study tables sweeps "
-    "reappearance interpretability claims plots control_plots formatting feature_tables control_prose prose report "
+    "interpretability reappearance claims plots control_plots formatting feature_tables control_prose prose report "
     "readme runner __main__"
 ).split()
 
