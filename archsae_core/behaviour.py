@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from archsae_core.metrics import bootstrap_interval
 from archsae_core.sae import SAE
 from archsae_core.splice import Replace, from_block, head, replaced_positions, run_prefix
+from archsae_core.stability import Interval
 from archsae_core.tokens import TokenSet
 
 LOGITS_AT_ONCE = 2**23
@@ -23,7 +24,7 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 """Summed columns [..., columns] to a score [...]; nan where it is not defined."""
 
 
-def _token_scores(
+def token_scores(
     model: PreTrainedModel, clean: Any, spliced: Mapping[str, Any], ids: Tensor, where: Bool[Tensor, "batch seq"]
 ) -> Float[Tensor, "positions columns"]:
     """For each scored position: CE of the clean model, then CE and KL(clean ‖ spliced) in nats of each replacement."""
@@ -48,42 +49,53 @@ def choose_windows(tokens: TokenSet, max_tokens: int | None, seed: int = 0) -> l
     return sorted(order[:needed], key=lambda window: -len(tokens.ids[window]))
 
 
-def _padded(windows: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Tensor]:
+def padded(windows: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Windows of token ids as one batch, padded on the right, and its mask."""
     rows = [torch.from_numpy(window.astype(np.int64)) for window in windows]
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     return ids.to(device), mask.to(device)
 
 
+class SplicedSums(NamedTuple):
+    """Sums over the scored tokens of each document, for any set of replacements."""
+
+    documents: Int[np.ndarray, " n_documents"]
+    table: Float[np.ndarray, "n_documents columns"]
+    """Columns: `tokens`, `clean_ce`, then `<name>_ce` and `<name>_kl` of every replacement."""
+    names: list[str]
+    n_kept_outliers: int
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the table's columns."""
+        return ["tokens", "clean_ce", *(f"{name}_{kind}" for name in self.names for kind in ("ce", "kl"))]
+
+
 @torch.no_grad()
-def behaviour(
+def spliced_sums(
     model: PreTrainedModel,
     layer: int,
     tokens: TokenSet,
-    saes: Mapping[str, SAE],
-    mean: Float[Tensor, " d_model"],
+    replacements: Mapping[str, Replace],
     *,
     max_tokens: int | None = None,
     max_norm: float | None = None,
     batch_size: int = 16,
     seed: int = 0,
-) -> dict[str, Any]:
-    """CE and KL of the model with each SAE's reconstruction, the training mean, or zero in place of its residual.
+) -> SplicedSums:
+    """CE and KL of the model with each replacement in place of its residual, added up by document.
 
     Position 0 of a window keeps its residual, and so do positions with a norm above `max_norm` where that is given: no
     SAE is trained on either. Scored are the positions from 1 on that have a next token. The blocks up to `layer` run
     once a batch, only the later ones for each replacement. Logits come in the model's dtype, all sums in float32 or
-    better. Returns a JSON-able dict: see `summarise`. Raises ValueError where no position can be scored.
+    better. Raises ValueError where no position can be scored.
     """
-    replacements: dict[str, Replace] = {"mean": lambda x: mean.to(x).expand_as(x), "zero": torch.zeros_like}
-    if clash := (replacements.keys() | {"clean"}) & saes.keys():
-        raise ValueError(f"saes: {clash} are names of baselines")
-    replacements |= {name: sae.forward for name, sae in saes.items()}
     owners, scores, kept = [np.zeros(0, dtype=np.int32)], [], 0
     windows = choose_windows(tokens, max_tokens, seed)
     for start in range(0, len(windows), batch_size):
         chosen = windows[start : start + batch_size]
-        ids, mask = _padded([tokens.ids[window] for window in chosen], model.device)
+        ids, mask = padded([tokens.ids[window] for window in chosen], model.device)
         found, scored, outliers = _score_batch(model, layer, ids, mask, replacements, max_norm)
         scores.append(found)
         owners.append(tokens.document[chosen][scored.nonzero()[:, 0].cpu().numpy()])
@@ -93,7 +105,36 @@ def behaviour(
         raise ValueError("no position to score: every window has fewer than 3 tokens")
     table = np.zeros((len(documents), 2 + 2 * len(replacements)))
     np.add.at(table, owner, np.insert(torch.cat(scores).numpy(), 0, 1.0, axis=1))
-    return summarise(documents, table, list(replacements), seed) | {"n_kept_outliers": kept}
+    return SplicedSums(documents, table, list(replacements), kept)
+
+
+def behaviour(
+    model: PreTrainedModel,
+    layer: int,
+    tokens: TokenSet,
+    saes: Mapping[str, SAE],
+    mean: Float[Tensor, " d_model"],
+    **options: Any,
+) -> dict[str, Any]:
+    """CE and KL of the model with each SAE's reconstruction, the training mean, or zero in place of its residual.
+
+    `options` go to `spliced_sums`. Returns a JSON-able dict: see `summarise`.
+    """
+    replacements: dict[str, Replace] = {"mean": lambda x: mean.to(x).expand_as(x), "zero": torch.zeros_like}
+    if clash := (replacements.keys() | {"clean"}) & saes.keys():
+        raise ValueError(f"saes: {clash} are names of baselines")
+    replacements |= {name: sae.forward for name, sae in saes.items()}
+    sums = spliced_sums(model, layer, tokens, replacements, **options)
+    found = summarise(sums.documents, sums.table, sums.names, options.get("seed", 0))
+    return found | {"n_kept_outliers": sums.n_kept_outliers}
+
+
+def contrast(sums: SplicedSums, plus: str, minus: str, *, seed: int = 0) -> Interval:
+    """Mean difference a token of two columns, such as `a_ce` and `b_ce`, with a 95 % interval over documents."""
+    weights = np.array([float(column == plus) - float(column == minus) for column in sums.columns])
+    statistic = partial(_ratio, weights, np.array([float(column == "tokens") for column in sums.columns]))
+    estimate = statistic(sums.table.sum(axis=0, keepdims=True)).item()
+    return Interval(estimate, *(bootstrap_interval(sums.table, statistic, seed=seed) or (None, None)))
 
 
 def _score_batch(
@@ -114,7 +155,7 @@ def _score_batch(
     for name, replace in replacements.items():
         with from_block(model, layer, prefix, replace, where & ~outliers):
             spliced[name] = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-    return _token_scores(model, prefix.body, spliced, ids, scored), scored, int(outliers.sum())
+    return token_scores(model, prefix.body, spliced, ids, scored), scored, int(outliers.sum())
 
 
 def summarise(

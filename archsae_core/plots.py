@@ -17,16 +17,17 @@ COLOURS = {
 """One colour an arm, the same in every figure."""
 
 
-def _panels(columns: int, width: float = 4.4, height: float = 3.4) -> tuple[Figure, Sequence[Axes]]:
+def panels(columns: int, width: float = 4.4, height: float = 3.4) -> tuple[Figure, Sequence[Axes]]:
+    """One row of axes in the report's style."""
     sns.set_theme(context="notebook", style="ticks", font_scale=0.9)
     figure, axes = plt.subplots(1, columns, figsize=(width * columns, height), layout="constrained", squeeze=False)
     sns.despine(figure)
-    return figure, axes[0]
+    return figure, list(axes[0])
 
 
 def norms(table: Mapping[str, Any]) -> Figure:
     """Distribution of activation norms, in units of their median."""
-    figure, (axis,) = _panels(1, width=6)
+    figure, (axis,) = panels(1, width=6)
     edges, counts = table["norm_histogram"]["edges"], table["norm_histogram"]["counts"]
     axis.stairs(counts, edges, fill=True, color=COLOURS["ra"], alpha=0.7)
     train = table["train"]
@@ -38,7 +39,7 @@ def norms(table: Mapping[str, Any]) -> Figure:
 
 def anchor_occupancy(table: Mapping[str, Any]) -> Figure:
     """Activations per centroid, sorted: a flat curve means that no centroid is wasted."""
-    figure, (axis,) = _panels(1, width=6)
+    figure, (axis,) = panels(1, width=6)
     occupancy = np.array(table["occupancy"])
     axis.plot(np.arange(1, len(occupancy) + 1), occupancy, color=COLOURS["ra"])
     axis.axhline(occupancy.mean(), color="0.5", linestyle=":", label="mean")
@@ -49,7 +50,7 @@ def anchor_occupancy(table: Mapping[str, Any]) -> Figure:
 
 def training(tables: Mapping[str, Mapping[str, Any]]) -> Figure:
     """R² on training batches, dead features and cosine of the atoms with their start, along training."""
-    figure, axes = _panels(3, width=3.9)
+    figure, axes = panels(3, width=3.9)
     for arm, table in tables.items():
         log, colour = table["log"], COLOURS[arm]
         steps = [row["step"] for row in log]
@@ -67,7 +68,7 @@ def training(tables: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 def weights(table: Mapping[str, Any]) -> Figure:
     """What the archetypal constraint does along training: Λ at its bound, effective number of anchors."""
-    figure, axes = _panels(2)
+    figure, axes = panels(2)
     log = table["log"]
     steps = [row["step"] for row in log]
     axes[0].plot(steps, [100 * row["relax_at_bound"] for row in log], color=COLOURS["ra"])
@@ -79,7 +80,7 @@ def weights(table: Mapping[str, Any]) -> Figure:
 
 def evaluation(table: Mapping[str, Any]) -> Figure:
     """Both dictionaries side by side: R², CE loss recovered, dead features, firing rates."""
-    figure, axes = _panels(4, width=3.1)
+    figure, axes = panels(4, width=3.1)
     saes = table["saes"]
     places, colours, labels = (
         np.arange(len(saes)),
@@ -107,7 +108,7 @@ def evaluation(table: Mapping[str, Any]) -> Figure:
 
 def stability(table: Mapping[str, Any]) -> Figure:
     """Stability between seeds at step 0 and after training, and along training, for every arm."""
-    figure, axes = _panels(2, width=6, height=4)
+    figure, axes = panels(2, width=6, height=4)
     arms, score = table["arms"], table["headline"]
     for place, (arm, row) in enumerate(reversed(arms.items())):
         start, end = (row[when]["scores"][score]["normalised"]["estimate"] for when in ("start", "end"))
@@ -135,7 +136,7 @@ def stability(table: Mapping[str, Any]) -> Figure:
 
 def ablation(table: Mapping[str, Any]) -> Figure:
     """R² and stability against delta on both axes, and against each other with the Pareto frontier."""
-    figure, axes = _panels(3, width=4.4, height=4.2)
+    figure, axes = panels(3, width=4.4, height=4.2)
     rows = [row for row in table["rows"] if row["r2"] is not None]
     for axis, name, label in ((axes[0], "r2", "R² (held out)"), (axes[1], "stability", "stability between seeds")):
         axis.plot(
@@ -180,7 +181,7 @@ def _delta_axis(axis: Axes, deltas: Sequence[float], median_norm: float) -> None
 
 def feature_profile(table: Mapping[str, Any]) -> Figure:
     """One feature: its non-zero codes, how often it fires by topic, its largest weights on the anchors."""
-    figure, axes = _panels(3, width=4)
+    figure, axes = panels(3, width=4)
     histogram = table["feature"]["histogram"]
     axes[0].stairs(histogram["counts"], histogram["edges"], fill=True, color=COLOURS["ra"], alpha=0.7)
     axes[0].set(xlabel="code when it fires", ylabel="held-out tokens")

@@ -1,5 +1,6 @@
 """What a notebook asks for: tables by name, computed once or read from the committed results, and the run folder."""
 
+import importlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -22,10 +23,16 @@ RESULTS_ONLY = "ARCHSAE_RESULTS_ONLY"
 WITHOUT_EFFECT = {"preset", "device", "checkpoint_every"}
 ONLY_FOR = {
     "stability_results": {"arms"},
+    "probing": {"arms"},
+    "reappearance": {"arms"},
+    "swap": {"arms"},
     "ablation_results": {"deltas", "ablation_steps", "ablation_seeds"},
+    "w_steps": {"ablation_steps"},
     "features": {"feature"},
 }
-"""Fields that matter to one table only; all others matter to every table."""
+"""Fields that matter to these tables only; all others matter to every table but those of `DEPENDS_ONLY_ON`."""
+DEPENDS_ONLY_ON = {"identifiability": {"steps"}}
+"""Tables that few fields change: this one's data are made on the spot."""
 
 
 class MissingResult(RuntimeError):
@@ -53,8 +60,9 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 def determining(table: str, config: Config) -> dict[str, Any]:
     """The fields of `config` that the table's content depends on."""
-    elsewhere = set().union(*(fields for name, fields in ONLY_FOR.items() if name != table))
-    return {name: value for name, value in jsonable(config).items() if name not in WITHOUT_EFFECT | elsewhere}
+    elsewhere = set().union(*ONLY_FOR.values()) - ONLY_FOR.get(table, set())
+    fields = DEPENDS_ONLY_ON.get(table, set(FIELDS) - WITHOUT_EFFECT - elsewhere)
+    return {name: value for name, value in jsonable(config).items() if name in fields}
 
 
 def run_folder(config: Config, root: Path | None = None) -> Path:
@@ -96,40 +104,64 @@ class Report:
 
     def activations(self) -> dict[str, Any]:
         """Documents, tokens, norms, what was dropped."""
-        return self._table("activations", lambda: _tables().activations(self.study))
+        return self._table("activations", lambda: _module("tables").activations(self.study))
 
     def anchors(self) -> dict[str, Any]:
         """k-means: occupancy, distinctness, inertia."""
-        table = self._table("anchors", lambda: _tables().anchors(self.study))
+        table = self._table("anchors", lambda: _module("tables").anchors(self.study))
         self._keep("anchor_points.safetensors", table, "anchor_points.safetensors")
         return table
 
     def dictionary(self, arm: str) -> dict[str, Any]:
         """Training log and held-out quality of the `topk` or `ra` dictionary."""
         name = {"topk": "standard_sae", "ra": "archetypal_sae"}[arm]
-        table = self._table(name, lambda: _tables().dictionary(self.study, arm))
+        table = self._table(name, lambda: _module("tables").dictionary(self.study, arm))
         self._keep(f"{name}.safetensors", table, "sae.safetensors")
         return table
 
     def hull(self) -> dict[str, Any]:
         """The free dictionary of notebook 02 rewritten inside the hull of the anchors."""
-        return self._table("hull", lambda: _tables().hull(self.study))
+        return self._table("hull", lambda: _module("tables").hull(self.study))
 
     def evaluation(self) -> dict[str, Any]:
         """Free and archetypal dictionaries on held-out text."""
-        return self._table("eval_results", lambda: _tables().evaluation(self.study))
+        return self._table("eval_results", lambda: _module("tables").evaluation(self.study))
 
     def stability(self) -> dict[str, Any]:
         """Arms × seeds, and the verdict."""
-        return self._table("stability_results", lambda: _sweeps().stability_table(self.study))
+        return self._table("stability_results", lambda: _module("sweeps").stability_table(self.study))
 
     def ablation(self) -> dict[str, Any]:
         """The sweep over delta."""
-        return self._table("ablation_results", lambda: _sweeps().ablation(self.study))
+        return self._table("ablation_results", lambda: _module("sweeps").ablation(self.study))
+
+    def w_steps(self) -> dict[str, Any]:
+        """Ways to move W, compared on the validation documents."""
+        return self._table("w_steps", lambda: _module("w_steps").w_steps(self.study))
+
+    def structure(self) -> dict[str, Any]:
+        """The paper's structural metrics of the dictionaries of notebook 04."""
+        return self._table("structure", lambda: _module("interpretability").structure_table(self.study))
+
+    def probing(self) -> dict[str, Any]:
+        """Topic probes of every arm, and the verdict on interpretability."""
+        return self._table("probing", lambda: _module("interpretability").probing_table(self.study))
+
+    def reappearance(self) -> dict[str, Any]:
+        """Features that reappear in other seeds against those that do not."""
+        return self._table("reappearance", lambda: _module("reappearance").reappearance_table(self.study))
+
+    def swap(self) -> dict[str, Any]:
+        """Matched features of two seeds, one in place of the other."""
+        return self._table("swap", lambda: _module("reappearance").swap_table(self.study))
+
+    def identifiability(self) -> dict[str, Any]:
+        """Planted dictionaries, inside and outside the hull."""
+        return self._table("identifiability", lambda: _module("identifiability").table(self.config.steps))
 
     def features(self) -> dict[str, Any]:
         """Scan of the features, one inspected, its archetypes."""
-        return self._table("features", lambda: _tables().features(self.study))
+        return self._table("features", lambda: _module("tables").features(self.study))
 
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
         """Write a figure to the run folder's `figures`, unless only committed results are read; returns the figure."""
@@ -194,17 +226,9 @@ class Report:
             write_atomically(target, lambda path: shutil.copyfile(source, path))
 
 
-def _tables() -> Any:
+def _module(name: str) -> Any:
     # Imported on use: torch and transformers take seconds, which stored results need not wait for.
-    from archsae_core import tables
-
-    return tables
-
-
-def _sweeps() -> Any:
-    from archsae_core import sweeps
-
-    return sweeps
+    return importlib.import_module(f"archsae_core.{name}")
 
 
 def summary(folder: Path) -> str:

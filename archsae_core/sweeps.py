@@ -26,7 +26,7 @@ FIRING_TOKENS = 4096
 
 def stability_table(study: Study) -> dict[str, Any]:
     """Every arm: stability between seeds at step 0, along training and at the end, held-out quality, the verdict."""
-    runs = {arm: [_arm_run(study, arm, seed) for seed in range(seeds_of(study, arm))] for arm in study.config.arms}
+    runs = {arm: arm_runs(study, arm) for arm in study.config.arms}
     study.run_folders([run for arm in runs.values() for run in arm])
     rows = {arm: _arm_row(study, arm_runs) for arm, arm_runs in runs.items()}
     table = {"headline": HEADLINE, "arms": rows, "verdict": _decide(rows, "normalised", HEADLINE)}
@@ -56,13 +56,11 @@ def _by_metric(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def seeds_of(study: Study, arm: str) -> int:
-    """How many seeds an arm is trained with."""
-    return min(study.config.n_seeds, CONTROL_SEEDS) if ARMS[arm].control else study.config.n_seeds
-
-
-def _arm_run(study: Study, arm: str, seed: int) -> Run:
-    return Run(arm, seed, study.config.steps, study.config.delta)
+def arm_runs(study: Study, arm: str) -> list[Run]:
+    """Every seed's run of an arm."""
+    config = study.config
+    seeds = min(config.n_seeds, CONTROL_SEEDS) if ARMS[arm].control else config.n_seeds
+    return [Run(arm, seed, config.steps, config.delta) for seed in range(seeds)]
 
 
 def _arm_row(study: Study, runs: Sequence[Run]) -> dict[str, Any]:

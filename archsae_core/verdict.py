@@ -10,7 +10,7 @@ from jaxtyping import Float
 from archsae_core.stability import Interval, seed_interval
 
 MARGIN = 0.05
-"""Gain in chance-normalised stability that counts."""
+"""Gain in chance-normalised stability, or in chance-normalised probing accuracy, that counts."""
 MATCHED_R2 = 0.02
 """Two arms reconstruct equally well when their mean R² differ by at most this."""
 INDEPENDENT_RA = ("ra-random-w", "ra-indep-anchors")
@@ -76,13 +76,48 @@ def _gain(arms: Mapping[str, ArmScores], first: str, second: str) -> Interval | 
 
 
 def _matched_pair(arms: Mapping[str, ArmScores]) -> tuple[str, str] | None:
-    """The most stable RA arm and, within 0.02 of its R², the most stable TopK arm; the next RA arm if there is none."""
+    return independent_pair({name: (_mean(arm.stability), arm.r2) for name, arm in arms.items()})
+
+
+def independent_pair(scores: Mapping[str, tuple[float, float]]) -> tuple[str, str] | None:
+    """Of (score, R²) by arm: the best independently initialised RA arm and, within 0.02 of its R², the best TopK arm.
+
+    The next RA arm where there is none; None where no pair is matched.
+    """
     pairs = [
         (ra, topk)
         for ra, topk in product(INDEPENDENT_RA, INDEPENDENT_TOPK)
-        if ra in arms and topk in arms and abs(arms[ra].r2 - arms[topk].r2) <= MATCHED_R2
+        if ra in scores and topk in scores and abs(scores[ra][1] - scores[topk][1]) <= MATCHED_R2
     ]
-    return max(pairs, key=lambda pair: tuple(_mean(arms[name].stability) for name in pair), default=None)
+    return max(pairs, key=lambda pair: tuple(scores[name][0] for name in pair), default=None)
+
+
+class Readout(NamedTuple):
+    """Outcome of the rule for interpretability."""
+
+    verdict: str
+    """`supported`, `not supported` or `undetermined`."""
+    reason: str
+    gain: Interval | None
+    """Chance-normalised probing accuracy: better independently initialised RA arm minus better such TopK arm."""
+    pair: tuple[str, str] | None
+    """The two arms of `gain`."""
+
+
+def decide_interpretability(pair: tuple[str, str] | None, gain: Interval | None) -> Readout:
+    """Does the constraint make features read better? The stability rule's form, on held-out sparse-probing accuracy.
+
+    Interval of the gain above +0.05: `supported`; below +0.05: `not supported`; anything else: `undetermined`.
+    """
+    if pair is None or gain is None:
+        return Readout("undetermined", "no independent pair of arms has R² within 0.02", None, None)
+    if gain.low is None or gain.high is None:
+        return Readout("undetermined", "too few seeds or held-out documents give no interval", gain, pair)
+    if gain.low > MARGIN:
+        return Readout("supported", "the constraint gains more than 0.05", gain, pair)
+    if gain.high < MARGIN:
+        return Readout("not supported", "the constraint gains less than 0.05", gain, pair)
+    return Readout("undetermined", "the interval of the gain holds 0.05", gain, pair)
 
 
 def _mean(matrix: Float[np.ndarray, "n_seeds n_seeds"]) -> float:

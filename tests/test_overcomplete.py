@@ -6,24 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from peers import overcomplete_site
 from safetensors.torch import load_file, save_file
 
 from archsae_core.dictionary import ArchetypalDictionary
-from archsae_core.store import cache_dir
-
-VERSION = "0.3.0"
 
 
 @pytest.fixture(scope="module")
 def site():
-    """Folder with overcomplete alone, without its dependencies; installed on first use."""
-    folder = cache_dir() / "peers" / f"overcomplete-{VERSION}"
-    if not (folder / "overcomplete").exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-        done = subprocess.run([*command, f"overcomplete=={VERSION}"], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"overcomplete cannot be had here: {done.stderr.strip().splitlines()[-1]}")
-    return folder
+    """Folder with overcomplete alone."""
+    return overcomplete_site()
 
 
 @pytest.mark.parametrize("delta", [0.1, 1.0, 5.0])

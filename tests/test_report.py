@@ -13,13 +13,15 @@ import pytest
 from archsae_core import readme, report, runner
 from archsae_core.__main__ import main, parameters_of
 from archsae_core.config import ConfigError, configure
-from archsae_core.report import MissingResult, Report, parameters_in
+from archsae_core.report import MissingResult, Report, determining, parameters_in
 from archsae_core.runs import Run
 from archsae_core.store import CorruptArtifact
 from archsae_core.study import Study
 
-FIGURES = {"eval_comparison.png", "stability_comparison.png", "delta_ablation_pareto.png", "feature_profile.png"}
-RESULTS = {"eval_results.json", "stability_results.json", "ablation_results.json", "features.json"}
+FIGURES = {"eval_comparison.png", "stability_comparison.png", "delta_ablation_pareto.png", "feature_profile.png",
+           "identifiability.png", "swap.png", "probing.png"}  # fmt: skip
+CONTROLS = {"structure.json", "probing.json", "reappearance.json", "swap.json", "identifiability.json"}
+RESULTS = {"eval_results.json", "stability_results.json", "ablation_results.json", "features.json"} | CONTROLS
 DICTIONARIES = {"anchor_points.safetensors", "standard_sae.safetensors", "archetypal_sae.safetensors"}
 
 
@@ -63,6 +65,35 @@ def test_results_are_what_the_formulas_say(smoke):
     rows = json.loads((smoke / "results" / "ablation_results.json").read_text())["table"]["rows"]
     assert [row["delta"] for row in rows] == [0, 1]
     assert all(result["violation"] == 0 for row in rows for result in row["results"])
+
+
+def table_of(smoke, name):
+    return json.loads((smoke / "results" / f"{name}.json").read_text())["table"]
+
+
+def test_controls_are_what_the_formulas_say(smoke):
+    probing = table_of(smoke, "probing")
+    rows = {row["name"]: row for row in probing["rows"]}
+    assert {"topk", "ra-indep-anchors", "topk, step 0", "random directions", "raw"} <= rows.keys()
+    assert all(-1 <= score["estimate"] <= 1 for row in rows.values() for score in row["accuracy"].values())
+    assert rows["raw"]["accuracy"]["all"]["estimate"] > 0.3  # the topics of the made-up text can be read
+    assert probing["verdict"]["verdict"] == "undetermined"  # two seeds give no interval
+    assert probing["documents"]["train"] > probing["documents"]["heldout"] > 0
+    arms = table_of(smoke, "reappearance")["arms"]
+    assert arms["ra"]["rate"] == pytest.approx(1, abs=0.1)  # the start is shared
+    assert arms["topk"]["rate"] < 0.5
+    swap = table_of(smoke, "swap")
+    assert sum(row["pairs"] for row in swap["bins"]) == sum(arm["pairs"] for arm in swap["arms"].values())
+    assert swap["arms"]["ra"]["share"]["partner"]["estimate"] < 0.5 < swap["arms"]["ra"]["share"]["random"]["estimate"]
+    structure = {(row["arm"], row["when"]): row for row in table_of(smoke, "structure")["rows"]}
+    assert structure["topk", "step 0"]["ood"] > structure["topk-kmeans", "step 0"]["ood"]  # centroids are near the data
+
+
+def test_tables_depend_on_what_they_use():
+    config, other = (configure({"preset": "smoke", "arms": arms}) for arms in ("topk,ra", "topk,frozen"))
+    depends = {name: determining(name, config) != determining(name, other) for name in ("probing", "swap", "structure")}
+    assert depends == {"probing": True, "swap": True, "structure": False}
+    assert determining("identifiability", config) == {"steps": 40}
 
 
 def test_plain_papermill_from_another_directory(smoke, tmp_path):
