@@ -39,15 +39,23 @@ TWICE = ("mirror, 0.003, smoothing 0.9", "mirror, 0.003, smoothing 0.9, float32"
 """Variants run with two seeds: does rounding W's gradient to bfloat16 move stability?"""
 
 
+STEPS = 500
+"""Steps of a trial at most; fewer where the ablation has fewer."""
+
+
 def w_steps(study: Study) -> dict[str, Any]:
-    """Each variant after `ablation_steps` steps: validation R², dead features, distance moved, spread of W's rows."""
+    """Each variant after a short training: validation R², dead features, distance moved, spread of W's rows."""
     rows = [_row(study, name, arm, changes) for name, (arm, changes) in VARIANTS.items()]
     moving = [row for row in rows if row["arm"] == "ra"]
-    return {"rows": rows, "best": max(moving, key=lambda row: row["r2"])["name"], "steps": study.config.ablation_steps}
+    return {"rows": rows, "best": max(moving, key=lambda row: row["r2"])["name"], "steps": _steps(study)}
+
+
+def _steps(study: Study) -> int:
+    return min(STEPS, study.config.ablation_steps)
 
 
 def _row(study: Study, name: str, arm: str, changes: dict[str, Any]) -> dict[str, Any]:
-    steps, delta = study.config.ablation_steps, study.config.delta
+    steps, delta = _steps(study), study.config.delta
     other = Study(replace(study.config, **changes), study.root, progress=study.progress)
     runs = [Run(arm, seed, steps, delta) for seed in range(1 + (name in TWICE))]
     folders = [other.run_folder(run) for run in runs]
