@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RESULTS_ONLY = "ARCHSAE_RESULTS_ONLY"
 """Set in the environment: tables come from the committed results, and a missing one is an error."""
-WITHOUT_EFFECT = {"preset", "device", "checkpoint_every"}
+WITHOUT_EFFECT = {"preset", "device", "checkpoint_every", "scheduler"}
 ONLY_FOR = {
     "stability_results": {"arms"},
     "ablation_results": {"deltas", "ablation_steps", "ablation_seeds"},
@@ -58,8 +58,13 @@ def determining(table: str, config: Config) -> dict[str, Any]:
 
 
 def run_folder(config: Config, root: Path | None = None) -> Path:
-    """Folder of a run: its name is the preset and a hash of every parameter."""
-    return (Path(root) if root else default_root()) / f"{config.preset}-{canonical_hash(config)[:8]}"
+    """Folder of a run: its name is the preset and a hash of every parameter but where it is computed."""
+    return (Path(root) if root else default_root()) / f"{config.preset}-{canonical_hash(identity(config))[:8]}"
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """What tells a run from another: every parameter but `scheduler`."""
+    return {name: value for name, value in jsonable(config).items() if name != "scheduler"}
 
 
 class Report:

@@ -15,7 +15,7 @@ import nbformat
 import papermill
 
 from archsae_core.config import Config, configure
-from archsae_core.report import PROJECT, run_folder
+from archsae_core.report import PROJECT, identity, run_folder
 from archsae_core.store import write_atomically, write_json
 from archsae_core.study import Study
 
@@ -48,27 +48,28 @@ def run_report(
     folder = run_folder(config, root)
     folder.mkdir(parents=True, exist_ok=True)
     given = {"preset": "quick"} | {name: value for name, value in parameters.items() if value is not None}
-    write_json(folder / "config.json", config)
+    given.pop("scheduler", None)  # where a run was computed is no part of the notebook
+    write_json(folder / "config.json", identity(config))
     for name in notebooks:
         start = time.perf_counter()
         say(f"{name} …")
-        with _runs_at(folder.parent):
+        with _environment(ARCHSAE_RUNS=str(folder.parent.resolve()), ARCHSAE_SCHEDULER=config.scheduler):
             execute(name, folder / f"{name}.ipynb", given)
         say(f"{name} done in {time.perf_counter() - start:.0f} s")
     return folder
 
 
 @contextmanager
-def _runs_at(root: Path) -> Iterator[None]:
-    """Let kernels started inside the block keep their runs under `root`."""
-    before = os.environ.get("ARCHSAE_RUNS")
-    os.environ["ARCHSAE_RUNS"] = str(root.resolve())
+def _environment(**values: str | None) -> Iterator[None]:
+    """Environment variables of the kernels that are started inside the block; None leaves one as it is."""
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in values.items() if value is not None})
     try:
         yield
     finally:
-        del os.environ["ARCHSAE_RUNS"]
-        if before is not None:
-            os.environ["ARCHSAE_RUNS"] = before
+        for name in values:
+            os.environ.pop(name, None)
+        os.environ.update({name: value for name, value in before.items() if name in values})
 
 
 def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from archsae_core.language_model import load_model, load_tokenizer, resolve_devi
 from archsae_core.metrics import document_sums, with_intervals
 from archsae_core.runs import Run, TrainingBatches
 from archsae_core.sae import SAE, load_sae
+from archsae_core.scheduler import train_ahead
 from archsae_core.source import default_root, fields_of, source_of
 from archsae_core.store import Store, canonical_hash, write_atomically, write_json
 from archsae_core.tokens import TokenSplit, tokenize_split
@@ -187,8 +188,9 @@ class Study:
         return self.store.artifact("runs", self.run_recipe(run), build)
 
     def run_folders(self, runs: Iterable[Run]) -> list[Path]:
-        """Folders of many runs, trained in this process where they do not exist yet."""
+        """Folders of many runs, trained on `config.scheduler` or in this process where they do not exist yet."""
         runs = list(runs)
+        train_ahead(self, runs)
         return [self.run_folder(run) for run in tqdm(runs, disable=not self.progress, unit="run")]
 
     def untrained(self, run: Run) -> SAE:

@@ -13,12 +13,15 @@ from archsae_core import stability, verdict
 from archsae_core.arms import ARMS
 from archsae_core.runs import Run, moved, read_alive, read_quality, snapshots
 from archsae_core.sae import Codes, load_sae
+from archsae_core.scheduler import train_ahead
 from archsae_core.store import read_json
 from archsae_core.study import Study
 from archsae_core.training import TrainingDiverged, read_log
 
 HEADLINE = "hungarian_centred"
 """The score that the verdict is about: signed Hungarian cosine of centred atoms."""
+ABLATION_REFERENCES = ("topk", "topk-kmeans", "frozen")
+"""Arms beside RA-SAE in the ablation."""
 FIRING_TOKENS = 4096
 """Held-out tokens on which matched features' codes are correlated."""
 
@@ -26,11 +29,16 @@ FIRING_TOKENS = 4096
 def stability_table(study: Study) -> dict[str, Any]:
     """Every arm: stability between seeds at step 0, along training and at the end, held-out quality, the verdict."""
     runs = {arm: [_arm_run(study, arm, seed) for seed in range(study.config.n_seeds)] for arm in study.config.arms}
-    study.run_folders([run for arm in runs.values() for run in arm])
+    study.run_folders(stability_runs(study))
     rows = {arm: _arm_row(study, arm_runs) for arm, arm_runs in runs.items()}
     matrices = {arm: _matrix(row, study.config.n_seeds) for arm, row in rows.items()}
     decision = verdict.decide({arm: verdict.ArmScores(matrices[arm], rows[arm]["r2"]) for arm in rows})
     return {"headline": HEADLINE, "arms": rows, "verdict": _plain(decision)}
+
+
+def stability_runs(study: Study) -> list[Run]:
+    """Every run of the comparison of arms."""
+    return [_arm_run(study, arm, seed) for arm in study.config.arms for seed in range(study.config.n_seeds)]
 
 
 def _arm_run(study: Study, arm: str, seed: int) -> Run:
@@ -101,17 +109,28 @@ def _plain(decision: verdict.Verdict) -> dict[str, Any]:
 
 def ablation(study: Study) -> dict[str, Any]:
     """RA-SAE at every radius, free and frozen dictionaries beside it; flags, Pareto frontier, best radius."""
+    train_ahead(study, ablation_runs(study))
     median_norm = read_json(study.anchor_folder() / "summary.json")["median_norm"]
     rows = [_sweep_row(study, "ra", delta) | {"relative": delta / median_norm} for delta in study.config.deltas]
-    references = [_sweep_row(study, arm, 0.0) for arm in ("topk", "topk-kmeans", "frozen")]
+    references = [_sweep_row(study, arm, 0.0) for arm in ABLATION_REFERENCES]
     points = [(row["r2"], row["stability"]) for row in rows if row["stability"] is not None]
     frontier = [rows[i]["delta"] for i in verdict.pareto(points)] if len(points) == len(rows) else []
     best = verdict.best_delta(rows)
     return {"rows": rows, "references": references, "pareto": frontier, "best_delta": best, "median_norm": median_norm}
 
 
+def ablation_runs(study: Study) -> list[Run]:
+    """Every run of the ablation."""
+    cases = [("ra", delta) for delta in study.config.deltas] + [(arm, 0.0) for arm in ABLATION_REFERENCES]
+    return [run for case in cases for run in _sweep_runs(study, *case)]
+
+
+def _sweep_runs(study: Study, arm: str, delta: float) -> list[Run]:
+    return [Run(arm, seed, study.config.ablation_steps, delta) for seed in range(study.config.ablation_seeds)]
+
+
 def _sweep_row(study: Study, arm: str, delta: float) -> dict[str, Any]:
-    runs = [Run(arm, seed, study.config.ablation_steps, delta) for seed in range(study.config.ablation_seeds)]
+    runs = _sweep_runs(study, arm, delta)
     results = [_sweep_result(study, run) for run in runs]
     sound = [result for result in results if not result.get("failed")]
     row: dict[str, Any] = {"arm": arm, "label": ARMS[arm].label, "delta": delta, "results": results}
