@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from archsae_core import prose
 from archsae_core.config import FIELDS, Config, ConfigError, configure
 from archsae_core.source import PROJECT, default_root, source_of
-from archsae_core.store import Store, canonical_hash, file_sha256, jsonable, read_json, write_atomically, write_json
+from archsae_core.store import (
+    CorruptArtifact,
+    Store,
+    canonical_hash,
+    file_sha256,
+    jsonable,
+    read_json,
+    write_atomically,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,9 +150,9 @@ class Report:
         if self.results_only:
             return figure
         path = self.folder / "figures" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         # No software version in the file: the same table gives the same bytes.
-        figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+        options = dict(dpi=110, bbox_inches="tight", metadata={"Software": None}, format=path.suffix[1:])
+        write_atomically(path, lambda temporary: figure.savefig(temporary, **options))
         return figure
 
     def stamp(self) -> str:
@@ -168,7 +177,7 @@ class Report:
         path = PROJECT / "results" / f"{name}.json"
         if not path.exists():
             raise MissingResult(f"{path.name} is not among the committed results: run `make report` to compute it")
-        content = read_json(path)
+        content = read_result(path)
         if content["manifest"]["config"] != determining(name, self.config):
             raise MissingResult(
                 f"{path.name} was made with other parameters: unset {RESULTS_ONLY}, or run `make report` with these"
@@ -187,7 +196,7 @@ class Report:
         manifest = {"table": name, "config": config, "device": sealed["environment"]["device"]}
         manifest |= {"seconds": sealed["seconds"], "environment": sealed["environment"]}
         content = {"manifest": manifest, "table": read_json(folder / f"{name}.json")}
-        write_json(self.folder / "results" / f"{name}.json", content)
+        write_json(self.folder / "results" / f"{name}.json", content | {"seal": canonical_hash(content)})
         return content
 
     def _keep(self, name: str, table: Mapping[str, Any], file: str) -> None:
@@ -212,10 +221,19 @@ def _sweeps() -> Any:
     return sweeps
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """Manifest and table of one file of results/. Raises CorruptArtifact where the file is not what was written."""
+    content = read_json(path)
+    sealed = isinstance(content, dict) and {"manifest", "table", "seal"} <= content.keys()
+    if not sealed or canonical_hash({k: v for k, v in content.items() if k != "seal"}) != content["seal"]:
+        raise CorruptArtifact(f"{path} was altered (its hash differs from its seal): run the report again")
+    return content
+
+
 def summary(folder: Path) -> str:
     """The run's answer as a Markdown table, from its results."""
-    evaluation = read_json(folder / "results" / "eval_results.json")["table"]
-    stability = read_json(folder / "results" / "stability_results.json")["table"]
+    evaluation = read_result(folder / "results" / "eval_results.json")["table"]
+    stability = read_result(folder / "results" / "stability_results.json")["table"]
     return answer_table(evaluation, stability)
 
 

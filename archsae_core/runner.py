@@ -13,7 +13,9 @@ from typing import Any
 
 import nbformat
 import papermill
+from filelock import FileLock, Timeout
 
+from archsae_core import scheduler
 from archsae_core.config import Config, configure
 from archsae_core.report import PROJECT, identity, run_folder
 from archsae_core.store import write_atomically, write_json
@@ -44,23 +46,41 @@ def run_report(
     Stages that an earlier, perhaps broken, run finished are not computed again. Raises NotebookFailed.
     """
     config = configure(parameters)
+    if config.scheduler is not None:
+        scheduler.check(config.scheduler)
     Study(config, root).check()
     folder = run_folder(config, root)
     folder.mkdir(parents=True, exist_ok=True)
     given = {"preset": "quick"} | {name: value for name, value in parameters.items() if value is not None}
     given.pop("scheduler", None)  # where a run was computed is no part of the notebook
-    write_json(folder / "config.json", identity(config))
-    for name in notebooks:
-        start = time.perf_counter()
-        say(f"{name} …")
-        with _environment(ARCHSAE_RUNS=str(folder.parent.resolve()), ARCHSAE_SCHEDULER=config.scheduler):
+    environment = {"ARCHSAE_RUNS": str(folder.parent.resolve()), "ARCHSAE_SCHEDULER": config.scheduler}
+    with _alone(folder, say), _environment(environment):
+        write_json(folder / "config.json", identity(config))
+        for name in notebooks:
+            start = time.perf_counter()
+            say(f"{name} …")
             execute(name, folder / f"{name}.ipynb", given)
-        say(f"{name} done in {time.perf_counter() - start:.0f} s")
+            say(f"{name} done in {time.perf_counter() - start:.0f} s")
     return folder
 
 
 @contextmanager
-def _environment(**values: str | None) -> Iterator[None]:
+def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other report runs in the folder, then keep others waiting until the block ends."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"another report runs in {folder}: waiting until it ends")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
     """Environment variables of the kernels that are started inside the block; None leaves one as it is."""
     before = dict(os.environ)
     os.environ.update({name: value for name, value in values.items() if value is not None})
@@ -73,14 +93,16 @@ def _environment(**values: str | None) -> Iterator[None]:
 
 
 def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
-    """Run one notebook with papermill into `output`. Raises NotebookFailed."""
+    """Run one notebook with papermill into `output`, which appears when it is complete. Raises NotebookFailed."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
     source = PROJECT / "notebooks" / f"{name}.ipynb"
     options = {"cwd": str(source.parent), "progress_bar": False, "kernel_name": "python3"}
+    unfinished = output.with_suffix(".partial.ipynb")
     try:
-        papermill.execute_notebook(str(source), str(output), dict(parameters), **options)
+        papermill.execute_notebook(str(source), str(unfinished), dict(parameters), **options)
     except papermill.PapermillExecutionError as error:
-        raise NotebookFailed(f"{name}: {error.ename}: {error.evalue} (see the executed copy {output})") from None
+        raise NotebookFailed(f"{name}: {error.ename}: {error.evalue} (see the executed copy {unfinished})") from None
+    os.replace(unfinished, output)
 
 
 def run_sweep(parameters: Mapping[str, Any], deltas: Iterable[float], **options: Any) -> list[Path]:
