@@ -27,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter")
         command.add_argument("--runs", type=Path, help="folder for runs (default: $ARCHSAE_RUNS, else runs/)")
         command.add_argument("--repair", action="store_true", help="make damaged artefacts again instead of refusing")
+    report.add_argument("--dry-run", action="store_true", help="print stages, sizes and expected time, then stop")
     report.add_argument("--publish", action="store_true", help="make this run the committed report")
     readme = commands.add_parser("readme", help="rewrite the generated parts of README.md")
     readme.add_argument("--check", action="store_true", help="only say whether they are up to date")
@@ -63,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
         return readme.main(check=arguments.check)
     # Imported here: papermill and torch take seconds, which `--help` and a mistyped name need not wait for.
-    from archsae_core import runner
+    from archsae_core import estimate, runner
     from archsae_core.report import summary
     from archsae_core.source import default_root
 
@@ -75,6 +76,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "sweep":
         for folder in runner.run_sweep(parameters, coerce("deltas", arguments.deltas), root=root, say=_say):
             _say(f"run folder: {folder}")
+        return 0
+    if arguments.dry_run:
+        _, found = runner.plan(parameters, root)
+        sys.stdout.write(f"{estimate.table(found)}\n\n{estimate.summary(found, root)}\n")
+        estimate.check_room(found, root)
         return 0
     folder = runner.run_report(parameters, root=root, say=_say)
     sys.stdout.write(summary(folder) + f"\nrun folder: {folder}\n")

@@ -1,5 +1,6 @@
 """What notebook 07 shows of a feature: contexts, output tokens, archetypes, as Markdown."""
 
+import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ def features(table: Table) -> str:
         topic, rate = max(table["topics"].items(), key=lambda item: item[1])
         mean = sum(table["topics"].values()) / len(table["topics"])
         lines.append(
-            f"It fires most in *{topic}*: on {rate:.2%} of the tokens there, {mean:.2%} on average over topics."
+            f"It fires most in *{html.escape(topic)}*: on {rate:.2%} of the tokens there, {mean:.2%} on average over topics."
         )
     return "  \n".join(lines)
 

@@ -147,6 +147,8 @@ class Report:
 
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
         """Write a figure to the run folder's `figures`, unless only committed results are read; returns the figure."""
+        if Path(name).name != name:
+            raise ValueError(f"name = {name!r}: a figure's name has no folders")
         if self.results_only:
             return figure
         path = self.folder / "figures" / name

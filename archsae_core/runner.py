@@ -15,9 +15,10 @@ import nbformat
 import papermill
 from filelock import FileLock, Timeout
 
-from archsae_core import scheduler
+from archsae_core import estimate, scheduler
 from archsae_core.config import Config, configure
 from archsae_core.report import PROJECT, identity, run_folder
+from archsae_core.source import default_root
 from archsae_core.store import write_atomically, write_json
 from archsae_core.study import Study
 
@@ -43,12 +44,12 @@ def run_report(
     """Execute notebooks in order and return the run folder, which holds the executed copies, results and figures.
 
     `parameters` are names of `Config` fields; unknown names and bad values raise ConfigError before anything runs.
-    Stages that an earlier, perhaps broken, run finished are not computed again. Raises NotebookFailed.
+    Too little room on the disk raises ConfigError too. Stages that an earlier, perhaps broken, run finished are not
+    computed again. Raises NotebookFailed.
     """
-    config = configure(parameters)
-    if config.scheduler is not None:
-        scheduler.check(config.scheduler)
-    Study(config, root).check()
+    config, found = plan(parameters, root)
+    say(estimate.summary(found, root or default_root()))
+    estimate.check_room(found, root or default_root())
     folder = run_folder(config, root)
     folder.mkdir(parents=True, exist_ok=True)
     given = {"preset": "quick"} | {name: value for name, value in parameters.items() if value is not None}
@@ -62,6 +63,16 @@ def run_report(
             execute(name, folder / f"{name}.ipynb", given)
             say(f"{name} done in {time.perf_counter() - start:.0f} s")
     return folder
+
+
+def plan(parameters: Mapping[str, Any], root: Path | None = None) -> tuple[Config, estimate.Estimate]:
+    """Check every input of a report and estimate its cost; nothing is written. Raises ConfigError."""
+    config = configure(parameters)
+    if config.scheduler is not None:
+        scheduler.check(config.scheduler)
+    study = Study(config, root)
+    study.check()
+    return config, estimate.estimate(study)
 
 
 @contextmanager

@@ -9,12 +9,25 @@ from typing import Any, NamedTuple
 
 from archsae_core.config import PRESETS
 from archsae_core.extraction import CHECKPOINT_BATCHES
-from soak.processes import counts, differences, events, finish, kill_tree, outcome, program, start, wait_for
+from soak.processes import (
+    Undisturbed,
+    counts,
+    differences,
+    events,
+    finish,
+    kill_tree,
+    outcome,
+    program,
+    start,
+    wait_for,
+)  # fmt: skip
 
 CHECKPOINT = PRESETS["smoke"]["checkpoint_every"]
 
 
-def run(folder: Path, kills: int, *, whole: bool, seed: int = 0) -> tuple[list[dict[str, Any]], list[str]]:
+def run(
+    folder: Path, peace: Undisturbed, kills: int, *, whole: bool, seed: int = 0
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of figures, and what is wrong (empty: nothing).
 
     Each kill comes after a random number of new events (artefact begun or sealed, training step, batch of extraction)
@@ -22,24 +35,22 @@ def run(folder: Path, kills: int, *, whole: bool, seed: int = 0) -> tuple[list[d
     lives when the next run starts.
     """
     generator = random.Random(seed)
-    finish(start(program(folder / "whole", whole=whole), folder / "whole.log"))
-    expected, undisturbed = outcome(folder / "whole"), events(folder / "whole.log")
     root, log = folder / "killed", folder / "killed.log"
     points: list[Kill] = []
     for number in range(kills):
         # The first stages are short: a third of the kills creeps through them, the others spread over what is left.
-        remaining = _remaining(undisturbed, events(log)) / (kills - number + 1)
+        remaining = _remaining(peace.events, events(log)) / (kills - number + 1)
         spacing = 4 if number < kills // 3 else remaining
         point = _kill(program(root, whole=whole), log, max(1, round(generator.uniform(0, 1.8) * spacing)), generator)
         if point is None:
             break
         points.append(point)
     finish(start(program(root, whole=whole), log))
-    problems = [f"{name} differs from the uninterrupted run" for name in differences(outcome(root), expected)]
+    problems = [f"{name} differs from the uninterrupted run" for name in differences(outcome(root), peace.outcome)]
     problems += [f"leftover {path}" for path in root.rglob(".*.tmp")]
     if len(points) < kills:
         problems.append(f"only {len(points)} of {kills} kills fell into work")
-    row, more = _redone(points, events(log), undisturbed)
+    row, more = _redone(points, events(log), peace.events)
     shutil.rmtree(root)
     return [row], problems + more
 

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -42,7 +42,7 @@ def start(command: Sequence[str], log: Path | None = None, **environment: str) -
     inherited |= {"PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONWARNINGS": "ignore"} | environment
     if log is not None:
         inherited["ARCHSAE_SOAK_LOG"] = str(log)
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(list(command), cwd=PROJECT, env=inherited, **pipes)
 
 
@@ -90,6 +90,20 @@ def outcome(root: Path) -> dict[str, Any]:
     for path in sorted(root.glob("store/*/*/manifest.json")):
         found[f"{path.parent.parent.name}/{path.parent.name}"] = read_json(path)["files"]
     return found
+
+
+class Undisturbed(NamedTuple):
+    """A run that nothing happened to."""
+
+    root: Path
+    outcome: dict[str, Any]
+    events: list[str]
+
+
+def undisturbed(folder: Path, *, whole: bool) -> Undisturbed:
+    """Run the report, or its tables alone, in peace."""
+    finish(start(program(folder / "runs", whole=whole), folder / "work.log"))
+    return Undisturbed(folder / "runs", outcome(folder / "runs"), events(folder / "work.log"))
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from archsae_core.report import PROJECT
+from benchmarks import scaling_workers
 from benchmarks.__main__ import ratios
 from benchmarks.problem import Problem
 
@@ -29,3 +32,11 @@ def test_ratios_are_of_pairs():
 def test_problem_survives_its_json():
     assert Problem.from_json(json.dumps({"k": 3})) == Problem(k=3)
     assert Problem.from_json(Problem().to_json()) == Problem()
+
+
+def test_fit_of_the_sweep_gives_back_what_the_formula_was_made_with():
+    seconds = {n: 24 * 0.05 + scaling_workers.waves(24, n, 2) * 1.5 for n in (1, 2, 4)}
+    assert scaling_workers.fit(seconds, 24, 2) == pytest.approx((1.5, 0.05))
+    # by hand: 100 runs of 1 s, nothing serial, on 8 processes take 13 waves instead of 12.5
+    assert scaling_workers.efficiency(1.0, 0.0, 100, 8) == pytest.approx(12.5 / 13)
+    assert scaling_workers.efficiency(1.0, 1.0, 100, 100) == pytest.approx(200 / (100 * 101))

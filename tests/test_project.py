@@ -28,7 +28,7 @@ ORDER = (
     "arms config store hub assets text_files corpus tokens random_model model_files language_model extraction "
     "activations anchors kernels dictionary hull sae simplex training metrics splice behaviour matching stability "
     "verdict rendering contexts features source runs scheduler study tables sweeps claims plots formatting "
-    "feature_tables prose report readme runner __main__"
+    "feature_tables prose report estimate readme runner __main__"
 ).split()
 
 PICKLING = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

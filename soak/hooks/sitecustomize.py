@@ -17,6 +17,7 @@ def note(event, name):
 
 
 def counted(owner, attribute, event, name_of):
+    """Note the event whenever the function is called, under the name that its arguments give."""
     original = getattr(owner, attribute)
 
     @functools.wraps(original)
@@ -28,6 +29,7 @@ def counted(owner, attribute, event, name_of):
 
 
 def patch_store(module):
+    """Artefacts begun and sealed."""
     counted(module.Store, "_build", "build", lambda store, folder, *_: f"{folder.parent.name}/{folder.name}")
     counted(module, "seal", "seal", lambda work, *_: f"{work.parent.name}/{work.name.removesuffix('.partial')}")
 
@@ -43,6 +45,7 @@ class Finder(importlib.abc.MetaPathFinder):
     """Patches a module of PATCHES right after it was imported."""
 
     def find_spec(self, name, path, target=None):
+        """The module's own spec, with a loader that patches afterwards."""
         if name not in PATCHES:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
