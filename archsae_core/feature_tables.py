@@ -20,10 +20,11 @@ def features(table: Table) -> str:
         f"{archetypes['hull_share']:.0%} of its length comes from the hull, the rest from Λ.",
     ]
     if table["topics"]:
-        topic, rate = max(table["topics"].items(), key=lambda item: item[1])
+        label, rate = max(table["topics"].items(), key=lambda item: item[1])
+        topic = html.escape(label)
         mean = sum(table["topics"].values()) / len(table["topics"])
         lines.append(
-            f"It fires most in *{html.escape(topic)}*: on {rate:.2%} of the tokens there, {mean:.2%} on average over topics."
+            f"It fires most in *{topic}*: on {rate:.2%} of the tokens there, {mean:.2%} on average over topics."
         )
     return "  \n".join(lines)
 

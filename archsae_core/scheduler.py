@@ -6,6 +6,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from logging import ERROR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,8 +130,14 @@ def _connected(address: str) -> "Iterator[Client]":
         raise SchedulerError(f"scheduler = {address!r}: dask.distributed is not installed: {fix}") from error
     kind, _, count = address.partition(":")
     if kind == "local":
-        # no memory limit: Dask would kill a run that its estimate finds too large; one thread: a run is one task
-        options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "host": "127.0.0.1"}
+        # no memory limit: Dask would kill a run that is merely large; one thread: a worker does one run at a time
+        options = {
+            "threads_per_worker": 1,
+            "memory_limit": 0,
+            "dashboard_address": ":0",
+            "host": "127.0.0.1",
+            "silence_logs": ERROR,
+        }
         with LocalCluster(n_workers=int(count), **options) as cluster, Client(cluster, set_as_default=False) as client:
             yield client
         return

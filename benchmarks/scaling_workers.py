@@ -4,9 +4,9 @@ Time of R runs on n processes of a machine with c cores, one thread a run:
 
     T(n) = R d + ceil(R / n) max(1, n / c) t
 
-t: seconds of a run in a worker. d: what is serial of a run, sending it and collecting its result. Both are fitted to the
-measured T(n) (least squares, neither below 0). Efficiency is T(1) / (n T(n)). Beyond this machine each process has a
-core of its own (c = n), and the shared disk is taken for fast enough.
+t: seconds of a run in a worker. d: what is serial of a run, sending it and collecting its result. Both are fitted to
+the measured T(n) (least squares, neither below 0). Efficiency is T(1) / (n T(n)). Beyond this machine each process has
+a core of its own (c = n), and the shared disk is taken for fast enough.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def measure(processes: int, runs: int, steps: int, root: Path) -> float:
     prepared = Study(configure(config), root)
     prepared.untrained(Run("ra", 0, steps, 1.0))
     _ = prepared.heldout_activations
-    options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "host": "127.0.0.1"}
+    options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0", "host": "127.0.0.1"}
     with LocalCluster(n_workers=processes, **options) as cluster, Client(cluster, set_as_default=False) as client:
         client.run(_import)
         study = Study(configure(config | {"scheduler": cluster.scheduler_address}), root)

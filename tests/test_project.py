@@ -279,4 +279,5 @@ def test_readme_tables_are_up_to_date():
 
 
 def test_readme_has_no_placeholder():
-    assert re.findall(r"\b(?:TODO|FIXME|TBD|[A-Z]{3,}_[A-Z_]+)\b", read("README.md")) == []
+    environment = {"ARCHSAE_RUNS", "ARCHSAE_SCHEDULER", "OMP_NUM_THREADS"}
+    assert set(re.findall(r"\b(?:TODO|FIXME|TBD|[A-Z]{3,}_[A-Z_]+)\b", read("README.md"))) <= environment

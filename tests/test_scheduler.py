@@ -22,7 +22,7 @@ from archsae_core.study import Study
 from archsae_core.training import TrainingDiverged
 from soak.processes import HOOKS, PROJECT, events
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Dask's own sockets
+pytestmark = pytest.mark.filterwarnings("ignore")  # Dask's own: as errors in its threads, they would stop its loop
 
 
 def dask(*arguments, log=None):
