@@ -138,6 +138,7 @@ class Config:
         for name in ("delta", "aux_coefficient", "layer", "seed"):
             value = getattr(self, name)
             _require(0 <= value < float("inf"), name, value, "must be 0 or larger, and finite")
+        _require(self.seed < 2**40, "seed", self.seed, "must be below 2**40")
         _require(0 < self.smoothing < 1, "smoothing", self.smoothing, "must lie between 0 and 1")
         for name in ("heldout_fraction", "validation_fraction"):
             _require(0 < getattr(self, name) < 0.5, name, getattr(self, name), "must lie between 0 and 0.5")

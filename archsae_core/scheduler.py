@@ -2,7 +2,6 @@
 
 import socket
 import time
-from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -86,8 +85,10 @@ def run_all(
     failed: dict[str, BaseException] = {}
     finished = 0
     with _connected(address) as client, tqdm(total=len(tasks), desc=address, disable=None, unit="run") as bar:
-        _note(log, f"{address}: {len(tasks)} runs for {len(client.scheduler_info()['workers'])} workers")
-        names = {client.submit(function, *given, key=name, pure=False): name for name, given in tasks.items()}
+        _note(log, f"{address}: {len(tasks)} runs for {len(client.nthreads())} workers")
+        # The folder is part of the key: the same run for another folder is another task.
+        sent = {name: client.submit(function, *given, key=f"{log.parent}: {name}") for name, given in tasks.items()}
+        names = {future: name for name, future in sent.items()}
         for future in _finished(client, set(names), address):
             bar.update()
             finished += 1
@@ -100,7 +101,7 @@ def run_all(
 
 
 def _finished(client: "Client", pending: "set[Future]", address: str) -> "Iterator[Future]":
-    from distributed import wait
+    from distributed import CancelledError, wait
 
     while pending:
         try:

@@ -33,7 +33,7 @@ def _corruption(folder: Path) -> Found:
 
 
 def _memory(folder: Path) -> Found:
-    return memory.run(folder, allowed=512 * MIB, tokens=500_000, width=1024)
+    return memory.run(folder, allowed=384 * MIB, tokens=500_000, width=1024)
 
 
 def _gigabyte(folder: Path) -> Found:

@@ -194,7 +194,7 @@ def _cache_cases(folder: Path, *, models: bool) -> list[Case]:
         shutil.copytree(original / stage, folder / stage, ignore=shutil.ignore_patterns("*.lock"))
         shutil.copy(original / "wheels" / asset.filename, folder / "wheels")
         home = next(path for path in (folder / stage).iterdir() if (path / MANIFEST).is_file())
-        content = [path for path in sorted(home.rglob("*")) if path.is_file() and path.name != MANIFEST]
+        content = [path for path in home.rglob("*") if path.is_file() and path.name != MANIFEST]
         largest = max(content, key=lambda path: path.stat().st_size)
 
         def read(read_folder: Callable[[str], Path] = read_folder, name: str = name) -> None:
@@ -211,8 +211,8 @@ def _cache_cases(folder: Path, *, models: bool) -> list[Case]:
         def sound(home: Path = home, digest: Any = digest) -> bool:
             return read_json(home / MANIFEST)["files"] == digest
 
-        damages = DAMAGES if stage == "texts" else (flip,)
-        cases += [Case(home, damage, path, read, sound) for damage in damages for path in {content[0], largest}]
+        damages = (flip,) if stage == "models" else DAMAGES if models else (flip, accompany)
+        cases += [Case(home, damage, largest, read, sound) for damage in damages]
     return cases
 
 
@@ -223,6 +223,8 @@ def _end_to_end(runs: Path, problems: list[str]) -> dict[str, Any]:
         path = max(manifest.parent.glob("*.*"), key=lambda path: path.stat().st_size)
         flip(path)
         flipped.append(path)
+    for path in runs.glob("smoke-*/results/*.json"):
+        flip(path)
     refused = start(program(runs, whole=False))
     message = refused.communicate()[1]
     named = refused.returncode != 0 and any(str(path) in message for path in flipped)

@@ -49,7 +49,8 @@ VALUES = [
     ("lr", "fast"), ("w_lr", -1.0), ("w_step", "newton"), ("smoothing", 0.0), ("smoothing", 1.0), ("layer", -1),
     ("layer", 1.5), ("context", 1), ("dtype", "float16"), ("device", "tpu"), ("heldout_fraction", 0.0),
     ("heldout_fraction", 0.6), ("validation_fraction", 1), ("tokens", 0), ("anchor_tokens", -5), ("aux_k", 0),
-    ("aux_coefficient", -1), ("dead_after", 0), ("checkpoint_every", 0), ("seed", -1), ("n_seeds", 0),
+    ("aux_coefficient", -1), ("dead_after", 0), ("checkpoint_every", 0), ("seed", -1), ("seed", 2**40),
+    ("n_seeds", 0),
     ("arms", ["topk", "nothing"]), ("arms", []), ("arms", ["ra", "ra"]), ("deltas", []), ("deltas", [-1.0]),
     ("deltas", [1, 1]), ("deltas", "[1, "), ("ablation_steps", 0), ("ablation_seeds", 0), ("heldout_tokens", 0),
     ("behaviour_tokens", 0), ("feature", 99999), ("feature", -1), ("outlier_factor", 0), ("kmeans_iterations", 0),
@@ -116,7 +117,7 @@ COMMANDS = [
         ("k=65", "k = 65"), ("delta", "expected NAME=VALUE"), ("n_anchors=20000", "n_anchors = 20000"),
         ("text=missing.txt", "text = 'missing.txt'"), ("model=no/such-folder", "model = 'no/such-folder'"),
         ("context=1", "context = 1"), ("n_anchors=13000", "disjoint parts"), ("tokens=1", "tokens = 1"),
-        ("scheduler=tcp://127.0.0.1:9", "scheduler = .*nobody answers"), ("dtype=int8", "dtype = 'int8'"),
+        ("scheduler=local:0", "scheduler = 'local:0'"), ("dtype=int8", "dtype = 'int8'"),
     )
 ] + [
     _command("sweep --deltas 1,-1", ["sweep", "--preset", "smoke", "--deltas", "1,-1"], "delta = -1"),
@@ -264,9 +265,26 @@ def constant_model(folder: Path) -> None:
     change_weights(folder, lambda weights: [weight.fill_(0) for weight in weights.values()])
 
 
+def _embeddings_only(folder: Path, constant: str) -> None:
+    """Blocks that add nothing, and one kind of embedding that tells nothing apart."""
+
+    def change(weights: dict[str, torch.Tensor]) -> None:
+        for name, weight in weights.items():
+            if name.startswith("transformer.h."):
+                weight.fill_(0)
+        weights[constant].fill_(0.1)
+
+    change_weights(folder, change)
+
+
 def positions_only(folder: Path) -> None:
-    """Every token has the same embedding, so that there are as many activations as positions."""
-    change_weights(folder, lambda weights: weights["transformer.wte.weight"].fill_(0.1))
+    """Every token has the same embedding: as many activations as positions."""
+    _embeddings_only(folder, "transformer.wte.weight")
+
+
+def tokens_only(folder: Path) -> None:
+    """Every position has the same embedding: as many activations as tokens."""
+    _embeddings_only(folder, "transformer.wpe.weight")
 
 
 def _model(damage: Callable[[Path], None], error: str, **changes: Any) -> Bad:
@@ -315,7 +333,9 @@ ACTIVATIONS = [
     _data("NaN", nan_weights, "layer = 1: NaN or infinity in float32"),
     _data("constant", constant_model, "layer: all activations are equal"),
     _data("duplicate tokens", positions_only, "n_anchors = 64: only 31 distinct activations"),
-    _data("fewer distinct points than centroids", positions_only, "only 31 distinct", REPEATED, n_anchors=40),
+    _data(
+        "fewer distinct points than centroids", tokens_only, r"n_anchors = 40: only \d distinct", REPEATED, n_anchors=40
+    ),
     _data("ids beyond the embeddings", foreign_tokenizer, "token 7000 exceeds its 384 embeddings", REPEATED),
     _data("all are outliers", lambda folder: None, "outlier_factor = 1e-09: every activation", outlier_factor=1e-9),
 ]

@@ -42,6 +42,7 @@ def maybe(good, bad):
     return st.one_of(*[good] * 7, bad)
 
 
+NO_SIZE = st.sampled_from([0.0, -1.0, float("nan"), float("inf")])
 CONFIGS = st.fixed_dictionaries(
     {},
     optional={
@@ -50,24 +51,24 @@ CONFIGS = st.fixed_dictionaries(
         "n_anchors": maybe(st.integers(1, 60), st.integers(-1, 5000)),
         "n_features": maybe(st.integers(8, 70), st.integers(-1, 70)),
         "k": maybe(st.integers(1, 8), st.integers(-1, 80)),
-        "delta": maybe(st.floats(0, 5), st.floats()),
-        "lr": maybe(st.floats(1e-6, 1e-2), st.floats()),
+        "delta": maybe(st.floats(0, 5), NO_SIZE),
+        "lr": maybe(st.floats(1e-6, 1e-2), NO_SIZE),
         "w_step": maybe(st.sampled_from(W_STEPS), st.text(max_size=3)),
-        "w_lr": maybe(st.floats(1e-6, 1e-2), st.floats()),
+        "w_lr": maybe(st.floats(1e-6, 1e-2), NO_SIZE),
         "smoothing": maybe(st.floats(0.01, 0.99), st.floats(-1, 2)),
         "steps": maybe(st.integers(1, 6), st.integers(-2, 6)),
         "batch_size": maybe(st.integers(1, 5000), st.integers(-2, 2)),
         "aux_k": maybe(st.integers(1, 80), st.integers(-1, 1)),
-        "aux_coefficient": maybe(st.floats(0, 1), st.floats()),
+        "aux_coefficient": maybe(st.floats(0, 1), NO_SIZE),
         "dead_after": maybe(st.integers(1, 5), st.integers(-1, 1)),
         "checkpoint_every": maybe(st.integers(1, 5), st.integers(-1, 1)),
-        "seed": maybe(st.integers(0, 2**40), st.integers()),
+        "seed": maybe(st.integers(0, 2**40 - 1), st.integers()),
         "n_seeds": maybe(st.integers(1, 3), st.integers(-1, 4)),
         "unit_norm": st.booleans(),
         "learn_scale": st.booleans(),
         "heldout_fraction": maybe(st.floats(0.01, 0.49), st.floats(-1, 1)),
         "validation_fraction": maybe(st.floats(0.01, 0.49), st.floats(-1, 1)),
-        "outlier_factor": maybe(st.floats(2, 100), st.floats()),
+        "outlier_factor": maybe(st.floats(2, 100), NO_SIZE),
         "dtype": st.sampled_from(DTYPES),
         "tokens": maybe(st.integers(1500, 4000), st.integers(-1, 4000)),
         "anchor_tokens": maybe(st.integers(100, 900), st.integers(-1, 900)),
