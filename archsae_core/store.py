@@ -228,7 +228,9 @@ def _check_file(path: Path, size: int, digest: str, fix: str) -> None:
 def _verify_partial(work: Path) -> None:
     """Check what a broken build left against the hashes it noted; rows of activations, written in place, have none."""
     noted: dict[str, set[str]] = {}
-    lines = (work / WRITTEN).read_text(encoding="utf-8").splitlines() if (work / WRITTEN).exists() else []
+    lines = (
+        (work / WRITTEN).read_text(encoding="utf-8", errors="replace").splitlines() if (work / WRITTEN).exists() else []
+    )
     for line in lines:
         try:
             name, digest = json.loads(line)
