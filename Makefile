@@ -15,7 +15,8 @@ FETCHED := $(VENV)/.fetched
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup report smoke lab test nbval lint check readme site bench bench-self bench-scaling clean
+.PHONY: help setup report smoke lab test nbval lint check soak inputs audit readme site bench bench-self bench-scaling \
+	bench-workers clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -45,6 +46,16 @@ lint: $(INSTALLED) ## ruff over modules and notebooks
 # The README's tables are compared by tests/test_project.py, so `test` covers them.
 check: lint test ## all of the above that can fail; CI runs this
 
+soak: $(FETCHED) ## kill, fill, damage and starve runs on purpose: about an hour; one part with ARGS=kills
+	$(PY) -m soak $(ARGS)
+
+inputs: $(INSTALLED) ## every bad input of the tests and the error it gets
+	$(PY) tests/bad_inputs.py
+
+audit: $(INSTALLED) ## known vulnerabilities of what is installed, where pip-audit and its database can be reached
+	$(PY) -m pip install --quiet $(PIP_ARGS) pip-audit
+	$(PY) -m pip_audit --local --skip-editable
+
 readme: $(INSTALLED) ## rewrite the README's generated tables
 	$(PY) -m archsae_core readme
 	$(PY) -m benchmarks.page
@@ -67,9 +78,12 @@ bench-scaling: $(FETCHED) ## time and memory against every size; continues where
 	$(PY) -m benchmarks.scaling $(ARGS)
 	$(MAKE) readme
 
+bench-workers: $(INSTALLED) ## a sweep on 1, 2 and 4 processes, and what more would do
+	$(PY) -m benchmarks.scaling_workers $(ARGS)
+
 clean: ## remove what tools leave behind; .venv and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints
-	find archsae_core tests benchmarks -name __pycache__ -exec rm -rf {} + 2>/dev/null || true
+	find archsae_core tests benchmarks soak -name __pycache__ -exec rm -rf {} + 2>/dev/null || true
 
 define make_venv
 command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }; \

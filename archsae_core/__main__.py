@@ -1,19 +1,24 @@
 """Command line: fetch, report, sweep, publish, readme, clean."""
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from archsae_core.config import PRESETS, ConfigError, coerce
-from archsae_core.store import CorruptArtifact
+from archsae_core.store import REPAIR, CorruptArtifact
+
+FULL = ": free space, then run the same again; finished stages are kept"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m archsae_core", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("fetch", help="download the embedded model and text; afterwards no network is needed")
+    fetch = commands.add_parser("fetch", help="download the embedded model and text; afterwards no network is needed")
+    fetch.add_argument("--repair", action="store_true", help="make damaged files again instead of refusing")
     report = commands.add_parser("report", help="run the seven notebooks; continues a broken run")
     sweep = commands.add_parser("sweep", help="notebooks 03 and 04 once for each delta")
     sweep.add_argument("--deltas", required=True, metavar="0,0.5,1", help="radii, separated by commas")
@@ -21,6 +26,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--preset", choices=sorted(PRESETS), default="quick")
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter")
         command.add_argument("--runs", type=Path, help="folder for runs (default: $ARCHSAE_RUNS, else runs/)")
+        command.add_argument("--repair", action="store_true", help="make damaged artefacts again instead of refusing")
+    report.add_argument("--dry-run", action="store_true", help="print stages, sizes and expected time, then stop")
     report.add_argument("--publish", action="store_true", help="make this run the committed report")
     readme = commands.add_parser("readme", help="rewrite the generated parts of README.md")
     readme.add_argument("--check", action="store_true", help="only say whether they are up to date")
@@ -57,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
         return readme.main(check=arguments.check)
     # Imported here: papermill and torch take seconds, which `--help` and a mistyped name need not wait for.
-    from archsae_core import runner
+    from archsae_core import estimate, runner
     from archsae_core.report import summary
     from archsae_core.source import default_root
 
@@ -70,6 +77,11 @@ def _run(arguments: argparse.Namespace) -> int:
         for folder in runner.run_sweep(parameters, coerce("deltas", arguments.deltas), root=root, say=_say):
             _say(f"run folder: {folder}")
         return 0
+    if arguments.dry_run:
+        _, found = runner.plan(parameters, root)
+        sys.stdout.write(f"{estimate.table(found)}\n\n{estimate.summary(found, root)}\n")
+        estimate.check_room(found, root)
+        return 0
     folder = runner.run_report(parameters, root=root, say=_say)
     sys.stdout.write(summary(folder) + f"\nrun folder: {folder}\n")
     if arguments.publish:
@@ -80,13 +92,19 @@ def _run(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; bad input ends with one line on stderr and exit status 2, a failed notebook with 1."""
     arguments = _parser().parse_args(argv)
+    if getattr(arguments, "repair", False):
+        os.environ[REPAIR] = "1"  # kernels inherit it
     try:
         return _run(arguments)
     except ConfigError as error:
         _say(f"error: {error}")
         return 2
     except (CorruptArtifact, RuntimeError) as error:
-        _say(f"error: {error}")
+        full = FULL if os.strerror(errno.ENOSPC) in str(error) else ""
+        _say(f"error: {error}{full}")
+        return 1
+    except OSError as error:  # a disk that is full or read-only, a folder of someone else's
+        _say(f"error: {error}{FULL if error.errno == errno.ENOSPC else ''}")
         return 1
 
 

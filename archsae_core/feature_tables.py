@@ -1,5 +1,6 @@
 """What notebook 07 shows of a feature: contexts, output tokens, archetypes, as Markdown."""
 
+import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,8 @@ def features(table: Table) -> str:
         f"{archetypes['hull_share']:.0%} of its length comes from the hull, the rest from Λ.",
     ]
     if table["topics"]:
-        topic, rate = max(table["topics"].items(), key=lambda item: item[1])
+        label, rate = max(table["topics"].items(), key=lambda item: item[1])
+        topic = html.escape(label)
         mean = sum(table["topics"].values()) / len(table["topics"])
         lines.append(
             f"It fires most in *{topic}*: on {rate:.2%} of the tokens there, {mean:.2%} on average over topics."

@@ -186,7 +186,8 @@ def feature_profile(table: Mapping[str, Any]) -> Figure:
     axes[0].stairs(histogram["counts"], histogram["edges"], fill=True, color=COLOURS["ra"], alpha=0.7)
     axes[0].set(xlabel="code when it fires", ylabel="held-out tokens")
     topics = table["topics"] or {"all": table["feature"]["firing_rate"]}
-    axes[1].barh(list(topics), [100 * rate for rate in topics.values()], color=COLOURS["ra-random-w"])
+    names = [topic.replace("$", r"\$") for topic in topics]  # labels are data: no formula starts in them
+    axes[1].barh(names, [100 * rate for rate in topics.values()], color=COLOURS["ra-random-w"])
     axes[1].set(xlabel="fires on (% of the topic's tokens)")
     weights = table["weights"]
     axes[2].plot(np.arange(1, len(weights) + 1), weights, "o-", color=COLOURS["ra-indep-anchors"], markersize=3)

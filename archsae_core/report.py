@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 from archsae_core import prose
 from archsae_core.config import FIELDS, Config, ConfigError, configure
 from archsae_core.source import PROJECT, default_root, source_of
-from archsae_core.store import Store, canonical_hash, file_sha256, jsonable, read_json, write_atomically, write_json
+from archsae_core.store import (
+    CorruptArtifact,
+    Store,
+    canonical_hash,
+    file_sha256,
+    jsonable,
+    read_json,
+    write_atomically,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
 
 RESULTS_ONLY = "ARCHSAE_RESULTS_ONLY"
 """Set in the environment: tables come from the committed results, and a missing one is an error."""
-WITHOUT_EFFECT = {"preset", "device", "checkpoint_every"}
+WITHOUT_EFFECT = {"preset", "device", "checkpoint_every", "scheduler"}
 ONLY_FOR = {
     "stability_results": {"arms"},
     "probing": {"arms"},
@@ -66,8 +75,13 @@ def determining(table: str, config: Config) -> dict[str, Any]:
 
 
 def run_folder(config: Config, root: Path | None = None) -> Path:
-    """Folder of a run: its name is the preset and a hash of every parameter."""
-    return (Path(root) if root else default_root()) / f"{config.preset}-{canonical_hash(config)[:8]}"
+    """Folder of a run: its name is the preset and a hash of every parameter but where it is computed."""
+    return (Path(root) if root else default_root()) / f"{config.preset}-{canonical_hash(identity(config))[:8]}"
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """What tells a run from another: every parameter but `scheduler`."""
+    return {name: value for name, value in jsonable(config).items() if name != "scheduler"}
 
 
 class Report:
@@ -165,12 +179,14 @@ class Report:
 
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
         """Write a figure to the run folder's `figures`, unless only committed results are read; returns the figure."""
+        if Path(name).name != name:
+            raise ValueError(f"name = {name!r}: a figure's name has no folders")
         if self.results_only:
             return figure
         path = self.folder / "figures" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         # No software version in the file: the same table gives the same bytes.
-        figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+        options = dict(dpi=110, bbox_inches="tight", metadata={"Software": None}, format=path.suffix[1:])
+        write_atomically(path, lambda temporary: figure.savefig(temporary, **options))
         return figure
 
     def stamp(self) -> str:
@@ -195,7 +211,7 @@ class Report:
         path = PROJECT / "results" / f"{name}.json"
         if not path.exists():
             raise MissingResult(f"{path.name} is not among the committed results: run `make report` to compute it")
-        content = read_json(path)
+        content = read_result(path)
         if content["manifest"]["config"] != determining(name, self.config):
             raise MissingResult(
                 f"{path.name} was made with other parameters: unset {RESULTS_ONLY}, or run `make report` with these"
@@ -214,7 +230,7 @@ class Report:
         manifest = {"table": name, "config": config, "device": sealed["environment"]["device"]}
         manifest |= {"seconds": sealed["seconds"], "environment": sealed["environment"]}
         content = {"manifest": manifest, "table": read_json(folder / f"{name}.json")}
-        write_json(self.folder / "results" / f"{name}.json", content)
+        write_json(self.folder / "results" / f"{name}.json", content | {"seal": canonical_hash(content)})
         return content
 
     def _keep(self, name: str, table: Mapping[str, Any], file: str) -> None:
@@ -231,10 +247,19 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"archsae_core.{name}")
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """Manifest and table of one file of results/. Raises CorruptArtifact where the file is not what was written."""
+    content = read_json(path)
+    sealed = isinstance(content, dict) and {"manifest", "table", "seal"} <= content.keys()
+    if not sealed or canonical_hash({k: v for k, v in content.items() if k != "seal"}) != content["seal"]:
+        raise CorruptArtifact(f"{path} was altered (its hash differs from its seal): run the report again")
+    return content
+
+
 def summary(folder: Path) -> str:
     """The run's answer as a Markdown table, from its results."""
-    evaluation = read_json(folder / "results" / "eval_results.json")["table"]
-    stability = read_json(folder / "results" / "stability_results.json")["table"]
+    evaluation = read_result(folder / "results" / "eval_results.json")["table"]
+    stability = read_result(folder / "results" / "stability_results.json")["table"]
     return answer_table(evaluation, stability)
 
 

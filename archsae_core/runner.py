@@ -13,9 +13,12 @@ from typing import Any
 
 import nbformat
 import papermill
+from filelock import FileLock, Timeout
 
+from archsae_core import estimate, scheduler
 from archsae_core.config import Config, configure
-from archsae_core.report import PROJECT, run_folder
+from archsae_core.report import PROJECT, identity, run_folder
+from archsae_core.source import default_root
 from archsae_core.store import write_atomically, write_json
 from archsae_core.study import Study
 
@@ -41,45 +44,76 @@ def run_report(
     """Execute notebooks in order and return the run folder, which holds the executed copies, results and figures.
 
     `parameters` are names of `Config` fields; unknown names and bad values raise ConfigError before anything runs.
-    Stages that an earlier, perhaps broken, run finished are not computed again. Raises NotebookFailed.
+    Too little room on the disk raises ConfigError too. Stages that an earlier, perhaps broken, run finished are not
+    computed again. Raises NotebookFailed.
     """
-    config = configure(parameters)
-    Study(config, root).check()
+    config, found = plan(parameters, root)
+    say(estimate.summary(found, root or default_root()))
+    estimate.check_room(found, root or default_root())
     folder = run_folder(config, root)
     folder.mkdir(parents=True, exist_ok=True)
     given = {"preset": "quick"} | {name: value for name, value in parameters.items() if value is not None}
-    write_json(folder / "config.json", config)
-    for name in notebooks:
-        start = time.perf_counter()
-        say(f"{name} …")
-        with _runs_at(folder.parent):
+    given.pop("scheduler", None)  # where a run was computed is no part of the notebook
+    environment = {"ARCHSAE_RUNS": str(folder.parent.resolve()), "ARCHSAE_SCHEDULER": config.scheduler}
+    with _alone(folder, say), _environment(environment):
+        write_json(folder / "config.json", identity(config))
+        for name in notebooks:
+            start = time.perf_counter()
+            say(f"{name} …")
             execute(name, folder / f"{name}.ipynb", given)
-        say(f"{name} done in {time.perf_counter() - start:.0f} s")
+            say(f"{name} done in {time.perf_counter() - start:.0f} s")
     return folder
 
 
+def plan(parameters: Mapping[str, Any], root: Path | None = None) -> tuple[Config, estimate.Estimate]:
+    """Check every input of a report and estimate its cost; nothing is written. Raises ConfigError."""
+    config = configure(parameters)
+    if config.scheduler is not None:
+        scheduler.check(config.scheduler)
+    study = Study(config, root)
+    study.check()
+    return config, estimate.estimate(study)
+
+
 @contextmanager
-def _runs_at(root: Path) -> Iterator[None]:
-    """Let kernels started inside the block keep their runs under `root`."""
-    before = os.environ.get("ARCHSAE_RUNS")
-    os.environ["ARCHSAE_RUNS"] = str(root.resolve())
+def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other report runs in the folder, then keep others waiting until the block ends."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"another report runs in {folder}: waiting until it ends")
+        lock.acquire()
     try:
         yield
     finally:
-        del os.environ["ARCHSAE_RUNS"]
-        if before is not None:
-            os.environ["ARCHSAE_RUNS"] = before
+        lock.release()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Environment variables of the kernels that are started inside the block; None leaves one as it is."""
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in values.items() if value is not None})
+    try:
+        yield
+    finally:
+        for name in values:
+            os.environ.pop(name, None)
+        os.environ.update({name: value for name, value in before.items() if name in values})
 
 
 def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
-    """Run one notebook with papermill into `output`. Raises NotebookFailed."""
+    """Run one notebook with papermill into `output`, which appears when it is complete. Raises NotebookFailed."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
     source = PROJECT / "notebooks" / f"{name}.ipynb"
     options = {"cwd": str(source.parent), "progress_bar": False, "kernel_name": "python3"}
+    unfinished = output.with_suffix(".partial.ipynb")
     try:
-        papermill.execute_notebook(str(source), str(output), dict(parameters), **options)
+        papermill.execute_notebook(str(source), str(unfinished), dict(parameters), **options)
     except papermill.PapermillExecutionError as error:
-        raise NotebookFailed(f"{name}: {error.ename}: {error.evalue} (see the executed copy {output})") from None
+        raise NotebookFailed(f"{name}: {error.ename}: {error.evalue} (see the executed copy {unfinished})") from None
+    os.replace(unfinished, output)
 
 
 def run_sweep(parameters: Mapping[str, Any], deltas: Iterable[float], **options: Any) -> list[Path]:

@@ -4,7 +4,9 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,12 @@ from typing import Any
 from filelock import FileLock
 
 MANIFEST = "manifest.json"
+WRITTEN = ".written"
+"""In a folder that is being built: name and SHA-256 of each file before it is put in place."""
+PARTIAL = ".partial"
+"""Ending of the name of a folder that is being built."""
+REPAIR = "ARCHSAE_REPAIR"
+"""Set in the environment: damaged artefacts are named in a warning and made again; otherwise they are an error."""
 
 
 class CorruptArtifact(RuntimeError):
@@ -59,9 +67,19 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        if path.parent.suffix == PARTIAL:
+            _note_written(path, file_sha256(temporary))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _note_written(path: Path, digest: str) -> None:
+    # Before the rename: a process killed in between leaves the old file, whose hash is noted too.
+    with open(path.parent / WRITTEN, "a", encoding="utf-8") as file:
+        file.write(json.dumps([path.name, digest]) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -75,8 +93,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        fix = f"delete the folder {Path(path).parent} to recompute it"
-        raise CorruptArtifact(f"{path} is not readable JSON ({error}): {fix}") from error
+        raise CorruptArtifact(f"{path} is not readable JSON ({error}): {_fix(Path(path).parent)}") from error
 
 
 def environment() -> dict[str, str]:
@@ -111,7 +128,9 @@ class Store:
         self._verified: set[Path] = set()
 
     def path(self, stage: str, recipe: Mapping[str, Any]) -> Path:
-        """Folder where the artefact with this recipe is or will be."""
+        """Folder where the artefact with this recipe is or will be. Raises ValueError for a stage that is no name."""
+        if not re.fullmatch(r"[a-z][a-z0-9_-]*", stage):
+            raise ValueError(f"stage = {stage!r}: use lower-case letters, digits, - and _")
         return self.root / stage / canonical_hash(recipe)
 
     def artifact(self, stage: str, recipe: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
@@ -119,27 +138,33 @@ class Store:
 
         `build(work)` fills a folder that outlives a killed process, so it may find its own earlier files there and
         continue. The finished folder is sealed with hashes of its files and renamed. A second process that wants the
-        same artefact waits for the first. Raises CorruptArtifact where a sealed file is missing or altered.
+        same artefact waits for the first. Raises CorruptArtifact where a file is missing, altered or foreign; where
+        $ARCHSAE_REPAIR is set, the artefact is made again instead.
         """
         folder = self.path(stage, recipe)
-        if not folder.exists():
+        if folder in self._verified and folder.exists():
+            return folder
+        if not _sound(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
-                if not folder.exists():
+                if not _sound(folder):  # still: another process may have built it by now
+                    shutil.rmtree(folder, ignore_errors=True)
                     self._build(folder, recipe, build)
-        if folder not in self._verified:
-            verify(folder)
-            self._verified.add(folder)
+        self._verified.add(folder)
         return folder
 
     def _build(self, folder: Path, recipe: Mapping[str, Any], build: Callable[[Path], None]) -> None:
-        work = folder.with_name(folder.name + ".partial")
+        work = folder.with_name(folder.name + PARTIAL)
+        if work.exists() and not _sound(work, _verify_partial):
+            shutil.rmtree(work)
         work.mkdir(exist_ok=True)
+        for leftover in work.glob(".*.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink()
         start = time.perf_counter()
         build(work)
         seal(work, recipe, time.perf_counter() - start)
+        (work / WRITTEN).unlink(missing_ok=True)
         os.replace(work, folder)
-        self._verified.add(folder)
 
     def clean(self) -> None:
         """Delete everything in the store."""
@@ -148,26 +173,70 @@ class Store:
 
 def seal(folder: Path, recipe: Mapping[str, Any], seconds: float) -> None:
     """Write the manifest of `folder`: recipe, size and SHA-256 of every file, seconds, environment."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (MANIFEST, WRITTEN))
     listing = {str(path.relative_to(folder)): [path.stat().st_size, file_sha256(path)] for path in files}
     manifest = {"recipe": recipe, "files": listing, "seconds": round(seconds, 1), "environment": environment()}
     manifest = jsonable(manifest)
     write_json(folder / MANIFEST, manifest | {"seal": canonical_hash(manifest)})
 
 
+def _fix(folder: Path) -> str:
+    return f"delete the folder {folder}, or run again with --repair, to recompute it"
+
+
+def _sound(folder: Path, check: Callable[[Path], None] | None = None) -> bool:
+    """Whether the folder exists and passes `check`. Raises CorruptArtifact unless $ARCHSAE_REPAIR is set."""
+    if not folder.exists():
+        return False
+    try:
+        (check or verify)(folder)
+    except CorruptArtifact as error:
+        if not os.environ.get(REPAIR):
+            raise
+        logging.getLogger(__name__).warning("made again: %s", error)
+        return False
+    return True
+
+
 def verify(folder: Path) -> None:
     """Check every file of a sealed folder against its manifest. Raises CorruptArtifact naming the file."""
-    fix = f"delete the folder {folder} to recompute it"
-    if not (folder / MANIFEST).exists():
+    fix = _fix(folder)
+    if not (folder / MANIFEST).is_file():
         raise CorruptArtifact(f"{folder / MANIFEST} is missing: {fix}")
     manifest = read_json(folder / MANIFEST)
-    if canonical_hash({name: value for name, value in manifest.items() if name != "seal"}) != manifest.get("seal"):
+    sealed = isinstance(manifest, dict) and {"recipe", "files", "seal"} <= manifest.keys()
+    if not sealed or canonical_hash({k: v for k, v in manifest.items() if k != "seal"}) != manifest["seal"]:
         raise CorruptArtifact(f"{folder / MANIFEST} was altered: {fix}")
+    if canonical_hash(manifest["recipe"]) != folder.name:
+        raise CorruptArtifact(f"{folder / MANIFEST} belongs to another artefact: {fix}")
     for name, (size, digest) in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise CorruptArtifact(f"{path} is missing: {fix}")
-        if path.stat().st_size != size:
-            raise CorruptArtifact(f"{path} has {path.stat().st_size} bytes instead of {size}: {fix}")
-        if file_sha256(path) != digest:
-            raise CorruptArtifact(f"{path} was altered (SHA-256 differs from {MANIFEST}): {fix}")
+        _check_file(folder / name, size, digest, fix)
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+    for name in sorted(found - {*manifest["files"], MANIFEST}):
+        raise CorruptArtifact(f"{folder / name} is not in {MANIFEST}: {fix}")
+
+
+def _check_file(path: Path, size: int, digest: str, fix: str) -> None:
+    if not path.is_file():
+        raise CorruptArtifact(f"{path} is missing: {fix}")
+    if path.stat().st_size != size:
+        raise CorruptArtifact(f"{path} has {path.stat().st_size} bytes instead of {size}: {fix}")
+    if file_sha256(path) != digest:
+        raise CorruptArtifact(f"{path} was altered (SHA-256 differs from {MANIFEST}): {fix}")
+
+
+def _verify_partial(work: Path) -> None:
+    """Check what a broken build left against the hashes it noted; rows of activations, written in place, have none."""
+    noted: dict[str, set[str]] = {}
+    lines = (
+        (work / WRITTEN).read_text(encoding="utf-8", errors="replace").splitlines() if (work / WRITTEN).exists() else []
+    )
+    for line in lines:
+        try:
+            name, digest = json.loads(line)
+        except ValueError:  # cut short by a kill, so the file was not put in place either
+            continue
+        noted.setdefault(name, set()).add(digest)
+    for name, digests in noted.items():
+        if (work / name).is_file() and file_sha256(work / name) not in digests:
+            raise CorruptArtifact(f"{work / name} was altered (SHA-256 differs from {WRITTEN}): {_fix(work)}")

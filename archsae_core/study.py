@@ -22,6 +22,7 @@ from archsae_core.language_model import load_model, load_tokenizer, resolve_devi
 from archsae_core.metrics import document_sums, with_intervals
 from archsae_core.runs import Run, TrainingBatches
 from archsae_core.sae import SAE, load_sae
+from archsae_core.scheduler import train_ahead
 from archsae_core.source import ANCHOR_RECIPE, RUN_RECIPE, default_root, fields_of, source_of
 from archsae_core.store import Store, canonical_hash, write_atomically, write_json
 from archsae_core.tokens import TokenSplit, tokenize_split
@@ -65,6 +66,14 @@ class Study:
     def tokens(self) -> TokenSplit:
         """Windows of token ids: training, validation and held-out documents."""
         return tokenize_split(self.corpus, self.tokenizer, self.config)
+
+    def variant(self, **changes: Any) -> "Study":
+        """A study that differs in how dictionaries are trained only; what is read already is not read again."""
+        other = Study(replace(self.config, **changes), self.root, progress=self.progress)
+        other.store = self.store
+        kept = {"device", "source", "train_activations", "heldout_activations", "normalizer"}
+        other.__dict__ |= {name: value for name, value in self.__dict__.items() if name in kept}
+        return other
 
     def check(self) -> None:
         """Raise the error of any input that cannot be used, before work starts. Loads the model and reads the text."""
@@ -187,8 +196,9 @@ class Study:
         return self.store.artifact("runs", self.run_recipe(run), build)
 
     def run_folders(self, runs: Iterable[Run]) -> list[Path]:
-        """Folders of many runs, trained in this process where they do not exist yet."""
+        """Folders of many runs, trained on `config.scheduler` or in this process where they do not exist yet."""
         runs = list(runs)
+        train_ahead(self, runs)
         return [self.run_folder(run) for run in tqdm(runs, disable=not self.progress, unit="run")]
 
     def untrained(self, run: Run) -> SAE:

@@ -14,12 +14,15 @@ from archsae_core.arms import ARMS, CONTROL_SEEDS
 from archsae_core.budgets import at_equal_r2, budgets, headline
 from archsae_core.runs import Run, moved, read_alive, read_quality, snapshots
 from archsae_core.sae import Codes, load_sae
+from archsae_core.scheduler import train_ahead
 from archsae_core.store import read_json
 from archsae_core.study import Study
 from archsae_core.training import TrainingDiverged, read_log
 
 HEADLINE = "hungarian_centred"
 """The score that the verdict is about: signed Hungarian cosine of centred atoms."""
+ABLATION_REFERENCES = ("topk", "topk-kmeans", "frozen")
+"""Arms beside RA-SAE in the ablation."""
 FIRING_TOKENS = 4096
 """Held-out tokens on which matched features' codes are correlated."""
 
@@ -27,7 +30,7 @@ FIRING_TOKENS = 4096
 def stability_table(study: Study) -> dict[str, Any]:
     """Every arm: stability between seeds at step 0, along training and at the end, held-out quality, the verdict."""
     runs = {arm: arm_runs(study, arm) for arm in study.config.arms}
-    study.run_folders([run for arm in runs.values() for run in arm])
+    study.run_folders(stability_runs(study))
     rows = {arm: _arm_row(study, arm_runs) for arm, arm_runs in runs.items()}
     table = {"headline": HEADLINE, "arms": rows, "verdict": _decide(rows, "normalised", HEADLINE)}
     table |= {"equal_r2": at_equal_r2({arm: row["budgets"] for arm, row in rows.items()})}
@@ -61,6 +64,11 @@ def arm_runs(study: Study, arm: str) -> list[Run]:
     config = study.config
     seeds = min(config.n_seeds, CONTROL_SEEDS) if ARMS[arm].control else config.n_seeds
     return [Run(arm, seed, config.steps, config.delta) for seed in range(seeds)]
+
+
+def stability_runs(study: Study) -> list[Run]:
+    """Every run of the comparison of arms."""
+    return [run for arm in study.config.arms for run in arm_runs(study, arm)]
 
 
 def _arm_row(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
@@ -113,17 +121,28 @@ def _trajectory(kept: Sequence[Mapping[int, Tensor]]) -> list[dict[str, float]]:
 
 def ablation(study: Study) -> dict[str, Any]:
     """RA-SAE at every radius, free and frozen dictionaries beside it; flags, Pareto frontier, best radius."""
+    train_ahead(study, ablation_runs(study))
     median_norm = read_json(study.anchor_folder() / "summary.json")["median_norm"]
     rows = [_sweep_row(study, "ra", delta) | {"relative": delta / median_norm} for delta in study.config.deltas]
-    references = [_sweep_row(study, arm, 0.0) for arm in ("topk", "topk-kmeans", "frozen")]
+    references = [_sweep_row(study, arm, 0.0) for arm in ABLATION_REFERENCES]
     points = [(row["r2"], row["stability"]) for row in rows if row["stability"] is not None]
     frontier = [rows[i]["delta"] for i in verdict.pareto(points)] if len(points) == len(rows) else []
     best = verdict.best_delta(rows)
     return {"rows": rows, "references": references, "pareto": frontier, "best_delta": best, "median_norm": median_norm}
 
 
+def ablation_runs(study: Study) -> list[Run]:
+    """Every run of the ablation."""
+    cases = [("ra", delta) for delta in study.config.deltas] + [(arm, 0.0) for arm in ABLATION_REFERENCES]
+    return [run for case in cases for run in _sweep_runs(study, *case)]
+
+
+def _sweep_runs(study: Study, arm: str, delta: float) -> list[Run]:
+    return [Run(arm, seed, study.config.ablation_steps, delta) for seed in range(study.config.ablation_seeds)]
+
+
 def _sweep_row(study: Study, arm: str, delta: float) -> dict[str, Any]:
-    runs = [Run(arm, seed, study.config.ablation_steps, delta) for seed in range(study.config.ablation_seeds)]
+    runs = _sweep_runs(study, arm, delta)
     results = [_sweep_result(study, run) for run in runs]
     sound = [result for result in results if not result.get("failed")]
     row: dict[str, Any] = {"arm": arm, "label": ARMS[arm].label, "delta": delta, "results": results}

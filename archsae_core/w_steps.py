@@ -1,6 +1,5 @@
 """Ways to move W compared on the validation documents, which choose one for the study: by R², never by stability."""
 
-from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -45,7 +44,7 @@ STEPS = 500
 
 def w_steps(study: Study) -> dict[str, Any]:
     """Each variant after a short training: validation R², dead features, distance moved, spread of W's rows."""
-    rows = [_row(study, name, arm, changes) for name, (arm, changes) in VARIANTS.items()]
+    rows = [_row(study, name, arm) for name, (arm, _) in VARIANTS.items()]
     moving = [row for row in rows if row["arm"] == "ra"]
     return {"rows": rows, "best": max(moving, key=lambda row: row["r2"])["name"], "steps": _steps(study)}
 
@@ -54,10 +53,21 @@ def _steps(study: Study) -> int:
     return min(STEPS, study.config.ablation_steps)
 
 
-def _row(study: Study, name: str, arm: str, changes: dict[str, Any]) -> dict[str, Any]:
-    steps, delta = _steps(study), study.config.delta
-    other = Study(replace(study.config, **changes), study.root, progress=study.progress)
-    runs = [Run(arm, seed, steps, delta) for seed in range(1 + (name in TWICE))]
+def trials(study: Study) -> list[tuple[Study, Run]]:
+    """Every run that `w_steps` needs, each with the study whose config it belongs to."""
+    return [(other, run) for other, runs in (_trial(study, name) for name in VARIANTS) for run in runs]
+
+
+def _trial(study: Study, name: str) -> tuple[Study, list[Run]]:
+    arm, changes = VARIANTS[name]
+    other = study.variant(**changes)
+    seeds = range(1 + (name in TWICE))
+    return other, [Run(arm, seed, _steps(study), study.config.delta) for seed in seeds]
+
+
+def _row(study: Study, name: str, arm: str) -> dict[str, Any]:
+    steps = _steps(study)
+    other, runs = _trial(study, name)
     folders = [other.run_folder(run) for run in runs]
     kept = [snapshots(folder, steps) for folder in folders]
     sums = [summarise(document_sums(other.sae(run), other.scored_batches("validation"))) for run in runs]

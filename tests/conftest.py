@@ -1,8 +1,11 @@
 """Fixtures that several test files share."""
 
+import hypothesis
 import pytest
 import torch
 from stub_hub import StubHub
+
+hypothesis.settings.register_profile("soak", max_examples=200, derandomize=False)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 
 from archsae_core.report import PROJECT
 from archsae_core.store import cache_dir
-from benchmarks import kmeans, matching, scaling, theory
+from benchmarks import kmeans, matching, scaling, scaling_workers, theory
 from benchmarks.__main__ import OURS, THEIRS, ratios
 from benchmarks.peers import PEERS
 from benchmarks.problem import Problem, report
@@ -118,3 +118,11 @@ def test_scaling_continues_and_leaves_out_what_cannot_fit(tmp_path, monkeypatch)
 
 def test_page_is_up_to_date():
     run("benchmarks.page", "--check")
+
+
+def test_fit_of_the_sweep_gives_back_what_the_formula_was_made_with():
+    seconds = {n: 24 * 0.05 + scaling_workers.waves(24, n, 2) * 1.5 for n in (1, 2, 4)}
+    assert scaling_workers.fit(seconds, 24, 2) == pytest.approx((1.5, 0.05))
+    # by hand: 100 runs of 1 s, nothing serial, on 8 processes take 13 waves instead of 12.5
+    assert scaling_workers.efficiency(1.0, 0.0, 100, 8) == pytest.approx(12.5 / 13)
+    assert scaling_workers.efficiency(1.0, 1.0, 100, 100) == pytest.approx(200 / (100 * 101))

@@ -86,41 +86,6 @@ def test_rows_that_merely_contain_headings_stay_rows(tmp_path):
     assert load_text(smoke(text=str(parquet(tmp_path / "a.parquet", text=rows)))).texts == tuple(rows)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "changes", "message"),
-    [
-        ("a.txt", None, {}, "text = .*no such file"),
-        ("a.csv", "text\none", {}, r"text = .*unknown kind of file.*\.jsonl"),
-        ("a.txt", "", {}, "text = .*is empty"),
-        ("a.txt", "\n \n\n", {}, "text = .*0 documents are too few"),
-        ("a.txt", "one\n\ntwo", {}, "text = .*2 documents are too few"),
-        ("a.txt", b"one\n\ntwo\n\n\xff\xfe", {}, "text = .*not UTF-8 at byte 10"),
-        ("a.txt", "one\n\ntwo\n\nthree".encode("utf-16"), {}, "text = .*NUL bytes"),
-        ("a.txt", "one\n\ntwo\n\nthree", {"label_field": "topic"}, "label_field = 'topic'.*no columns"),
-        ("a.jsonl", '{"text": "one"}\n{"text": ', {}, "text = .*line 2 is not JSON"),
-        ("a.jsonl", '["one"]', {}, "text = .*line 1 is no JSON object"),
-        ("a.jsonl", '{"body": "one"}', {}, "text_field = 'text'.*its columns are body"),
-        ("a.jsonl", '{"text": 3}', {}, "text_field = 'text'.*holds int"),
-        ("a.jsonl", '{"text": "\\ud800"}', {}, "text = .*surrogate"),
-        ("a.jsonl", '{"text": "one"}', {"label_field": "topic"}, "label_field = 'topic'.*its columns are text"),
-        ("a.jsonl", '{"text": "1", "t": "x"}\n{"text": "2"}', {"label_field": "t"}, "label_field = 't'.*no label"),
-        ("a.parquet", "no parquet", {}, "text = .*not a readable parquet file"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_refused_by_field(tmp_path, name, content, changes, message):
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(TextError, match=message):
-        load_text(smoke(text=str(path), **changes))
-
-
-def test_parquet_without_the_column_names_those_it_has(tmp_path):
-    path = parquet(tmp_path / "a.parquet", body=["one"], topic=["x"])
-    with pytest.raises(TextError, match=r"text_field = 'text'.*its columns are body, topic"):
-        load_text(smoke(text=str(path)))
-
-
 # --- datasets in the hub's layout ---
 
 

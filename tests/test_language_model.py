@@ -1,5 +1,4 @@
 import contextlib
-import json
 import time
 
 import pytest
@@ -20,6 +19,7 @@ from archsae_core.language_model import (
     resolve_device,
     resolve_dtype,
 )
+from bad_inputs import change_weights, drop_weight, own_code, reshape_weight, save_model, truncate
 
 SMALL = dict(vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32)
 CONFIGS = {
@@ -206,11 +206,7 @@ def test_weights_have_the_wanted_dtype(folder):
 
 @pytest.fixture
 def folder(tmp_path):
-    path = tmp_path / "model"
-    with language_model.quiet_transformers():
-        random_model.gpt2(32).save_pretrained(path)
-        random_model.tokenizer().save_pretrained(path)
-    return path
+    return save_model(tmp_path / "model")
 
 
 def test_local_folder_gives_the_saved_model_and_tokenizer(folder, batch, capfd):
@@ -231,80 +227,14 @@ def test_fingerprint_follows_the_weights_and_nothing_else(folder):
     assert model_fingerprint(config) != before
 
 
-def drop_weight(folder):
-    change_weights(folder, lambda weights: weights.pop("transformer.h.0.attn.c_proj.weight"))
-
-
-def reshape_weight(folder):
-    change_weights(folder, lambda weights: weights.update({"transformer.h.1.mlp.c_fc.bias": torch.zeros(3)}))
-
-
-def change_weights(folder, change):
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def truncate(folder):
-    content = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
-
-
-def drop_shard(folder):
-    (folder / "model.safetensors").unlink()
-    with language_model.quiet_transformers():
-        random_model.gpt2(32).save_pretrained(folder, max_shard_size="60KB")
-    next(folder.glob("model-00002-of-*")).unlink()
-
-
-def pickled_weights(folder):
-    (folder / "model.safetensors").unlink()
-    torch.save(random_model.gpt2(32).state_dict(), folder / "pytorch_model.bin")
-
-
-def own_code(folder):
-    settings = json.loads((folder / "config.json").read_text())
-    settings |= {"model_type": "mine", "auto_map": {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}}
-    (folder / "config.json").write_text(json.dumps(settings))
-    (folder / "code.py").write_text("raise SystemExit('own code was run')")
-
-
-def encoder_decoder(folder):
-    transformers.T5Config(num_layers=2).save_pretrained(folder)
-
-
-def broken_config(folder):
-    (folder / "config.json").write_text('{"model_type": "gpt2"')
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (drop_weight, r"1 weights are missing.*h\.0\.attn\.c_proj"),
-        (reshape_weight, r"wrong shape.*h\.1\.mlp\.c_fc\.bias"),
-        (truncate, "model cannot be loaded"),
-        (drop_shard, "model-00002-of-"),
-        (pickled_weights, "no file named model.safetensors"),
-        (own_code, "custom code"),
-        (encoder_decoder, "encoder-decoder"),
-        (broken_config, "configuration cannot be loaded"),
-    ],
-)
-def test_a_damaged_folder_is_refused_by_name(folder, damage, reason, capfd):
+@pytest.mark.parametrize("damage", [drop_weight, reshape_weight, truncate, own_code])
+def test_a_damaged_folder_is_refused_silently(folder, damage, capfd):
+    """The error of each stands in bad_inputs.py; here: transformers says nothing beside it."""
     damage(folder)
     capfd.readouterr()
-    with pytest.raises(ModelError, match=rf"model = .*{folder.name}.*{reason}"):
+    with pytest.raises(ModelError, match=rf"model = .*{folder.name}"):
         load_model(smoke(model=str(folder)))
     assert capfd.readouterr() == ("", "")
-
-
-def test_a_folder_without_tokenizer_is_refused_by_name(folder):
-    for path in folder.glob("tokenizer*"):
-        path.unlink()
-    with pytest.raises(ModelError, match=r"model = .*tokenizer"):
-        load_tokenizer(smoke(model=str(folder)))
 
 
 def test_what_does_not_suit_the_model_is_said_before_weights_are_read(folder):

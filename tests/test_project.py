@@ -27,9 +27,9 @@ each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.ste
 ORDER = (
     "arms config store hub assets text_files corpus tokens random_model model_files kernels topk language_model "
     "extraction activations anchors dictionary hull sae simplex training metrics splice matching stability behaviour "
-    "verdict structure swap identifiability rendering contexts features probing source runs study tables budgets "
-    "sweeps w_steps interpretability reappearance claims plots control_plots sweep_plots formatting feature_tables "
-    "control_prose sweep_prose prose report readme runner __main__"
+    "verdict structure swap identifiability rendering contexts features probing source runs scheduler study tables "
+    "budgets sweeps w_steps interpretability reappearance claims plots control_plots sweep_plots formatting "
+    "feature_tables control_prose sweep_prose prose report estimate readme runner __main__"
 ).split()
 
 PICKLING = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
@@ -280,4 +280,5 @@ def test_readme_tables_are_up_to_date():
 
 
 def test_readme_has_no_placeholder():
-    assert re.findall(r"\b(?:TODO|FIXME|TBD|[A-Z]{3,}_[A-Z_]+)\b", read("README.md")) == []
+    environment = {"ARCHSAE_RUNS", "ARCHSAE_SCHEDULER", "OMP_NUM_THREADS"}
+    assert set(re.findall(r"\b(?:TODO|FIXME|TBD|[A-Z]{3,}_[A-Z_]+)\b", read("README.md"))) <= environment

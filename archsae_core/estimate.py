@@ -1,0 +1,197 @@
+"""What a report will cost, before it starts: stages, what is kept of them, disk, memory and time."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+
+from archsae_core.arms import ARMS
+from archsae_core.config import ConfigError
+from archsae_core.language_model import blocks, d_model
+from archsae_core.report import determining
+from archsae_core.runs import Run
+from archsae_core.source import source_of
+from archsae_core.study import SCORE_BATCH, Study
+from archsae_core.sweeps import ablation_runs, stability_runs
+from archsae_core.tokens import TokenSet
+from archsae_core.training import snapshot_steps
+from archsae_core.w_steps import trials
+
+INDEX_BYTES = 18
+"""Of one row in index.safetensors: document, position, token, window, norm."""
+NOTEBOOK_SECONDS = 6.0
+"""A kernel's start and its imports, times seven notebooks."""
+MARGIN = 64 * 2**20
+"""Bytes left for notebooks, tables and figures."""
+
+
+class Stage(NamedTuple):
+    """One artefact that a report needs."""
+
+    name: str
+    folder: Path
+    """Where it is or will be."""
+    disk: int
+    """Bytes, checkpoints included."""
+    memory: int
+    """Bytes at the peak, beyond what the process holds with the language model loaded."""
+    flops: float
+    """Floating-point operations, as multiples of what a dense matrix product of the same time does."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether an earlier run left it."""
+        return self.folder.exists()
+
+
+class Estimate(NamedTuple):
+    """Sums over the stages that are still to be made."""
+
+    stages: list[Stage]
+    disk: int
+    """Bytes."""
+    memory: int
+    """Bytes at the peak of one process."""
+    seconds: float
+    """On this machine, as it is now, one run after the other."""
+
+
+def estimate(study: Study) -> Estimate:
+    """Cost of a report of `study`, whose text is read and model loaded for it. Nothing is written."""
+    runs = [_run(study, run) for run in _runs(study)] + [_run(other, run) for other, run in trials(study)]
+    stages = [*_activations(study), *_anchors(study), *runs, _evaluation(study)]
+    unique = list({stage.folder: stage for stage in stages}.values())
+    open_stages = [stage for stage in unique if not stage.kept]
+    peak = max((stage.memory for stage in unique), default=0)
+    seconds = sum(stage.flops for stage in open_stages) / _rate() + 7 * NOTEBOOK_SECONDS
+    held = psutil.Process().memory_info().rss
+    return Estimate(unique, sum(stage.disk for stage in open_stages), held + peak, seconds)
+
+
+def check_room(found: Estimate, root: Path) -> None:
+    """Raise ConfigError where the disk of the run folder has less room than is needed."""
+    free = _free(root)
+    if free < found.disk + MARGIN:
+        fix = "free space, set ARCHSAE_RUNS (or --runs) to another disk, or lower tokens or steps"
+        needed = (found.disk + MARGIN) / 2**20
+        raise ConfigError(f"runs = {root}: about {needed:.0f} MiB are needed and {free / 2**20:.0f} are free: {fix}")
+
+
+def summary(found: Estimate, root: Path) -> str:
+    """One line: stages, disk, memory, time."""
+    kept = sum(stage.kept for stage in found.stages)
+    parts = [f"{kept} of {len(found.stages)} stages are kept"]
+    parts += [f"the others take about {found.disk / 2**20:.0f} MiB of disk ({_free(root) / 2**20:.0f} free)"]
+    parts += [f"{found.memory / 2**20:.0f} MiB of memory ({psutil.virtual_memory().available / 2**20:.0f} available)"]
+    return ", ".join([*parts, f"{duration(found.seconds)}"])
+
+
+def table(found: Estimate) -> str:
+    """Markdown: every stage with its size, peak memory and time."""
+    rate = _rate()
+    lines = ["| stage | kept | disk, MiB | memory, MiB | time |", "|---|---|---|---|---|"]
+    for stage in found.stages:
+        cells = [stage.name, "yes" if stage.kept else "no", f"{stage.disk / 2**20:.1f}", f"{stage.memory / 2**20:.1f}"]
+        lines.append(f"| {' | '.join([*cells, '–' if stage.kept else duration(stage.flops / rate)])} |")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, with two digits at most."""
+    for size, name in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.2g} {name}"
+    return f"{seconds:.2g} s"
+
+
+def _free(root: Path) -> int:
+    existing = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _rate() -> float:
+    """Floating-point operations a second of a dense product here, from a tenth of a second of it."""
+    x, done, start = torch.ones(1024, 768), 0, time.perf_counter()
+    weights = torch.ones(768, 1024)
+    while (passed := time.perf_counter() - start) < 0.1:
+        x @ weights
+        done += 2 * 1024 * 768 * 1024
+    return done / passed
+
+
+def _activations(study: Study) -> list[Stage]:
+    model, tokens = study.model, study.tokens
+    layers = blocks(model)[: study.config.layer + 1]
+    weights = sum(parameter.numel() for parameter in layers.parameters())
+    width, size = d_model(model), model.dtype.itemsize
+    inner = getattr(model.config, "intermediate_size", None) or 4 * width
+
+    def stage(part: str) -> Stage:
+        found: TokenSet = getattr(tokens, part)
+        rows = found.n_tokens - len(found.ids)
+        attention = 4 * study.config.context * width * len(layers)
+        # both halves of a gated MLP, its product, and about six copies of the residual stream
+        memory = 4096 * (3 * inner + 6 * width) * 4 + rows * INDEX_BYTES
+        recipe = study.source | {"part": part}
+        folder = study.store.path("activations", recipe)
+        # bfloat16, where the machine is fast in it, runs about two and a half times as fast as the rate of `_rate`
+        flops = found.n_tokens * (2 * weights + attention) * (0.4 if model.dtype == torch.bfloat16 else 1.0)
+        return Stage(f"activations, {part}", folder, rows * (width * size + INDEX_BYTES), memory, flops)
+
+    return [stage(part) for part in ("train", "validation", "heldout")]
+
+
+def _anchors(study: Study) -> list[Stage]:
+    config, width = study.config, d_model(study.model)
+    rows = study.tokens.train.n_tokens - len(study.tokens.train.ids)
+    own = any(ARMS[run.arm].anchors == "per-seed" for run in _runs(study))
+    stages = []
+    for fold in (None, *range(config.n_seeds)) if own else (None, 0):
+        count = rows if fold is None else rows // config.n_seeds
+        count = min(count, config.anchor_tokens or count)
+        # the sample, the raw rows it is made of, and a product or a copy in float32
+        memory = 3 * count * width * 4
+        flops = 2.0 * count * config.n_anchors * width * config.kmeans_iterations
+        folder = study.store.path("anchors", study.anchor_recipe(fold))
+        name = "anchors" if fold is None else f"anchors, part {fold}"
+        stages.append(Stage(name, folder, config.n_anchors * (width + 2) * 4, memory, flops))
+    return stages
+
+
+def _evaluation(study: Study) -> Stage:
+    """Language model on held-out text, clean and with five replacements: its logits are the largest tensors of all."""
+    config, weights = study.config, sum(parameter.numel() for parameter in study.model.parameters())
+    recipe = {"config": determining("eval_results", config), "source": source_of(config), "table": "eval_results"}
+    vocabulary = study.model.get_input_embeddings().num_embeddings
+    tokens = min(config.behaviour_tokens, study.tokens.heldout.n_tokens)
+    memory = 2 * 16 * config.context * vocabulary * 4  # logits of a batch of 16 windows, and their log-softmax
+    return Stage("evaluation", study.store.path("tables", recipe), 2**16, memory, 6 * 2.0 * tokens * weights)
+
+
+def _runs(study: Study) -> Sequence[Run]:
+    main = [study.main_run(arm) for arm in ("topk", "topk-kmeans", "ra")]
+    return [*main, *stability_runs(study), *ablation_runs(study)]
+
+
+def _run(study: Study, run: Run) -> Stage:
+    config, width, arm = study.config, d_model(study.model), ARMS[run.arm]
+    atoms, anchors = config.n_features * width, config.n_anchors
+    archetypal = arm.dictionary == "archetypal"
+    numbers = 2 * atoms + (config.n_features * anchors + anchors * width if archetypal else 0)
+    encode = 2.0 * config.batch_size * atoms
+    # measured (`make bench`): a TopK step takes 0.7 of the time of its encoder's dense product, and W this share of that
+    # of a dense W C and its gradient
+    share = {"mirror": 0.12, "published": 0.95 if config.unit_norm else 0.5}[config.w_step] * archetypal
+    hull = 4.0 * config.n_features * anchors * width * share
+    heldout = min(study.tokens.heldout.n_tokens, config.heldout_tokens or study.tokens.heldout.n_tokens)
+    flops = run.steps * (0.7 * encode + hull) + 4.0 * heldout * atoms
+    # parameters, gradients and two moments of Adam; a batch's dense codes and their gradients
+    memory = 4 * 4 * numbers + 4 * 3 * max(config.batch_size, SCORE_BATCH) * config.n_features
+    disk = 4 * numbers + 4 * atoms * len(snapshot_steps(run.steps))
+    folder = study.store.path("runs", study.run_recipe(run))
+    name = f"{run.arm} seed {run.seed}, {run.steps} steps" + (f", delta {run.delta:g}" if archetypal else "")
+    return Stage(name, folder, disk, memory, flops)

@@ -1,0 +1,158 @@
+"""Many runs at once on a Dask cluster: tasks go to its scheduler, results come back through the shared run folder."""
+
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from logging import ERROR
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import get_num_threads, set_num_threads
+from tqdm import tqdm
+
+from archsae_core.config import Config, ConfigError
+from archsae_core.runs import Run
+from archsae_core.training import TrainingDiverged
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+TIMEOUT = 10.0
+"""Seconds a scheduler may take to answer before it counts as unreachable."""
+POLL = 1.0
+"""Seconds between two looks at the connection while no run finishes."""
+LOG = "scheduler.log"
+"""File in the folder of runs: one line for each run that is sent, done or failed."""
+
+
+class SchedulerError(ConfigError):
+    """A cluster that cannot be used or was lost; the message names `scheduler` and the fix."""
+
+
+def check(address: str) -> None:
+    """Raise SchedulerError where nobody answers at `address`; `local:N` is not started for it."""
+    if not address.startswith("local:"):
+        with _connected(address):
+            pass
+
+
+def train_ahead(study: Any, runs: Iterable[Run]) -> None:
+    """Train what of `runs` a Study lacks on its `scheduler`, many at once; without a scheduler, do nothing.
+
+    Workers need the shared run folder alone: what a run starts from is made here. Bits are those of this process: its
+    number of threads, which workers take over, its torch, its kind of processor. A run that diverged is left to
+    `Study.run_folder`, which meets the same error. Raises SchedulerError.
+    """
+    config, places = study.config, {study.store.path("runs", study.run_recipe(run)): run for run in runs}
+    missing = {path: run for path, run in places.items() if not path.exists()}
+    if config.scheduler is None or not missing:
+        return
+    _ = study.heldout_activations
+    for run in missing.values():
+        study.untrained(run)
+    shared = (type(study), replace(config, device=study.device.type, scheduler=None), str(study.root.resolve()))
+    tasks = {
+        f"{run.arm} seed {run.seed} delta {run.delta:g} ({path.name})": (*shared, study.source, run, get_num_threads())
+        for path, run in missing.items()
+    }
+    for name, error in run_all(config.scheduler, train_for, tasks, study.root / LOG).items():
+        if not isinstance(error, TrainingDiverged):
+            fix = "finished runs are kept: mend it and run the same again, or set scheduler to None"
+            raise SchedulerError(f"scheduler = {config.scheduler!r}: {name}: {error}: {fix}") from error
+
+
+def train_for(kind: type, config: Config, root: str, source: dict[str, Any], run: Run, threads: int) -> str:
+    """What a worker does for `train_ahead`: train one run into the shared folder; returns the run's folder."""
+    set_num_threads(threads)
+    study = kind(config, Path(root))
+    study.source = source  # neither text nor model is needed here: all that is made of them is in the run folder
+    if not study.store.path("normalizer", source).exists():
+        raise ConfigError(f"{socket.gethostname()} does not see {root}: the run folder must be shared")
+    return str(study.run_folder(run))
+
+
+def run_all(
+    address: str, function: Callable[..., Any], tasks: Mapping[str, tuple[Any, ...]], log: Path
+) -> dict[str, BaseException]:
+    """Call `function(*arguments)` for every named task on the cluster; return the exceptions of those that failed.
+
+    A task whose worker dies goes to another one, and a worker that joins later takes its share. Progress is appended
+    to `log`, and shown as a bar at a terminal. Raises SchedulerError where the cluster cannot be reached or is lost:
+    what finished until then is in the run folder.
+    """
+    failed: dict[str, BaseException] = {}
+    finished = 0
+    with _connected(address) as client, tqdm(total=len(tasks), desc=address, disable=None, unit="run") as bar:
+        _note(log, f"{address}: {len(tasks)} runs for {len(client.nthreads())} workers")
+        # The folder is part of the key: the same run for another folder is another task.
+        sent = {name: client.submit(function, *given, key=f"{log.parent}: {name}") for name, given in tasks.items()}
+        names = {future: name for name, future in sent.items()}
+        for future in _finished(client, set(names), address):
+            bar.update()
+            finished += 1
+            error = future.exception() if future.status == "error" else None
+            if error is not None:
+                failed[names[future]] = error
+            state = "done" if error is None else f"failed ({type(error).__name__}: {error})"
+            _note(log, f"{finished} of {len(tasks)}: {names[future]} {state}")
+    return failed
+
+
+def _finished(client: "Client", pending: "set[Future]", address: str) -> "Iterator[Future]":
+    from distributed import CancelledError, wait
+
+    while pending:
+        try:
+            with client.as_current():
+                done, pending = wait(pending, timeout=POLL, return_when="FIRST_COMPLETED")
+        except TimeoutError:
+            done = set()
+        except CancelledError:
+            raise _lost(address) from None
+        if client.status != "running" or any(future.cancelled() for future in done):
+            raise _lost(address)
+        yield from done
+
+
+def _lost(address: str) -> SchedulerError:
+    fix = "finished runs are kept: start the scheduler, then run the same again, or set scheduler to None"
+    return SchedulerError(f"scheduler = {address!r}: the connection was lost; {fix}")
+
+
+@contextmanager
+def _connected(address: str) -> "Iterator[Client]":
+    """A client of the cluster at `address`; processes of `local:N` end with the block. Raises SchedulerError."""
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        fix = "install it with `pip install 'archsae-core[cluster]'`, or set scheduler to None"
+        raise SchedulerError(f"scheduler = {address!r}: dask.distributed is not installed: {fix}") from error
+    kind, _, count = address.partition(":")
+    if kind == "local":
+        # no memory limit: Dask would kill a run that is merely large; one thread: a worker does one run at a time
+        options = {
+            "threads_per_worker": 1,
+            "memory_limit": 0,
+            "dashboard_address": ":0",
+            "host": "127.0.0.1",
+            "silence_logs": ERROR,
+        }
+        with LocalCluster(n_workers=int(count), **options) as cluster, Client(cluster, set_as_default=False) as client:
+            yield client
+        return
+    where = {"address": address} if "://" in address else {"scheduler_file": address}
+    try:
+        client = Client(**where, timeout=TIMEOUT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        fix = "start it (`dask scheduler`), correct the address, or set scheduler to None"
+        raise SchedulerError(f"scheduler = {address!r}: nobody answers there ({error}): {fix}") from error
+    with client:
+        yield client
+
+
+def _note(log: Path, line: str) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")

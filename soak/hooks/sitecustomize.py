@@ -1,0 +1,63 @@
+"""Counts work: every process that has this folder on PYTHONPATH appends one line an event to $ARCHSAE_SOAK_LOG."""
+
+import functools
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+
+LOG = os.environ.get("ARCHSAE_SOAK_LOG")
+
+
+def note(event, name):
+    """One write, so that lines of several processes do not mix."""
+    descriptor = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{event} {name}\n".encode())
+    os.close(descriptor)
+
+
+def counted(owner, attribute, event, name_of):
+    """Note the event whenever the function is called, under the name that its arguments give."""
+    original = getattr(owner, attribute)
+
+    @functools.wraps(original)
+    def wrapper(*arguments, **options):
+        note(event, name_of(*arguments))
+        return original(*arguments, **options)
+
+    setattr(owner, attribute, wrapper)
+
+
+def patch_store(module):
+    """Artefacts begun and sealed."""
+    counted(module.Store, "_build", "build", lambda store, folder, *_: f"{folder.parent.name}/{folder.name}")
+    counted(module, "seal", "seal", lambda work, *_: f"{work.parent.name}/{work.name.removesuffix('.partial')}")
+
+
+PATCHES = {
+    "archsae_core.store": patch_store,
+    "archsae_core.training": lambda module: counted(module.Trainer, "train_step", "step", lambda trainer, x: "-"),
+    "archsae_core.extraction": lambda module: counted(module, "_forward", "batch", lambda *_: "-"),
+}
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Patches a module of PATCHES right after it was imported."""
+
+    def find_spec(self, name, path, target=None):
+        """The module's own spec, with a loader that patches afterwards."""
+        if name not in PATCHES:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            PATCHES[name](module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+if LOG:
+    sys.meta_path.insert(0, Finder())

@@ -1,0 +1,125 @@
+"""Starting, counting, killing and comparing runs of the smoke preset."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from archsae_core.store import file_sha256, read_json
+
+HOOKS = Path(__file__).parent / "hooks"
+PROJECT = Path(__file__).resolve().parents[1]
+REPORT = ("-m", "archsae_core", "report", "--preset", "smoke")
+TABLES = """
+import sys
+from pathlib import Path
+from archsae_core.config import configure
+from archsae_core.report import Report
+report = Report(configure({"preset": "smoke"}), Path(sys.argv[1]))
+report.activations(), report.anchors(), report.dictionary("topk"), report.dictionary("ra"), report.hull()
+report.evaluation(), report.stability(), report.ablation(), report.features()
+"""
+"""Every table of the report in one process, without notebooks: seconds instead of minutes."""
+
+
+def program(root: Path, *, whole: bool) -> list[str]:
+    """Command line of the smoke report, or of its tables alone."""
+    return [sys.executable, *REPORT, "--runs", str(root)] if whole else [sys.executable, "-c", TABLES, str(root)]
+
+
+def start(command: Sequence[str], log: Path | None = None, **environment: str) -> subprocess.Popen:
+    """Start a command from the project's folder; its work is counted in `log`."""
+    inherited = dict(os.environ)
+    path = [str(HOOKS)] * (log is not None) + [str(PROJECT), inherited.get("PYTHONPATH", "")]
+    inherited |= {"PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONWARNINGS": "ignore"} | environment
+    if log is not None:
+        inherited["ARCHSAE_SOAK_LOG"] = str(log)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(list(command), cwd=PROJECT, env=inherited, **pipes)
+
+
+def finish(process: subprocess.Popen) -> str:
+    """Wait for a run and return its stderr. Raises RuntimeError where it failed."""
+    errors = process.communicate()[1]
+    if process.returncode:
+        raise RuntimeError(f"status {process.returncode}: {errors[-2000:]}")
+    return errors
+
+
+def kill_tree(process: subprocess.Popen) -> None:
+    """SIGKILL to a process and all its descendants, kernels included, as when the machine goes down."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        try:
+            member.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    process.communicate()
+    psutil.wait_procs(family, timeout=10)
+
+
+def events(log: Path) -> list[str]:
+    """Lines counted so far."""
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def wait_for(process: subprocess.Popen, log: Path, count: int) -> bool:
+    """Wait until `count` events were noted; False where the run ended before."""
+    while process.poll() is None:
+        if log.exists() and log.read_bytes().count(b"\n") >= count:
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def outcome(root: Path) -> dict[str, Any]:
+    """What a run leaves, without timings: tables, hashes of figures, dictionaries and of every file in the store."""
+    found: dict[str, Any] = {}
+    for path in sorted(root.glob("smoke-*/results/*.json")):
+        found[f"results/{path.name}"] = read_json(path)["table"]
+    for path in sorted([*root.glob("smoke-*/figures/*"), *root.glob("smoke-*/*.safetensors")]):
+        found[path.name] = file_sha256(path)
+    for path in sorted(root.glob("store/*/*/manifest.json")):
+        found[f"{path.parent.parent.name}/{path.parent.name}"] = read_json(path)["files"]
+    return found
+
+
+class Undisturbed(NamedTuple):
+    """A run that nothing happened to."""
+
+    root: Path
+    outcome: dict[str, Any]
+    events: list[str]
+
+
+def undisturbed(folder: Path, *, whole: bool) -> Undisturbed:
+    """Run the report, or its tables alone, in peace."""
+    finish(start(program(folder / "runs", whole=whole), folder / "work.log"))
+    return Undisturbed(folder / "runs", outcome(folder / "runs"), events(folder / "work.log"))
+
+
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Names under which two outcomes differ."""
+    names = sorted({*found, *expected})
+    return [name for name in names if json.dumps(found.get(name)) != json.dumps(expected.get(name))]
+
+
+def counts(lines: Sequence[str]) -> Counter[str]:
+    """How often each kind of event was noted."""
+    return Counter(line.split()[0] for line in lines)
+
+
+def table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table under a title."""
+    names = list(rows[0])
+    lines = [f"{title}\n", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    lines += [f"| {' | '.join(str(row[name]) for name in names)} |" for row in rows]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,77 @@
+"""What is stated before a run is what the run then does: stages, bytes, room on the disk."""
+
+import shutil
+from collections import namedtuple
+
+import pytest
+
+from archsae_core import estimate
+from archsae_core.__main__ import main
+from archsae_core.config import ConfigError, configure
+from archsae_core.estimate import Estimate, check_room, duration
+from archsae_core.study import Study
+from soak.processes import undisturbed
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Store of a finished study of the smoke preset."""
+    return undisturbed(tmp_path_factory.mktemp("done"), whole=False).root
+
+
+def test_a_finished_study_has_exactly_the_stages_that_were_stated(done):
+    found = estimate.estimate(Study(configure({"preset": "smoke"}), done))
+    assert all(stage.kept for stage in found.stages)
+    assert (found.disk, len({stage.name for stage in found.stages})) == (0, len(found.stages))
+    stated = {stage.folder for stage in found.stages}
+    made = {path for stage in ("activations", "anchors", "runs") for path in (done / "store" / stage).iterdir()}
+    assert {path for path in made if path.is_dir()} == {path for path in stated if path.parent.name != "tables"}
+
+
+def test_stated_sizes_are_those_on_the_disk(done):
+    """Checkpoints and files of half a page are in the estimate, so it may exceed what stays."""
+    for stage in estimate.estimate(Study(configure({"preset": "smoke"}), done)).stages:
+        size = sum(path.stat().st_size for path in stage.folder.glob("*.safetensors"))
+        assert stage.folder.parent.name == "tables" or 0.8 * size <= stage.disk + 8192 <= 3 * size + 16384, stage.name
+
+
+def test_dry_run_prints_every_stage_and_writes_nothing(tmp_path, capsys):
+    assert main(["report", "--preset", "smoke", "--runs", str(tmp_path), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if line.startswith("|")][2:]
+    assert len(rows) == len(estimate.estimate(Study(configure({"preset": "smoke"}), tmp_path)).stages)
+    assert all(line.split("|")[2].strip() == "no" for line in rows)
+    assert f"0 of {len(rows)} stages are kept" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_with_too_little_room_is_refused_before_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 10 * 2**20))
+    assert main(["report", "--preset", "smoke", "--runs", str(tmp_path / "runs")]) == 2
+    assert "MiB are needed and 10 are free: free space" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_room_is_counted_on_the_disk_of_the_folder_that_is_still_missing(tmp_path):
+    none = Estimate([], 0, 0, 0.0)
+    check_room(none, tmp_path / "a" / "b")
+    with pytest.raises(ConfigError, match="runs ="):
+        check_room(none._replace(disk=2**60), tmp_path / "a" / "b")
+
+
+def test_more_work_costs_more():
+    def cost(**changes):
+        return estimate.estimate(Study(configure({"preset": "smoke"} | changes), None))
+
+    small, large = cost(), cost(n_features=512, steps=400)
+    assert large.disk > small.disk
+    assert large.memory > small.memory
+    trained = [[stage for stage in found.stages if stage.folder.parent.name == "runs"] for found in (small, large)]
+    flops = [sum(stage.flops for stage in stages) for stages in trained]
+    assert 8 * 5 * flops[0] < flops[1] < 8 * 10 * flops[0]  # 8 times the features; 10 times the steps of some runs
+
+
+def test_durations_are_readable():
+    assert [duration(s) for s in (0.25, 59.0, 90.0, 5400.0, 90_000.0)] == ["0.25 s", "59 s", "1.5 min", "1.5 h", "25 h"]

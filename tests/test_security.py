@@ -1,0 +1,163 @@
+"""Nothing that the project reads can run code, leave its folder, or become markup."""
+
+import io
+import json
+import pickle
+import re
+import zipfile
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archsae_core import assets
+from archsae_core.config import configure
+from archsae_core.model_files import HUB_FILES
+from archsae_core.rendering import context_html
+from archsae_core.report import Report
+from archsae_core.store import Store, canonical_hash, seal, write_json
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+def explode():
+    pytest.fail("something was unpickled")
+
+
+class Bomb:
+    """Runs code where it is unpickled."""
+
+    def __reduce__(self):
+        return (explode, ())
+
+
+def test_no_reader_of_the_project_unpickles(tmp_path, monkeypatch):
+    """A pickle in the place of every kind of file: an error, and the bomb does not go off."""
+    from archsae_core.config import ConfigError
+    from archsae_core.corpus import load_text
+    from archsae_core.language_model import load_model
+    from archsae_core.sae import load_sae
+    from archsae_core.store import CorruptArtifact, read_json
+
+    content = pickle.dumps(Bomb())
+    for name in ("a.txt", "a.jsonl", "a.parquet", "a.safetensors", "a.json", "model.safetensors"):
+        (tmp_path / name).write_bytes(content)
+    for name in ("a.txt", "a.jsonl", "a.parquet"):
+        with pytest.raises(ConfigError):
+            load_text(configure({"preset": "smoke", "text": str(tmp_path / name)}))
+    with pytest.raises(CorruptArtifact):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(Exception, match=r"(?i)header|safetensor"):
+        load_sae(tmp_path / "a.safetensors")
+    settings = {"model_type": "gpt2", "n_layer": 2, "n_embd": 16, "n_head": 2, "vocab_size": 50}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch.load was called"))
+    with pytest.raises(ConfigError, match="model ="):
+        load_model(configure({"preset": "smoke", "model": str(tmp_path), "layer": 1}))
+
+
+def test_the_hub_is_never_asked_for_pickles_or_code():
+    assert not [pattern for pattern in HUB_FILES if re.search(r"bin|pt|pth|pkl|py|h5|msgpack", pattern)]
+
+
+def test_remote_code_is_never_trusted():
+    """Every call that could trust it says no, and none says yes."""
+    source = "".join(path.read_text() for path in Path(assets.__file__).parent.glob("*.py"))
+    assert re.findall(r"trust_remote_code=(\w+)", source) == ["False"]
+
+
+def test_embedded_assets_are_pinned_by_hash_version_and_members():
+    for asset in [*assets.EMBEDDED_MODELS.values(), *assets.EMBEDDED_TEXTS.values()]:
+        assert re.fullmatch(r"[0-9a-f]{64}", asset.sha256)
+        assert asset.version in asset.filename
+        assert asset.filename.endswith("-none-any.whl")
+        assert ".*" not in asset.members
+
+
+@pytest.mark.parametrize("name", ["../../x.txt", "/tmp/x.txt", "a/../../x.txt", "..\\x.txt/../../y.txt"])
+def test_archive_members_stay_in_their_folder(tmp_path, name):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(name, b"x")
+    (tmp_path / "in").mkdir()
+    wheel = tmp_path / "in" / "w.whl"
+    wheel.write_bytes(stream.getvalue())
+    asset = assets.WheelAsset("w", "1", wheel.name, "", r"(?s).*", "none")
+    with pytest.raises(assets.AssetError, match="outside"):
+        assets._extract(wheel, asset, tmp_path / "in" / "target")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["in", "w.whl"]
+
+
+@pytest.mark.parametrize("stage", ["..", "../x", "a/b", "/x", "", "A", ".hidden"])
+def test_artefact_names_stay_in_the_store(tmp_path, stage):
+    with pytest.raises(ValueError, match="stage"):
+        Store(tmp_path).path(stage, {})
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_any_recipe_becomes_a_plain_name(recipe):
+    assert re.fullmatch(r"[0-9a-f]{16}", Store("root").path("runs", recipe).name)
+
+
+def test_a_manifest_cannot_point_outside_its_folder(tmp_path):
+    (tmp_path / "secret").write_text("x")
+    folder = Store(tmp_path / "store").artifact("runs", {"a": 1}, lambda work: (work / "data").write_text("y"))
+    seal(folder, {"a": 1}, 0.0)
+    manifest = {"recipe": {"a": 1}, "files": {"../../../secret": [1, "0" * 64]}, "seconds": 0, "environment": {}}
+    write_json(folder / "manifest.json", manifest | {"seal": canonical_hash(manifest)})
+    with pytest.raises(Exception, match=r"secret was altered|data is not in"):
+        Store(tmp_path / "store").artifact("runs", {"a": 1}, lambda work: None)
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/tmp/x.png", "a/b.png"])
+def test_figures_and_copies_stay_in_the_run_folder(tmp_path, name):
+    report = Report(configure({"preset": "smoke"}), tmp_path)
+    with pytest.raises(ValueError, match="name"):
+        report.save_figure(None, name)
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.data = set(), ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        assert not attributes
+
+    def handle_data(self, data):
+        self.data += data
+
+
+@given(st.lists(st.one_of(st.text(), st.just(SCRIPT), st.just("</mark>"), st.just("&lt;")), min_size=1), st.data())
+def test_any_token_stays_text(tokens, data):
+    marked = data.draw(st.integers(0, len(tokens) - 1))
+    found = Tags(context_html(tokens, [1.0] * len(tokens), marked) + "<p>")
+    assert found.tags <= {"mark", "b", "span", "p"}
+    if not set("\0\r\n") & set("".join(tokens)):  # HTML's own rules change these
+        assert found.data == "".join(tokens)
+
+
+def test_a_corpus_of_scripts_stays_text_in_every_table(tmp_path):
+    """From the file to the HTML and Markdown that notebook 07 shows."""
+    from archsae_core import feature_tables as shown
+    from archsae_core.study import Study
+    from archsae_core.tables import features
+
+    lines = [f"{SCRIPT} the sea {i} <img src=x onerror=alert(1)> | & $x$ was calm" * 6 for i in range(60)]
+    (tmp_path / "a.txt").write_text("\n\n".join(lines))
+    changes = {"text": str(tmp_path / "a.txt"), "steps": 5}
+    study = Study(configure({"preset": "smoke"} | changes), tmp_path / "runs")
+    table = features(study)
+    table["topics"] = {f"{SCRIPT}|": 0.5, "b": 0.1}  # labels come from the corpus, too
+    pages = (shown.features, shown.scan_table, shown.contexts_table, shown.lens_table, shown.archetypes_table)
+    texts = {page.__name__: page(table) for page in pages}
+    for name, text in texts.items():
+        assert Tags(text).tags <= {"mark", "b", "span", "br"}, name
+    assert "&lt;script&gt;" in texts["features"]
+    assert "&lt;" in texts["archetypes_table"] + texts["contexts_table"]
