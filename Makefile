@@ -15,8 +15,7 @@ FETCHED := $(VENV)/.fetched
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup report smoke lab test nbval lint check soak inputs audit readme site bench bench-self bench-scaling \
-	bench-workers clean
+.PHONY: help setup report smoke lab test nbval lint check soak inputs audit readme site bench bench-self bench-scaling bench-workers clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile

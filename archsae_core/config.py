@@ -175,7 +175,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         batch_size=128, aux_k=8, dead_after=20, checkpoint_every=20, n_seeds=2, deltas=(0.0, 1.0), ablation_steps=20,
         ablation_seeds=2, behaviour_tokens=512, lr=1e-3, dtype="float32"),
     "quick": dict(tokens=100_000, steps=350, ablation_steps=120, kmeans_iterations=10, behaviour_tokens=6144),
-    "medium": dict(_FULL, steps=1000, ablation_steps=400),
+    "medium": dict(_FULL, steps=1000, ablation_steps=400, ablation_seeds=2),
     "full": _FULL,
     "gpt2": dict(_FULL, model="gpt2", layer=9, text="Salesforce/wikitext:wikitext-2-raw-v1"),
 }  # fmt: skip

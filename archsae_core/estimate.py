@@ -12,9 +12,8 @@ import torch
 from archsae_core.arms import ARMS
 from archsae_core.config import ConfigError
 from archsae_core.language_model import blocks, d_model
-from archsae_core.report import determining
 from archsae_core.runs import Run
-from archsae_core.source import source_of
+from archsae_core.source import determining, source_of
 from archsae_core.study import SCORE_BATCH, Study
 from archsae_core.sweeps import ablation_runs, stability_runs
 from archsae_core.tokens import TokenSet
@@ -183,8 +182,8 @@ def _run(study: Study, run: Run) -> Stage:
     archetypal = arm.dictionary == "archetypal"
     numbers = 2 * atoms + (config.n_features * anchors + anchors * width if archetypal else 0)
     encode = 2.0 * config.batch_size * atoms
-    # measured (`make bench`): a TopK step takes 0.7 of the time of its encoder's dense product, and W this share of that
-    # of a dense W C and its gradient
+    # measured (`make bench`): a TopK step takes 0.7 of the time of its encoder's dense product, and W this share of
+    # that of a dense W C and its gradient
     share = {"mirror": 0.12, "published": 0.95 if config.unit_norm else 0.5}[config.w_step] * archetypal
     hull = 4.0 * config.n_features * anchors * width * share
     heldout = min(study.tokens.heldout.n_tokens, config.heldout_tokens or study.tokens.heldout.n_tokens)

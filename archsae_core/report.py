@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archsae_core import prose
+from archsae_core import control_prose, prose
 from archsae_core.config import FIELDS, Config, ConfigError, configure
-from archsae_core.source import PROJECT, default_root, source_of
+from archsae_core.source import PROJECT, default_root, determining, source_of
 from archsae_core.store import (
     CorruptArtifact,
     Store,
@@ -29,19 +29,6 @@ if TYPE_CHECKING:
 
 RESULTS_ONLY = "ARCHSAE_RESULTS_ONLY"
 """Set in the environment: tables come from the committed results, and a missing one is an error."""
-WITHOUT_EFFECT = {"preset", "device", "checkpoint_every", "scheduler"}
-ONLY_FOR = {
-    "stability_results": {"arms"},
-    "probing": {"arms"},
-    "reappearance": {"arms"},
-    "swap": {"arms"},
-    "ablation_results": {"deltas", "ablation_steps", "ablation_seeds"},
-    "w_steps": {"ablation_steps"},
-    "features": {"feature"},
-}
-"""Fields that matter to these tables only; all others matter to every table but those of `DEPENDS_ONLY_ON`."""
-DEPENDS_ONLY_ON = {"identifiability": {"steps"}}
-"""Tables that few fields change: this one's data are made on the spot."""
 
 
 class MissingResult(RuntimeError):
@@ -65,13 +52,6 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         raise ConfigError(f"unknown parameter {unknown[0]!r}: known are {', '.join(FIELDS)}")
     return found
-
-
-def determining(table: str, config: Config) -> dict[str, Any]:
-    """The fields of `config` that the table's content depends on."""
-    elsewhere = set().union(*ONLY_FOR.values()) - ONLY_FOR.get(table, set())
-    fields = DEPENDS_ONLY_ON.get(table, set(FIELDS) - WITHOUT_EFFECT - elsewhere)
-    return {name: value for name, value in jsonable(config).items() if name in fields}
 
 
 def run_folder(config: Config, root: Path | None = None) -> Path:
@@ -257,18 +237,9 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def summary(folder: Path) -> str:
-    """The run's answer as a Markdown table, from its results."""
-    evaluation = read_result(folder / "results" / "eval_results.json")["table"]
-    stability = read_result(folder / "results" / "stability_results.json")["table"]
-    return answer_table(evaluation, stability)
-
-
-def answer_table(evaluation: Mapping[str, Any], stability: Mapping[str, Any]) -> str:
-    """What the README and the end of a run show: every arm, what is recovered of the CE loss, the verdict."""
+    """The run's answer as Markdown, from its results: every arm, what is recovered of the CE loss, both verdicts."""
+    names = ("eval_results", "stability_results", "probing")
+    evaluation, stability, probing = (read_result(folder / "results" / f"{name}.json")["table"] for name in names)
     recovered = (f"{name} {sae['behaviour']['recovered_mean']:.3f}" for name, sae in evaluation["saes"].items())
-    parts = [
-        prose.stability_table(stability),
-        f"CE loss recovered: {', '.join(recovered)}.",
-        prose.stability(stability),
-    ]
-    return "\n\n".join(parts)
+    parts = [prose.stability_table(stability), f"CE loss recovered: {', '.join(recovered)}."]
+    return "\n\n".join([*parts, prose.stability(stability), control_prose.probing(probing)])

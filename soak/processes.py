@@ -24,8 +24,9 @@ from pathlib import Path
 from archsae_core.config import configure
 from archsae_core.report import Report
 report = Report(configure({"preset": "smoke"}), Path(sys.argv[1]))
-report.activations(), report.anchors(), report.dictionary("topk"), report.dictionary("ra"), report.hull()
-report.evaluation(), report.stability(), report.ablation(), report.features()
+report.activations(), report.anchors(), report.dictionary("topk"), report.dictionary("ra"), report.w_steps()
+report.hull(), report.identifiability(), report.evaluation(), report.structure(), report.stability(), report.swap()
+report.reappearance(), report.ablation(), report.features(), report.probing()
 """
 """Every table of the report in one process, without notebooks: seconds instead of minutes."""
 

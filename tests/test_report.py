@@ -13,8 +13,9 @@ import pytest
 from archsae_core import readme, report, runner
 from archsae_core.__main__ import main, parameters_of
 from archsae_core.config import ConfigError, configure
-from archsae_core.report import MissingResult, Report, determining, parameters_in
+from archsae_core.report import MissingResult, Report, parameters_in
 from archsae_core.runs import Run
+from archsae_core.source import determining
 from archsae_core.store import CorruptArtifact
 from archsae_core.study import Study
 

@@ -15,9 +15,10 @@ import pytest
 from archsae_core import runner, scheduler
 from archsae_core.__main__ import main
 from archsae_core.config import ConfigError, configure
-from archsae_core.report import determining, run_folder
+from archsae_core.report import run_folder
 from archsae_core.runs import Run
 from archsae_core.scheduler import LOG, SchedulerError
+from archsae_core.source import determining
 from archsae_core.study import Study
 from archsae_core.training import TrainingDiverged
 from soak.processes import HOOKS, PROJECT, events
