@@ -70,7 +70,8 @@ def test_more_work_costs_more():
     assert large.memory > small.memory
     trained = [[stage for stage in found.stages if stage.folder.parent.name == "runs"] for found in (small, large)]
     flops = [sum(stage.flops for stage in stages) for stages in trained]
-    assert 8 * 5 * flops[0] < flops[1] < 8 * 10 * flops[0]  # 8 times the features; 10 times the steps of some runs
+    # 8 times the features, 10 times the steps of some runs, the same tokens to score
+    assert 8 * flops[0] < flops[1] < 8 * 10 * flops[0]
 
 
 def test_durations_are_readable():
