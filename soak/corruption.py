@@ -14,8 +14,8 @@ from soak.processes import Undisturbed, differences, finish, outcome, program, s
 
 
 def truncate(path: Path) -> None:
-    """The last byte is lost."""
-    path.write_bytes(path.read_bytes()[:-1])
+    """The last two bytes are lost: the very last of a JSON file is a line's end, which holds nothing."""
+    path.write_bytes(path.read_bytes()[:-2])
 
 
 def flip(path: Path) -> None:
