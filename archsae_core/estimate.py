@@ -61,7 +61,8 @@ class Estimate(NamedTuple):
 
 def estimate(study: Study) -> Estimate:
     """Cost of a report of `study`, whose text is read and model loaded for it. Nothing is written."""
-    runs = [_run(study, run) for run in _runs(study)] + [_run(other, run) for other, run in trials(study)]
+    tried = [_run(other, run)._replace(name=f"{name}, seed {run.seed}") for name, other, run in trials(study)]
+    runs = [*tried, *(_run(study, run) for run in _runs(study))]
     stages = [*_activations(study), *_anchors(study), *runs, _evaluation(study)]
     unique = list({stage.folder: stage for stage in stages}.values())
     open_stages = [stage for stage in unique if not stage.kept]

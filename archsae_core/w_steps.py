@@ -53,9 +53,10 @@ def _steps(study: Study) -> int:
     return min(STEPS, study.config.ablation_steps)
 
 
-def trials(study: Study) -> list[tuple[Study, Run]]:
-    """Every run that `w_steps` needs, each with the study whose config it belongs to."""
-    return [(other, run) for other, runs in (_trial(study, name) for name in VARIANTS) for run in runs]
+def trials(study: Study) -> list[tuple[str, Study, Run]]:
+    """Every run that `w_steps` needs: name of its variant, the study whose config it belongs to, and the run."""
+    found = {name: _trial(study, name) for name in VARIANTS}
+    return [(name, other, run) for name, (other, runs) in found.items() for run in runs]
 
 
 def _trial(study: Study, name: str) -> tuple[Study, list[Run]]:
