@@ -57,8 +57,8 @@ class SAE(nn.Module):
         return self.dictionary.atoms()
 
     def normalize(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
-        """Raw to normalised activations."""
-        return (x.float() - self.mean) * self.scale
+        """Raw to normalised activations, on the model's device."""
+        return (x.to(self.mean.device).float() - self.mean) * self.scale
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "batch d_model"]) -> Codes:

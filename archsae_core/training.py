@@ -122,7 +122,7 @@ class Trainer:
     def train_step(self, x: Float[Tensor, "batch d_model"]) -> None:
         """One optimiser step, then the constraint."""
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.losses(x.to(self.last_fired.device))
+        losses = self.losses(x)
         loss = losses.fvu + self.config.aux_coefficient * losses.aux
         if not loss.is_cuda or self.step % LOG_EVERY == 0:  # to look at it more often would make a GPU wait
             self._check(loss.detach())
@@ -175,7 +175,8 @@ class Trainer:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         self.step, self.log = int(metadata["step"]), json.loads(metadata["log"])
-        self.last_fired = tensors["last_fired"]
+        device = self.last_fired.device
+        self.last_fired = tensors["last_fired"].to(device)
         self.sae.load_state_dict(_under(tensors, "model."))
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under(tensors, "adam.").items():
@@ -183,7 +184,7 @@ class Trainer:
             state.setdefault(int(index), {})[field] = tensor
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
         for name, tensor in _under(tensors, "mirror.").items():
-            setattr(self.mirror, name, tensor)
+            setattr(self.mirror, name, tensor.to(device))
 
 
 def constraint_state(dictionary: ArchetypalDictionary) -> dict[str, float | int]:
