@@ -74,7 +74,7 @@ def weights(table: Mapping[str, Any]) -> Figure:
     axes[0].plot(steps, [100 * row["relax_at_bound"] for row in log], color=COLOURS["ra"])
     axes[0].set(xlabel="step", ylabel="atoms with ‖Λ‖ = δ (%)", ylim=(-2, 102))
     axes[1].plot(steps, [row["effective_anchors"] for row in log], color=COLOURS["ra"])
-    axes[1].set(xlabel="step", ylabel="effective anchors an atom (median)", yscale="log")
+    axes[1].set(xlabel="step", ylabel="effective anchors an atom (median)", ylim=(0, None))
     return figure
 
 
