@@ -63,7 +63,7 @@ def probing_table(table: Table) -> str:
         return probing(table)
     sizes = [k for k in table["rows"][0]["accuracy"] if k != "all"]
     rows = [
-        [row["label"], *(interval(row["accuracy"][k]) for k in sizes), row["entropy"], row["entropy_features"]]
+        [row["label"], *(interval(row["accuracy"][k]) for k in sizes), row["entropy"], row["entropy_features"] or None]
         for row in table["rows"]
     ]
     rows[-1][0] += f" (all coordinates: {table['rows'][-1]['accuracy']['all']['estimate']:.3f})"

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 
 from archsae_core import runner, scheduler
@@ -191,7 +190,7 @@ except ConfigError as error:
     assert "finished runs are kept" in errors.splitlines()[-1]
     for worker in cluster.workers:
         worker.kill()
-    psutil.wait_procs([psutil.Process(worker.pid) for worker in cluster.workers], timeout=30)
+        worker.wait()
     resumed = bits(study(tmp_path).run_folders(long))
     assert resumed == bits(study(tmp_path / "again").run_folders(long))
 
