@@ -21,7 +21,7 @@ def _theme() -> None:
 
 
 def save_steps(found: Mapping[str, Any]) -> None:
-    """figures/benchmark.png: milliseconds a step, with the spread over repeats, this package in colour."""
+    """docs/benchmark.png: milliseconds a step, with the spread over repeats, this package in colour."""
     _theme()
     groups = {title: {name: ms for name, ms in found["ms"].items() if name.split()[1].split("-")[0] == kind}
               for kind, title in TITLES.items()}  # fmt: skip
@@ -39,12 +39,12 @@ def save_steps(found: Mapping[str, Any]) -> None:
             axis.annotate(f" {value:.0f}", (value, name), va="center", xytext=(6, 0), textcoords="offset points")
     axes[-1].set_xlabel("milliseconds a training step")
     sns.despine(figure)
-    figure.savefig(ROOT / "figures" / "benchmark.png", dpi=150)
+    figure.savefig(ROOT / "docs" / "benchmark.png", dpi=150)
     plt.close(figure)
 
 
 def save_scaling(rows: Sequence[Mapping[str, Any]], path: str = "scaling.png") -> None:
-    """figures/scaling.png: measured points and, dotted, the floor of `theory`; one panel for each varied size."""
+    """docs/scaling.png: measured points and, dotted, the floor of `theory`; one panel for each varied size."""
     _theme()
     axes_of = list(dict.fromkeys(row["axis"] for row in rows))
     columns = min(3, len(axes_of))
@@ -65,5 +65,5 @@ def save_scaling(rows: Sequence[Mapping[str, Any]], path: str = "scaling.png") -
     for panel in list(axes.flat)[len(axes_of) :]:
         panel.remove()
     sns.despine(figure)
-    figure.savefig(ROOT / "figures" / path, dpi=150)
+    figure.savefig(ROOT / "docs" / path, dpi=150)
     plt.close(figure)

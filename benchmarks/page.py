@@ -99,7 +99,10 @@ def parts() -> dict[str, str]:
               for name, show in sections.items()}  # fmt: skip
     missing = "Not measured yet: `make bench-scaling`."
     filled |= {"speed": speed(), "limits": limits()}
-    return filled | {"scaling": measured(rows) if rows else missing, "exponents": exponents(rows) if rows else missing}
+    if not rows:
+        return filled | dict.fromkeys(("scaling", "exponents"), missing)
+    figure = "![Time against every size](scaling.png)"
+    return filled | {"scaling": f"{measured(rows)}\n\n{figure}", "exponents": exponents(rows)}
 
 
 def main() -> int:
