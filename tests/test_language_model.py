@@ -19,6 +19,7 @@ from archsae_core.language_model import (
     resolve_device,
     resolve_dtype,
 )
+from archsae_core.topk import fast_bfloat16
 from bad_inputs import change_weights, drop_weight, own_code, reshape_weight, save_model, truncate
 
 SMALL = dict(vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32)
@@ -183,6 +184,7 @@ def test_device(monkeypatch):
 )
 def test_auto_is_bfloat16_where_the_processor_has_instructions_for_it(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(language_model, "fast_bfloat16", fast_bfloat16.__wrapped__)
     cpu = torch.device("cpu")
     assert resolve_dtype(smoke(dtype="auto"), cpu) == expected
     assert resolve_dtype(smoke(dtype="float32"), cpu) == torch.float32
