@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,8 @@ from torch import Tensor
 
 from archsae_core import stability
 from archsae_core.metrics import document_sums, summarise
-from archsae_core.runs import Run, snapshot_sae, snapshots
+from archsae_core.runs import snapshot_sae
 from archsae_core.study import Study
-from archsae_core.training import snapshot_steps
 from archsae_core.verdict import INDEPENDENT_RA, INDEPENDENT_TOPK
 
 BUDGETS = 4
@@ -26,16 +26,17 @@ def headline(a: Tensor, b: Tensor) -> float:
     return stability.chance_normalised(stability.hungarian_centred(a, b), stability.hungarian_centred(*unrelated))
 
 
-def budgets(study: Study, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One arm at its last kept steps: tokens seen, R² (mean over seeds), and stability with its interval over seeds."""
-    folders = [study.run_folder(run) for run in runs]
-    kept = [snapshots(folder, run.steps) for folder, run in zip(folders, runs, strict=True)]
+def budgets(study: Study, folders: Sequence[Path], kept: Sequence[Mapping[int, Tensor]]) -> list[dict[str, Any]]:
+    """One arm at its last kept steps: tokens seen, R² (mean over seeds), and stability with its interval over seeds.
+
+    `kept` holds the `snapshots` of each of the arm's `folders`.
+    """
     rows = []
-    for step in snapshot_steps(runs[0].steps)[-BUDGETS:]:
+    for step in list(kept[0])[-BUDGETS:]:
         saes = (snapshot_sae(folder, step, study.config.k, study.normalizer).to(study.device) for folder in folders)
         r2 = [summarise(document_sums(sae, study.scored_batches("heldout", TOKENS))).r2 for sae in saes]
-        pairs = {(i, j): headline(kept[i][step], kept[j][step]) for i, j in combinations(range(len(runs)), 2)}
-        interval = stability.seed_interval(stability.pair_matrix(pairs, len(runs)))
+        pairs = {(i, j): headline(kept[i][step], kept[j][step]) for i, j in combinations(range(len(kept)), 2)}
+        interval = stability.seed_interval(stability.pair_matrix(pairs, len(kept)))
         tokens = step * study.config.batch_size
         rows.append({"step": step, "tokens": tokens, "r2": float(np.mean(r2)), "stability": interval._asdict()})
     return rows

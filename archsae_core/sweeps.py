@@ -80,7 +80,7 @@ def _arm_row(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
     row = {name: float(np.mean([q[name] for q in quality])) for name in ("r2", "l0", "dead_share")}
     row |= {"label": ARMS[runs[0].arm].label, "r2_by_seed": [q["r2"] for q in quality]}
     row |= {"start": _pairs(starts), "end": _pairs(ends), "trajectory": _trajectory(kept)}
-    row |= {"budgets": budgets(study, runs)}
+    row |= {"budgets": budgets(study, folders, kept)}
     return row | {"moved": [stability.drift(snapshot[0], snapshot[runs[0].steps]) for snapshot in kept]}
 
 

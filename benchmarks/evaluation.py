@@ -3,9 +3,7 @@
 The SAEs are at their start, a free dictionary and an archetypal one: what they hold does not change what it costs.
 """
 
-import argparse
 import itertools
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -15,15 +13,13 @@ import torch
 from archsae_core.activations import extract, fit_normalizer, open_activations
 from archsae_core.arms import ARMS
 from archsae_core.behaviour import behaviour
-from archsae_core.config import configure
 from archsae_core.dictionary import make_dictionary
 from archsae_core.metrics import document_sums, with_intervals
 from archsae_core.sae import SAE
 from archsae_core.study import Study
 from archsae_core.tokens import TokenSet
-from benchmarks import results
+from benchmarks import of_study
 from benchmarks.extraction import first_windows
-from benchmarks.machine import about, check_device
 
 ROWS = 4096
 """Activations scored at a time."""
@@ -53,21 +49,5 @@ def run(study: Study, tokens: int) -> dict[str, float | int]:
     return {"tokens": text.n_tokens, "quality_s": quality, "ce_and_kl_s": ce, "seconds": quality + ce}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="full")
-    parser.add_argument("--tokens", type=int, default=20_000)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--smoke", action="store_true", help="the random model, to try the harness")
-    arguments = parser.parse_args()
-    check_device(arguments.device)
-    preset = "smoke" if arguments.smoke else arguments.preset
-    study = Study(configure({"preset": preset, "device": arguments.device}))
-    found = run(study, 1000 if arguments.smoke else arguments.tokens)
-    print(json.dumps(found, indent=1))
-    if not arguments.smoke:
-        results.save(f"evaluation, {arguments.device}", {"machine": about(arguments.device)} | found)
-
-
 if __name__ == "__main__":
-    main()
+    of_study.main("evaluation", __doc__, run, tokens=20_000)

@@ -5,9 +5,7 @@ forward pass stands next to it with the multiplications of all its blocks' matri
 whole time. `extract` is the pass over real windows of text, padding, checks and writing included.
 """
 
-import argparse
 import itertools
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -15,13 +13,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from archsae_core.config import configure
 from archsae_core.extraction import BATCH_TOKENS, extract
 from archsae_core.language_model import blocks, residual_after
 from archsae_core.study import Study
 from archsae_core.tokens import TokenSet
-from benchmarks import results
-from benchmarks.machine import about, check_device, seconds
+from benchmarks import of_study
+from benchmarks.machine import seconds
 
 
 def matrices(block: nn.Module) -> list[tuple[nn.Module, int, int]]:
@@ -77,21 +74,5 @@ def run(study: Study, budget: int) -> dict[str, float | str]:
     return rates | {"forward_gflops": reached / 1e9} | shares | {"tokens": text.n_tokens, "dtype": str(model.dtype)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.extraction", description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="full")
-    parser.add_argument("--tokens", type=int, default=50_000)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--smoke", action="store_true", help="the random model, to try the harness")
-    arguments = parser.parse_args()
-    check_device(arguments.device)
-    preset = "smoke" if arguments.smoke else arguments.preset
-    study = Study(configure({"preset": preset, "device": arguments.device}))
-    found = run(study, 1000 if arguments.smoke else arguments.tokens)
-    print(json.dumps(found, indent=1))
-    if not arguments.smoke:
-        results.save(f"extraction, {arguments.device}", {"machine": about(arguments.device)} | found)
-
-
 if __name__ == "__main__":
-    main()
+    of_study.main("extraction", __doc__, run, tokens=50_000)
