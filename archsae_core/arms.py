@@ -32,3 +32,6 @@ ARMS = {
     "frozen": Arm("frozen", "centroids", "shared", "frozen centroids", control=True),
     "frozen-indep": Arm("frozen", "centroids", "per-seed", "frozen own centroids", control=True),
 }
+
+MAIN_ARMS = ("topk", "topk-kmeans", "ra")
+"""Arms that notebooks 02 to 04 look at."""

@@ -15,7 +15,7 @@ from archsae_core.language_model import blocks, d_model
 from archsae_core.runs import Run
 from archsae_core.source import determining, source_of
 from archsae_core.study import SCORE_BATCH, Study
-from archsae_core.sweeps import ablation_runs, stability_runs
+from archsae_core.sweeps import report_runs
 from archsae_core.tokens import TokenSet
 from archsae_core.training import snapshot_steps
 from archsae_core.w_steps import trials
@@ -173,8 +173,7 @@ def _evaluation(study: Study) -> Stage:
 
 
 def _runs(study: Study) -> Sequence[Run]:
-    main = [study.main_run(arm) for arm in ("topk", "topk-kmeans", "ra")]
-    return [*main, *stability_runs(study), *ablation_runs(study)]
+    return [run for own, run in report_runs(study) if own is study]
 
 
 def _run(study: Study, run: Run) -> Stage:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from archsae_core import features, probing, verdict
-from archsae_core.arms import ARMS
+from archsae_core.arms import ARMS, MAIN_ARMS
 from archsae_core.dictionary import FreeDictionary
 from archsae_core.probing import Hits, Passages
 from archsae_core.runs import Run, TrainingBatches, read_quality
@@ -63,7 +63,7 @@ def structure_table(study: Study) -> dict[str, Any]:
     order = torch.randperm(len(heldout.kept), generator=torch.Generator().manual_seed(0))[:STRUCTURE_TOKENS]
     x = heldout.gather(heldout.kept[order]).to(study.device)
     rows = []
-    for arm in ("topk", "topk-kmeans", "ra"):
+    for arm in MAIN_ARMS:
         run = study.main_run(arm)
         for when, sae in (("step 0", at_step_0(study, run)), ("trained", study.sae(run))):
             found = structure(sae.atoms().detach(), sae.normalize(x), sae.encode(x))

@@ -21,6 +21,7 @@ from archsae_core.report import PROJECT, identity, run_folder
 from archsae_core.source import default_root
 from archsae_core.store import write_atomically, write_json
 from archsae_core.study import Study
+from archsae_core.sweeps import report_runs
 
 NOTEBOOKS = (
     "01_anchors", "02_standard_sae", "03_archetypal_sae", "04_evaluation", "05_stability", "06_delta_ablation",
@@ -47,7 +48,8 @@ def run_report(
     Too little room on the disk raises ConfigError too. Stages that an earlier, perhaps broken, run finished are not
     computed again. Raises NotebookFailed.
     """
-    config, found = plan(parameters, root)
+    study, found = plan(parameters, root)
+    config, notebooks = study.config, tuple(notebooks)
     say(estimate.summary(found, root or default_root()))
     estimate.check_room(found, root or default_root())
     folder = run_folder(config, root)
@@ -57,6 +59,8 @@ def run_report(
     environment = {"ARCHSAE_RUNS": str(folder.parent.resolve()), "ARCHSAE_SCHEDULER": config.scheduler}
     with _alone(folder, say), _environment(environment):
         write_json(folder / "config.json", identity(config))
+        if notebooks == NOTEBOOKS:
+            scheduler.train_ahead(study, report_runs(study))
         for name in notebooks:
             start = time.perf_counter()
             say(f"{name} …")
@@ -65,14 +69,14 @@ def run_report(
     return folder
 
 
-def plan(parameters: Mapping[str, Any], root: Path | None = None) -> tuple[Config, estimate.Estimate]:
+def plan(parameters: Mapping[str, Any], root: Path | None = None) -> tuple[Study, estimate.Estimate]:
     """Check every input of a report and estimate its cost; nothing is written. Raises ConfigError."""
     config = configure(parameters)
     if config.scheduler is not None:
         scheduler.check(config.scheduler)
     study = Study(config, root)
     study.check()
-    return config, estimate.estimate(study)
+    return study, estimate.estimate(study)
 
 
 @contextmanager

@@ -38,29 +38,29 @@ def check(address: str) -> None:
             pass
 
 
-def train_ahead(study: Any, runs: Iterable[Run]) -> None:
-    """Train what of `runs` a Study lacks on its `scheduler`, many at once; without a scheduler, do nothing.
+def train_ahead(study: Any, runs: Iterable[tuple[Any, Run]]) -> None:
+    """Train what is missing of `runs` on the scheduler of a Study, many at once; without a scheduler, do nothing.
 
-    Workers need the shared run folder alone: what a run starts from is made here. Bits are those of this process: its
-    number of threads, which workers take over, its torch, its kind of processor. A run that diverged is left to
-    `Study.run_folder`, which meets the same error. Raises SchedulerError.
+    Each run comes with the Study it belongs to. Workers need the shared run folder alone: what a run starts from is
+    made here. Bits are those of this process: its number of threads, which workers take over, its torch, its kind of
+    processor. A run that diverged is left to `Study.run_folder`, which meets the same error. Raises SchedulerError.
     """
-    config, places = study.config, {study.store.path("runs", study.run_recipe(run)): run for run in runs}
-    missing = {path: run for path, run in places.items() if not path.exists()}
-    if config.scheduler is None or not missing:
+    address = study.config.scheduler
+    places = {own.store.path("runs", own.run_recipe(run)): (own, run) for own, run in runs}
+    missing = {path: found for path, found in places.items() if not path.exists()}
+    if address is None or not missing:
         return
     _ = study.heldout_activations
-    for run in missing.values():
-        study.untrained(run)
-    shared = (type(study), replace(config, device=study.device.type, scheduler=None), str(study.root.resolve()))
-    tasks = {
-        f"{run.arm} seed {run.seed} delta {run.delta:g} ({path.name})": (*shared, study.source, run, get_num_threads())
-        for path, run in missing.items()
-    }
-    for name, error in run_all(config.scheduler, train_for, tasks, study.root / LOG).items():
+    tasks = {}
+    for path, (own, run) in missing.items():
+        own.untrained(run)
+        config = replace(own.config, device=own.device.type, scheduler=None)
+        given = (type(own), config, str(own.root.resolve()), own.source, run, get_num_threads())
+        tasks[f"{run.arm} seed {run.seed} delta {run.delta:g} ({path.name})"] = given
+    for name, error in run_all(address, train_for, tasks, study.root / LOG).items():
         if not isinstance(error, TrainingDiverged):
             fix = "finished runs are kept: mend it and run the same again, or set scheduler to None"
-            raise SchedulerError(f"scheduler = {config.scheduler!r}: {name}: {error}: {fix}") from error
+            raise SchedulerError(f"scheduler = {address!r}: {name}: {error}: {fix}") from error
 
 
 def train_for(kind: type, config: Config, root: str, source: dict[str, Any], run: Run, threads: int) -> str:

@@ -198,7 +198,7 @@ class Study:
     def run_folders(self, runs: Iterable[Run]) -> list[Path]:
         """Folders of many runs, trained on `config.scheduler` or in this process where they do not exist yet."""
         runs = list(runs)
-        train_ahead(self, runs)
+        train_ahead(self, ((self, run) for run in runs))
         return [self.run_folder(run) for run in tqdm(runs, disable=not self.progress, unit="run")]
 
     def untrained(self, run: Run) -> SAE:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from archsae_core import stability, verdict
-from archsae_core.arms import ARMS, CONTROL_SEEDS
+from archsae_core.arms import ARMS, CONTROL_SEEDS, MAIN_ARMS
 from archsae_core.budgets import at_equal_r2, budgets, headline
 from archsae_core.runs import Run, moved, read_alive, read_quality, snapshots
 from archsae_core.sae import Codes, load_sae
@@ -18,6 +18,7 @@ from archsae_core.scheduler import train_ahead
 from archsae_core.store import read_json
 from archsae_core.study import Study
 from archsae_core.training import TrainingDiverged, read_log
+from archsae_core.w_steps import trials
 
 HEADLINE = "hungarian_centred"
 """The score that the verdict is about: signed Hungarian cosine of centred atoms."""
@@ -121,7 +122,7 @@ def _trajectory(kept: Sequence[Mapping[int, Tensor]]) -> list[dict[str, float]]:
 
 def ablation(study: Study) -> dict[str, Any]:
     """RA-SAE at every radius, free and frozen dictionaries beside it; flags, Pareto frontier, best radius."""
-    train_ahead(study, ablation_runs(study))
+    train_ahead(study, ((study, run) for run in ablation_runs(study)))
     median_norm = read_json(study.anchor_folder() / "summary.json")["median_norm"]
     rows = [_sweep_row(study, "ra", delta) | {"relative": delta / median_norm} for delta in study.config.deltas]
     references = [_sweep_row(study, arm, 0.0) for arm in ABLATION_REFERENCES]
@@ -135,6 +136,14 @@ def ablation_runs(study: Study) -> list[Run]:
     """Every run of the ablation."""
     cases = [("ra", delta) for delta in study.config.deltas] + [(arm, 0.0) for arm in ABLATION_REFERENCES]
     return [run for case in cases for run in _sweep_runs(study, *case)]
+
+
+def report_runs(study: Study) -> list[tuple[Study, Run]]:
+    """Every training run of a report with the study whose config it follows, the longest first."""
+    main = [study.main_run(arm) for arm in MAIN_ARMS]
+    found = [(study, run) for run in (*main, *stability_runs(study), *ablation_runs(study))]
+    found += [(other, run) for _, other, run in trials(study)]
+    return sorted(found, key=lambda pair: -pair[1].steps)
 
 
 def _sweep_runs(study: Study, arm: str, delta: float) -> list[Run]:

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from archsae_core import contexts, stability
 from archsae_core import features as inspection
+from archsae_core.arms import MAIN_ARMS
 from archsae_core.behaviour import behaviour
 from archsae_core.config import ConfigError
 from archsae_core.dictionary import ArchetypalDictionary
@@ -90,7 +91,7 @@ def evaluation(study: Study) -> dict[str, Any]:
 
     The free one is there twice: from a random start, and from the centroids that the archetypal one starts from.
     """
-    runs = {arm: study.main_run(arm) for arm in ("topk", "topk-kmeans", "ra")}
+    runs = {arm: study.main_run(arm) for arm in MAIN_ARMS}
     spliced = behaviour(
         study.model,
         study.config.layer,

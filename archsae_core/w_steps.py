@@ -8,6 +8,7 @@ import numpy as np
 from archsae_core import stability
 from archsae_core.metrics import document_sums, summarise
 from archsae_core.runs import Run, read_quality, snapshots
+from archsae_core.scheduler import train_ahead
 from archsae_core.study import Study
 from archsae_core.training import read_log
 
@@ -44,6 +45,7 @@ STEPS = 500
 
 def w_steps(study: Study) -> dict[str, Any]:
     """Each variant after a short training: validation R², dead features, distance moved, spread of W's rows."""
+    train_ahead(study, ((other, run) for _, other, run in trials(study)))
     rows = [_row(study, name, arm) for name, (arm, _) in VARIANTS.items()]
     # the float32 twin says what rounding does; it is no other way to move W
     moving = [row for row in rows if row["arm"] == "ra" and row["name"] != TWICE[1]]

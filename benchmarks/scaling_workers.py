@@ -22,7 +22,6 @@ from scipy.optimize import nnls
 
 from archsae_core.config import configure
 from archsae_core.runs import Run
-from archsae_core.scheduler import train_ahead
 from archsae_core.store import write_json
 from archsae_core.study import Study
 
@@ -43,7 +42,7 @@ def measure(processes: int, runs: int, steps: int, root: Path) -> float:
         client.run(_import)
         study = Study(configure(config | {"scheduler": cluster.scheduler_address}), root)
         start = time.perf_counter()
-        train_ahead(study, [Run("ra", seed, steps, 1.0) for seed in range(runs)])
+        study.run_folders(Run("ra", seed, steps, 1.0) for seed in range(runs))
         return time.perf_counter() - start
 
 
