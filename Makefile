@@ -51,9 +51,11 @@ soak: $(FETCHED) ## kill, fill, damage and starve runs on purpose: about an hour
 inputs: $(INSTALLED) ## every bad input of the tests and the error it gets
 	$(PY) tests/bad_inputs.py
 
-audit: $(INSTALLED) ## known vulnerabilities of what is installed, where pip-audit and its database can be reached
+audit: $(INSTALLED) ## known vulnerabilities of what is installed, from PyPI's advisories
 	$(PY) -m pip install --quiet $(PIP_ARGS) pip-audit
-	$(PY) -m pip_audit --local --skip-editable
+	@# +cpu is a build of a release, not a release that advisories name
+	$(PY) -m pip list --format=freeze --exclude-editable | sed 's/+.*//' > $(VENV)/audited.txt
+	$(PY) -m pip_audit --requirement $(VENV)/audited.txt --no-deps --disable-pip --strict
 
 readme: $(INSTALLED) ## rewrite the README's generated tables
 	$(PY) -m archsae_core readme
