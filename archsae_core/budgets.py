@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
 from archsae_core import stability
@@ -31,15 +32,19 @@ def budgets(study: Study, folders: Sequence[Path], kept: Sequence[Mapping[int, T
 
     `kept` holds the `snapshots` of each of the arm's `folders`.
     """
-    rows = []
-    for step in list(kept[0])[-BUDGETS:]:
-        saes = (snapshot_sae(folder, step, study.config.k, study.normalizer).to(study.device) for folder in folders)
-        r2 = [summarise(document_sums(sae, study.scored_batches("heldout", TOKENS))).r2 for sae in saes]
-        pairs = {(i, j): headline(kept[i][step], kept[j][step]) for i, j in combinations(range(len(kept)), 2)}
-        interval = stability.seed_interval(stability.pair_matrix(pairs, len(kept)))
-        tokens = step * study.config.batch_size
-        rows.append({"step": step, "tokens": tokens, "r2": float(np.mean(r2)), "stability": interval._asdict()})
-    return rows
+    return [at_step(study, folders, kept, step)[0] for step in list(kept[0])[-BUDGETS:]]
+
+
+def at_step(
+    study: Study, folders: Sequence[Path], kept: Sequence[Mapping[int, Tensor]], step: int
+) -> tuple[dict[str, Any], Float[np.ndarray, "n_seeds n_seeds"]]:
+    """One row of `budgets`, and the headline score of every pair of seeds behind it."""
+    saes = (snapshot_sae(folder, step, study.config.k, study.normalizer).to(study.device) for folder in folders)
+    r2 = [summarise(document_sums(sae, study.scored_batches("heldout", TOKENS))).r2 for sae in saes]
+    pairs = {(i, j): headline(kept[i][step], kept[j][step]) for i, j in combinations(range(len(kept)), 2)}
+    matrix = stability.pair_matrix(pairs, len(kept))
+    row = {"step": step, "tokens": step * study.config.batch_size, "r2": float(np.mean(r2))}
+    return row | {"stability": stability.seed_interval(matrix)._asdict()}, matrix
 
 
 def at_equal_r2(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,15 +9,15 @@ import psutil
 import torch
 
 from archsae_core.arms import ARMS
-from archsae_core.config import ConfigError
+from archsae_core.config import FIELDS, ConfigError
 from archsae_core.language_model import blocks, d_model
 from archsae_core.runs import Run
 from archsae_core.source import determining, source_of
+from archsae_core.store import canonical_hash
 from archsae_core.study import SCORE_BATCH, Study
 from archsae_core.sweeps import report_runs
 from archsae_core.tokens import TokenSet
 from archsae_core.training import snapshot_steps
-from archsae_core.w_steps import trials
 
 INDEX_BYTES = 18
 """Of one row in index.safetensors: document, position, token, window, norm."""
@@ -61,15 +60,26 @@ class Estimate(NamedTuple):
 
 def estimate(study: Study) -> Estimate:
     """Cost of a report of `study`, whose text is read and model loaded for it. Nothing is written."""
-    tried = [_run(other, run)._replace(name=f"{name}, seed {run.seed}") for name, other, run in trials(study)]
-    runs = [*tried, *(_run(study, run) for run in _runs(study))]
-    stages = [*_activations(study), *_anchors(study), *runs, _evaluation(study)]
+    runs = report_runs(study)
+    sources = {canonical_hash(own.source): own for own, _ in [*reversed(runs), (study, None)]}
+    # anchors of all documents and of the first part are compared in notebook 01
+    anchors = [(study, None), (study, 0)]
+    anchors += [(own, own.fold(run)) for own, run in runs if ARMS[run.arm].start != "random"]
+    found = [(own, stage) for own in sources.values() for stage in _activations(own)]
+    found += [(own, _anchors(own, fold)) for own, fold in anchors] + [(own, _run(own, run)) for own, run in runs]
+    stages = [stage._replace(name=stage.name + _changes(study, own)) for own, stage in found] + [_evaluation(study)]
     unique = list({stage.folder: stage for stage in stages}.values())
     open_stages = [stage for stage in unique if not stage.kept]
     peak = max((stage.memory for stage in unique), default=0)
     seconds = sum(stage.flops for stage in open_stages) / _rate() + 7 * NOTEBOOK_SECONDS
     held = psutil.Process().memory_info().rss
     return Estimate(unique, sum(stage.disk for stage in open_stages), held + peak, seconds)
+
+
+def _changes(study: Study, own: Study) -> str:
+    """What sets `own` apart, for the name of a stage."""
+    pairs = [(name, getattr(own.config, name), getattr(study.config, name)) for name in FIELDS]
+    return "".join(f", {name} {value}" for name, value, usual in pairs if value != usual)
 
 
 def check_room(found: Estimate, root: Path) -> None:
@@ -145,21 +155,17 @@ def _activations(study: Study) -> list[Stage]:
     return [stage(part) for part in ("train", "validation", "heldout")]
 
 
-def _anchors(study: Study) -> list[Stage]:
+def _anchors(study: Study, fold: int | None) -> Stage:
     config, width = study.config, d_model(study.model)
     rows = study.tokens.train.n_tokens - len(study.tokens.train.ids)
-    own = any(ARMS[run.arm].anchors == "per-seed" for run in _runs(study))
-    stages = []
-    for fold in (None, *range(config.n_seeds)) if own else (None, 0):
-        count = rows if fold is None else rows // config.n_seeds
-        count = min(count, config.anchor_tokens or count)
-        # the sample, the raw rows it is made of, and a product or a copy in float32
-        memory = 3 * count * width * 4
-        flops = 2.0 * count * config.n_anchors * width * config.kmeans_iterations
-        folder = study.store.path("anchors", study.anchor_recipe(fold))
-        name = "anchors" if fold is None else f"anchors, part {fold}"
-        stages.append(Stage(name, folder, config.n_anchors * (width + 2) * 4, memory, flops))
-    return stages
+    count = rows if fold is None else rows // config.n_seeds
+    count = min(count, config.anchor_tokens or count)
+    # the sample, the raw rows it is made of, and a product or a copy in float32
+    memory = 3 * count * width * 4
+    flops = 2.0 * count * config.n_anchors * width * config.kmeans_iterations
+    folder = study.store.path("anchors", study.anchor_recipe(fold))
+    name = "anchors" if fold is None else f"anchors, part {fold}"
+    return Stage(name, folder, config.n_anchors * (width + 2) * 4, memory, flops)
 
 
 def _evaluation(study: Study) -> Stage:
@@ -170,10 +176,6 @@ def _evaluation(study: Study) -> Stage:
     tokens = min(config.behaviour_tokens, study.tokens.heldout.n_tokens)
     memory = 2 * 16 * config.context * vocabulary * 4  # logits of a batch of 16 windows, and their log-softmax
     return Stage("evaluation", study.store.path("tables", recipe), 2**16, memory, 6 * 2.0 * tokens * weights)
-
-
-def _runs(study: Study) -> Sequence[Run]:
-    return [run for own, run in report_runs(study) if own is study]
 
 
 def _run(study: Study, run: Run) -> Stage:

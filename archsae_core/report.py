@@ -133,6 +133,10 @@ class Report:
         """Ways to move W, compared on the validation documents."""
         return self._table("w_steps", lambda: _module("w_steps").w_steps(self.study))
 
+    def robustness(self) -> dict[str, Any]:
+        """The comparison of arms at another layer and with another k."""
+        return self._table("robustness", lambda: _module("robustness").robustness(self.study))
+
     def structure(self) -> dict[str, Any]:
         """The paper's structural metrics of the dictionaries of notebook 04."""
         return self._table("structure", lambda: _module("interpretability").structure_table(self.study))

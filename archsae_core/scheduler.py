@@ -50,10 +50,9 @@ def train_ahead(study: Any, runs: Iterable[tuple[Any, Run]]) -> None:
     missing = {path: found for path, found in places.items() if not path.exists()}
     if address is None or not missing:
         return
-    _ = study.heldout_activations
     tasks = {}
     for path, (own, run) in missing.items():
-        own.untrained(run)
+        _, _ = own.heldout_activations, own.untrained(run)
         config = replace(own.config, device=own.device.type, scheduler=None)
         given = (type(own), config, str(own.root.resolve()), own.source, run, get_num_threads())
         tasks[f"{run.arm} seed {run.seed} delta {run.delta:g} ({path.name})"] = given
@@ -87,7 +86,11 @@ def run_all(
     with _connected(address) as client, tqdm(total=len(tasks), desc=address, disable=None, unit="run") as bar:
         _note(log, f"{address}: {len(tasks)} runs for {len(client.nthreads())} workers")
         # The folder is part of the key: the same run for another folder is another task.
-        sent = {name: client.submit(function, *given, key=f"{log.parent}: {name}") for name, given in tasks.items()}
+        # Workers take them in the given order.
+        sent = {
+            name: client.submit(function, *given, key=f"{log.parent}: {name}", priority=-place)
+            for place, (name, given) in enumerate(tasks.items())
+        }
         names = {future: name for name, future in sent.items()}
         for future in _finished(client, set(names), address):
             bar.update()

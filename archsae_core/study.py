@@ -68,10 +68,15 @@ class Study:
         return tokenize_split(self.corpus, self.tokenizer, self.config)
 
     def variant(self, **changes: Any) -> "Study":
-        """A study that differs in how dictionaries are trained only; what is read already is not read again."""
+        """A study of the same model and text with other dictionaries, or of another layer.
+
+        What is read already and does not change is not read again.
+        """
         other = Study(replace(self.config, **changes), self.root, progress=self.progress)
         other.store = self.store
-        kept = {"device", "source", "train_activations", "heldout_activations", "normalizer"}
+        kept = {"device", "corpus", "tokenizer", "model", "tokens"}
+        if "layer" not in changes:
+            kept |= {"source", "train_activations", "heldout_activations", "normalizer"}
         other.__dict__ |= {name: value for name, value in self.__dict__.items() if name in kept}
         return other
 
@@ -172,12 +177,13 @@ class Study:
         recipe = self.source | fields_of(self.config, TRAIN_FIELDS) | {"arm": _arm_recipe(run.arm)}
         recipe |= {"recipe": RUN_RECIPE, "seed": run.seed, "steps": run.steps, "device": self.device.type}
         if arm.start != "random":
-            recipe["anchors"] = canonical_hash(self.anchor_recipe(self._fold(run)))
+            recipe["anchors"] = canonical_hash(self.anchor_recipe(self.fold(run)))
         if arm.dictionary == "archetypal":
             recipe |= fields_of(self.config, ARCHETYPAL_FIELDS) | {"delta": run.delta, "rounded": rounds(self.config)}
         return recipe
 
-    def _fold(self, run: Run) -> int | None:
+    def fold(self, run: Run) -> int | None:
+        """Part of the training documents on which the anchors of a run are fitted; None is all."""
         return run.seed % self.config.n_seeds if ARMS[run.arm].anchors == "per-seed" else None
 
     def run_folder(self, run: Run) -> Path:
@@ -207,7 +213,7 @@ class Study:
         arm = ARMS[run.arm]
         config = replace(self.config, delta=run.delta)
         d_model = len(self.normalizer.mean)
-        points = torch.zeros(1, d_model) if arm.start == "random" else self.anchors(self._fold(run))
+        points = torch.zeros(1, d_model) if arm.start == "random" else self.anchors(self.fold(run))
         return SAE(make_dictionary(arm, config, points, generator), config.k, *self.normalizer).to(self.device)
 
     def sae(self, run: Run) -> SAE:

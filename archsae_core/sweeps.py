@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from archsae_core import stability, verdict
+from archsae_core import robustness, stability, verdict, w_steps
 from archsae_core.arms import ARMS, CONTROL_SEEDS, MAIN_ARMS
 from archsae_core.budgets import at_equal_r2, budgets, headline
 from archsae_core.runs import Run, moved, read_alive, read_quality, snapshots
@@ -18,7 +18,6 @@ from archsae_core.scheduler import train_ahead
 from archsae_core.store import read_json
 from archsae_core.study import Study
 from archsae_core.training import TrainingDiverged, read_log
-from archsae_core.w_steps import trials
 
 HEADLINE = "hungarian_centred"
 """The score that the verdict is about: signed Hungarian cosine of centred atoms."""
@@ -45,9 +44,7 @@ def _decide(rows: Mapping[str, Mapping[str, Any]], kind: str, metric: str) -> di
         scores = {tuple(pair["seeds"]): pair[kind][metric] for pair in row["end"]["pairs"]}
         matrix = stability.pair_matrix(scores, len(row["r2_by_seed"]))
         arms[arm] = verdict.ArmScores(matrix, row["r2"])
-    decision = verdict.decide(arms)
-    intervals = {name: getattr(decision, name) for name in ("published_gain", "independent_gain")}
-    return decision._asdict() | {name: value and value._asdict() for name, value in intervals.items()}
+    return verdict.decide(arms).as_dict()
 
 
 def _by_metric(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -142,8 +139,7 @@ def report_runs(study: Study) -> list[tuple[Study, Run]]:
     """Every training run of a report with the study whose config it follows, the longest first."""
     main = [study.main_run(arm) for arm in MAIN_ARMS]
     found = [(study, run) for run in (*main, *stability_runs(study), *ablation_runs(study))]
-    found += [(other, run) for _, other, run in trials(study)]
-    return sorted(found, key=lambda pair: -pair[1].steps)
+    return sorted([*found, *w_steps.trials(study), *robustness.trials(study)], key=lambda pair: -pair[1].steps)
 
 
 def _sweep_runs(study: Study, arm: str, delta: float) -> list[Run]:

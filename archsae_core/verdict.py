@@ -43,6 +43,11 @@ class Verdict(NamedTuple):
     pair: tuple[str, str] | None
     """The two arms of `independent_gain`."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """For a table of results: intervals are mappings too."""
+        gains = {"published_gain": self.published_gain, "independent_gain": self.independent_gain}
+        return self._asdict() | {name: gain and gain._asdict() for name, gain in gains.items()}
+
 
 def decide(arms: Mapping[str, ArmScores]) -> Verdict:
     """Is the stability due to the constraint or to the shared initialisation?

@@ -45,7 +45,7 @@ STEPS = 500
 
 def w_steps(study: Study) -> dict[str, Any]:
     """Each variant after a short training: validation R², dead features, distance moved, spread of W's rows."""
-    train_ahead(study, ((other, run) for _, other, run in trials(study)))
+    train_ahead(study, trials(study))
     rows = [_row(study, name, arm) for name, (arm, _) in VARIANTS.items()]
     # the float32 twin says what rounding does; it is no other way to move W
     moving = [row for row in rows if row["arm"] == "ra" and row["name"] != TWICE[1]]
@@ -56,10 +56,10 @@ def _steps(study: Study) -> int:
     return min(STEPS, study.config.ablation_steps)
 
 
-def trials(study: Study) -> list[tuple[str, Study, Run]]:
-    """Every run that `w_steps` needs: name of its variant, the study whose config it belongs to, and the run."""
-    found = {name: _trial(study, name) for name in VARIANTS}
-    return [(name, other, run) for name, (other, runs) in found.items() for run in runs]
+def trials(study: Study) -> list[tuple[Study, Run]]:
+    """Every run that `w_steps` needs, with the study whose config it follows."""
+    found = [_trial(study, name) for name in VARIANTS]
+    return [(other, run) for other, runs in found for run in runs]
 
 
 def _trial(study: Study, name: str) -> tuple[Study, list[Run]]:
