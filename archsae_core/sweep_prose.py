@@ -65,6 +65,29 @@ def equal_r2_table(table: Table) -> str:
     return markdown_table(["RA-SAE", "TopK", "at R²", "stability RA-SAE", "stability TopK", "gain"], rows)
 
 
+def robustness_table(table: Table) -> str:
+    """R² and stability of the arms in every setting, and what the rule says there."""
+    settings = table["settings"]
+    rows = [
+        [row["setting"], ARMS[arm].label, found["r2"], interval(found["stability"])]
+        for row in settings
+        for arm, found in row["arms"].items()
+    ]
+    return markdown_table(["setting", "arm", "R²", "stability"], rows)
+
+
+def robustness(table: Table) -> str:
+    """Whether the verdict is that of one layer and one k."""
+    rows = []
+    for row in table["settings"]:
+        gains = [_gain(row["verdict"][name]) for name in ("published_gain", "independent_gain")]
+        rows.append([row["setting"], *gains, row["verdict"]["verdict"]])
+    found = {row["verdict"]["verdict"] for row in table["settings"]}
+    answer = f"the verdict is the same, *{found.pop()}*" if len(found) == 1 else "the verdict depends on the setting"
+    lines = [f"**After {table['step']:,} steps {answer} in {len(rows)} settings.**", ""]
+    return "\n".join([*lines, markdown_table(["setting", "ra − topk", "independent gain", "the rule says"], rows)])
+
+
 def by_metric_table(table: Table) -> str:
     """What the fixed rule would conclude from every score."""
     rows = [
