@@ -15,7 +15,7 @@ from archsae_core.runs import Run
 from archsae_core.source import determining, source_of
 from archsae_core.store import canonical_hash
 from archsae_core.study import SCORE_BATCH, Study
-from archsae_core.sweeps import report_runs
+from archsae_core.sweeps import arm_runs, report_runs
 from archsae_core.training import snapshot_steps
 
 INDEX_BYTES = 18
@@ -58,7 +58,10 @@ class Estimate(NamedTuple):
 
 
 def estimate(study: Study) -> Estimate:
-    """Cost of a report of `study`, whose text is read and model loaded for it. Nothing is written."""
+    """Cost of a report of `study`, whose text is read and model loaded for it. Nothing is written.
+
+    Tables that take minutes at most (all but the comparison of arms and the CE loss) are left out.
+    """
     runs = report_runs(study)
     sources = {canonical_hash(own.source): own for own, _ in [*reversed(runs), (study, None)]}
     # anchors of all documents and of the first part are compared in notebook 01
@@ -68,7 +71,8 @@ def estimate(study: Study) -> Estimate:
     parts = {True: ("train", "validation", "heldout"), False: ("train", "heldout")}
     found = [(own, _activations(own, part)) for own in sources.values() for part in parts[own is study]]
     found += [(own, _anchor(own, fold)) for own, fold in anchors] + [(own, _run(own, run)) for own, run in runs]
-    stages = [stage._replace(name=stage.name + _changes(study, own)) for own, stage in found] + [_evaluation(study)]
+    stages = [stage._replace(name=stage.name + _changes(study, own)) for own, stage in found]
+    stages += [_evaluation(study), _stability(study)]
     unique = list({stage.folder: stage for stage in stages}.values())
     open_stages = [stage for stage in unique if not stage.kept]
     peak = max((stage.memory for stage in unique), default=0)
@@ -173,18 +177,31 @@ def _evaluation(study: Study) -> Stage:
     return Stage("evaluation", study.store.path("tables", recipe), 2**16, memory, 6 * 2.0 * tokens * weights)
 
 
+def _stability(study: Study) -> Stage:
+    """Comparison of arms: all scores of every pair of seeds at the start and the end, the headline at four budgets."""
+    config = study.config
+    seeds = [len(arm_runs(study, arm)) for arm in config.arms]
+    pairs = sum(n * (n - 1) // 2 for n in seeds)
+    recipe = {"config": determining("stability_results", config), "source": source_of(config)}
+    recipe["table"] = "stability_results"
+    # measured: exact matchings take about 30 and 10 times the product of two dictionaries
+    flops = pairs * (2 * 30 + 4 * 10) * 2.0 * config.n_features**2 * d_model(study.model)
+    memory = 6 * 4 * config.n_features**2  # cosines of one pair: raw, centred, absolute, alive, encoder
+    return Stage("stability", study.store.path("tables", recipe), 2**18, memory, flops)
+
+
 def _run(study: Study, run: Run) -> Stage:
     config, width, arm = study.config, d_model(study.model), ARMS[run.arm]
     atoms, anchors = config.n_features * width, config.n_anchors
     archetypal = arm.dictionary == "archetypal"
     numbers = 2 * atoms + (config.n_features * anchors + anchors * width if archetypal else 0)
     encode = 2.0 * config.batch_size * atoms
-    # measured (`make bench`): a TopK step takes 0.7 of the time of its encoder's dense product, and W this share of
-    # that of a dense W C and its gradient
-    share = {"mirror": 0.12, "published": 0.95 if config.unit_norm else 0.5}[config.w_step] * archetypal
+    # measured (`make bench`): a TopK step takes 1.8 times its encoder's dense product in float32, and W this share of
+    # a dense W C and its gradient
+    share = {"mirror": 0.18, "published": 1.05 if config.unit_norm else 0.6}[config.w_step] * archetypal
     hull = 4.0 * config.n_features * anchors * width * share
     heldout = min(study.tokens.heldout.n_tokens, config.heldout_tokens or study.tokens.heldout.n_tokens)
-    flops = run.steps * (0.7 * encode + hull) + 4.0 * heldout * atoms
+    flops = run.steps * (1.8 * encode + hull) + 4.0 * heldout * atoms
     # parameters, gradients and two moments of Adam; a batch's dense codes and their gradients
     memory = 4 * 4 * numbers + 4 * 3 * max(config.batch_size, SCORE_BATCH) * config.n_features
     disk = 4 * numbers + 4 * atoms * len(snapshot_steps(run.steps))

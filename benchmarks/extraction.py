@@ -2,7 +2,8 @@
 
 The rate is measured with the block's own matrices, alone, on as many tokens as a batch has, in the same arithmetic. A
 forward pass stands next to it with the multiplications of all its blocks' matrices (attention scores left out) and its
-whole time. `extract` is the pass over real windows of text, padding, checks and writing included.
+whole time. `extract` is the pass over real windows of text, padding, checks and writing included. Training reads it
+in shuffled batches: `reading_share` is the part of a step that waits for one.
 """
 
 import itertools
@@ -13,10 +14,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from archsae_core.activations import ActivationSet, open_activations
+from archsae_core.arms import ARMS
+from archsae_core.dictionary import make_dictionary
 from archsae_core.extraction import BATCH_TOKENS, extract
 from archsae_core.language_model import blocks, residual_after
+from archsae_core.runs import TrainingBatches
+from archsae_core.sae import SAE
 from archsae_core.study import Study
 from archsae_core.tokens import TokenSet
+from archsae_core.training import Trainer
 from benchmarks import of_study
 from benchmarks.machine import seconds
 
@@ -53,6 +60,23 @@ def first_windows(tokens: TokenSet, budget: int) -> TokenSet:
     return TokenSet(tokens.ids[::step][:taken], tokens.document[::step][:taken])
 
 
+def reading_share(study: Study, activations: ActivationSet, steps: int = 20) -> float:
+    """Share of a TopK step, the shortest there is, that waits for its shuffled batch."""
+    config = study.config
+    points = torch.zeros(1, activations.x.shape[1])
+    dictionary = make_dictionary(ARMS["topk"], config, points, torch.Generator().manual_seed(0))
+    trainer = Trainer(SAE(dictionary, config.k, points[0], 1.0).to(study.device), config)
+    batches = TrainingBatches(activations, config.batch_size, 0)
+    trainer.train_step(batches(0).to(study.device))
+    waited, begin = 0.0, time.perf_counter()
+    for step in range(1, steps + 1):
+        start = time.perf_counter()
+        batch = batches(step)
+        waited += time.perf_counter() - start
+        trainer.train_step(batch.to(study.device))
+    return waited / (time.perf_counter() - begin)
+
+
 def run(study: Study, budget: int) -> dict[str, float | str]:
     """Rates of one forward pass on full windows and of `extract` on `budget` tokens of text."""
     model, layer, context = study.model, study.config.layer, study.config.context
@@ -68,10 +92,12 @@ def run(study: Study, budget: int) -> dict[str, float | str]:
         begin = time.perf_counter()
         extract(Path(folder), model, text, layer, progress=False)
         taken = time.perf_counter() - begin
+        waiting = reading_share(study, open_activations(Path(folder), study.config.outlier_factor))
     speed, full = text.n_tokens / taken, ids.numel() / forward
     rates = {"forward_tokens_per_s": full, "extract_tokens_per_s": speed, "matrix_gflops": rate / 1e9}
     shares = {"forward_share": reached / rate, "extract_share": speed / full * reached / rate}
-    return rates | {"forward_gflops": reached / 1e9} | shares | {"tokens": text.n_tokens, "dtype": str(model.dtype)}
+    rates |= {"forward_gflops": reached / 1e9, "reading_share": waiting}
+    return rates | shares | {"tokens": text.n_tokens, "dtype": str(model.dtype)}
 
 
 if __name__ == "__main__":

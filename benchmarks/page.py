@@ -40,7 +40,8 @@ def extraction(found: Mapping[str, Any]) -> str:
     for row, part in zip(rows, ("forward", "extract"), strict=True):
         row += [f"{found[f'{part}_tokens_per_s']:.0f}", f"{found[f'{part}_share']:.2f}"]
     head = ["reading activations", "tokens/s", f"share of the matrix rate ({found['matrix_gflops']:.0f} GFLOP/s)"]
-    return table(head, rows)
+    waiting = f"A TopK step on these activations waits {found['reading_share']:.1%} of its time for its shuffled batch."
+    return f"{table(head, rows)}\n\n{waiting}"
 
 
 def evaluation(found: Mapping[str, Any]) -> str:
@@ -82,12 +83,21 @@ def exponents(rows: list[dict[str, Any]]) -> str:
     return table(["size", "case", "exponent", "of the floor"], lines)
 
 
-def limits() -> str:
+def limits(rows: list[Mapping[str, Any]]) -> str:
     lines = []
     for case in scaling.CASES:
         found = (scaling.largest_in(LIMIT * scaling.SHARE_OF_MEMORY, case, square=square) for square in (False, True))
         lines.append([case, *(f"{n:,}" for n in found)])
-    return table(["a 24 GiB machine ends at", "features, 4,096 anchors", "features = anchors"], lines)
+    found = table(["a 24 GiB machine ends at", "features, 4,096 anchors", "features = anchors"], lines)
+    ratios = [row["memory"] / row["memory_by_theory"] for row in rows if "memory" in row]
+    if not ratios:
+        return found
+    largest = max((row for row in rows if "memory" in row), key=lambda row: row["memory"])
+    return (
+        f"{found}\n\nMeasured over {len(ratios)} steps, memory is {min(ratios):.2f} to {max(ratios):.2f} times what "
+        f"the sizes give; the largest, {largest['case']} at {largest['axis']} = {largest['size']:,}, takes "
+        f"{largest['memory'] / GIB:.1f} GiB and {largest['seconds']:.1f} s a step."
+    )
 
 
 def parts() -> dict[str, str]:
@@ -98,7 +108,7 @@ def parts() -> dict[str, str]:
     filled = {name.split(",")[0]: show(found[name]) if name in found else "Not measured yet: `make bench`."
               for name, show in sections.items()}  # fmt: skip
     missing = "Not measured yet: `make bench-scaling`."
-    filled |= {"speed": speed(), "limits": limits()}
+    filled |= {"speed": speed(), "limits": limits(rows)}
     if not rows:
         return filled | dict.fromkeys(("scaling", "exponents"), missing)
     figure = "![Time against every size](scaling.png)"

@@ -121,6 +121,11 @@ def test_scaling_continues_and_leaves_out_what_cannot_fit(tmp_path, monkeypatch)
     assert scaling.measure(scaling.Point("n_features", "ra", 2**20), limit=1)["skipped"].startswith("needs ")
 
 
+def test_one_axis_can_vary_two_sizes():
+    problem = scaling.Point("n_features = n_anchors", "ra", 2048).problem
+    assert (problem.n_features, problem.n_anchors, problem.d_model) == (2048, 2048, Problem().d_model)
+
+
 def test_page_is_up_to_date():
     run("benchmarks.page", "--check")
 
