@@ -120,7 +120,7 @@ class Config:
     feature: int | None = None
     """Feature inspected in 07; None takes the strongest feature found by the scan."""
     scheduler: str | None = None
-    """Where sweeps train: `local:N` processes, `tcp://host:port` or a scheduler file of Dask; None: in this process."""
+    """Where to train: `local:N` processes, `tcp://host:port` or a scheduler file of Dask; None: in this process."""
 
     def __post_init__(self) -> None:
         self._check_ranges()
