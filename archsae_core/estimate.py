@@ -73,7 +73,7 @@ def estimate(study: Study) -> Estimate:
     found += [(own, _anchor(own, fold)) for own, fold in anchors] + [(own, _run(own, run)) for own, run in runs]
     stages = [stage._replace(name=stage.name + _changes(study, own)) for own, stage in found]
     stages += [_evaluation(study), _stability(study)]
-    unique = list({stage.folder: stage for stage in stages}.values())
+    unique = list({stage.folder: stage for stage in reversed(stages)}.values())[::-1]  # named by who needs it first
     open_stages = [stage for stage in unique if not stage.kept]
     peak = max((stage.memory for stage in unique), default=0)
     seconds = sum(stage.flops for stage in open_stages) / _rate() + 7 * NOTEBOOK_SECONDS
