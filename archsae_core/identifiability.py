@@ -1,6 +1,7 @@
 """Which true atoms are found again: sparse mixtures of a planted dictionary, inside and outside the anchors' hull."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +17,16 @@ from archsae_core.arms import ARMS
 from archsae_core.config import Config, configure
 from archsae_core.dictionary import make_dictionary
 from archsae_core.matching import cosines, match
-from archsae_core.sae import SAE
+from archsae_core.sae import SAE, load_sae
 from archsae_core.stability import Interval
-from archsae_core.training import Trainer
+from archsae_core.store import Store
+from archsae_core.training import train
 
 D_MODEL, N_ATOMS, ACTIVE = 24, 24, 2
 """The planted dictionary: complete, so that no two atoms are close, two of them in every sample."""
 STEPS, BATCH, SEEDS = 500, 256, 3
+RECIPE = 1
+"""Raised whenever the code changes what is learned."""
 RECOVERED = 0.9
 """An atom counts as found when a feature of its own has at least this cosine with it."""
 CASES = {
@@ -101,16 +105,17 @@ def reach(
     return np.sqrt(np.clip(1 - np.square(residuals), 0, 1))
 
 
-def recovered(planted: Planted, learner: Learner, seed: int, steps: int = STEPS) -> Float[np.ndarray, " n_atoms"]:
-    """Cosine of every planted atom with the feature matched to it (one to one), after training on fresh samples."""
+def learn(planted: Planted, learner: Learner, seed: int, work: Path, steps: int = STEPS) -> SAE:
+    """Train on fresh samples; files go to `work`, and a checkpoint found there is continued."""
     given = {"preset": "smoke", "n_features": 2 * N_ATOMS, "n_anchors": len(planted.anchors), "k": ACTIVE}
     config: Config = configure(given | {"lr": 3e-3, "dead_after": 10} | learner.options)
     start = make_dictionary(ARMS[learner.arm], config, planted.anchors, torch.Generator().manual_seed(seed))
     sae = SAE(start, ACTIVE, planted.mean, planted.scale)
-    sae.calibrate(planted.samples(BATCH, 10**6 * (seed + 1)))
-    trainer = Trainer(sae, config)
-    for step in range(steps):
-        trainer.train_step(planted.samples(BATCH, 10**6 * (seed + 1) + step))
+    return train(sae, config, lambda step: planted.samples(BATCH, 10**6 * (seed + 1) + step), work, steps=steps)
+
+
+def recovered(planted: Planted, sae: SAE) -> Float[np.ndarray, " n_atoms"]:
+    """Cosine of every planted atom with the feature matched to it (one to one)."""
     similarity = cosines(planted.atoms, sae.atoms().detach())
     pairs = match(similarity)
     found = np.zeros(N_ATOMS)
@@ -127,10 +132,17 @@ def mean_share(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 
-def table(steps: int = STEPS, seeds: int = SEEDS) -> dict[str, Any]:
+def _learned(store: Store, case: str, planted: Planted, learner: Learner, seed: int, steps: int) -> SAE:
+    recipe = {"case": case, "learner": learner._asdict(), "seed": seed, "steps": steps, "recipe": RECIPE}
+    folder = store.artifact("planted", recipe, lambda work: learn(planted, learner, seed, work, steps))
+    return load_sae(folder / "sae.safetensors")
+
+
+def table(store: Store, steps: int = STEPS, seeds: int = SEEDS) -> dict[str, Any]:
     """Share of planted atoms found, by case and learner, with the share that the hull allows. JSON-able.
 
     At most `steps` and at most `STEPS` steps. Every seed has a dictionary, data, anchors and a start of its own.
+    What is trained is kept in `store`.
     """
     steps = min(steps, STEPS)
     cases = {}
@@ -139,7 +151,8 @@ def table(steps: int = STEPS, seeds: int = SEEDS) -> dict[str, Any]:
         allowed = [float((reach(one.atoms, one.anchors) > RECOVERED).mean()) for one in planted]
         rows = []
         for learner in LEARNERS:
-            cosine = [recovered(one, learner, seed, steps) for seed, one in enumerate(planted)]
+            saes = [_learned(store, case, one, learner, seed, steps) for seed, one in enumerate(planted)]
+            cosine = [recovered(one, sae) for one, sae in zip(planted, saes, strict=True)]
             shares = [float((found > RECOVERED).mean()) for found in cosine]
             row = {"arm": learner.arm, "label": learner.label, "share": mean_share(shares)._asdict()}
             rows.append(row | {"cosine": float(np.mean(cosine))})

@@ -155,7 +155,8 @@ class Report:
 
     def identifiability(self) -> dict[str, Any]:
         """Planted dictionaries, inside and outside the hull."""
-        return self._table("identifiability", lambda: _module("identifiability").table(self.config.steps))
+        steps = self.config.steps
+        return self._table("identifiability", lambda: _module("identifiability").table(self.study.store, steps))
 
     def features(self) -> dict[str, Any]:
         """Scan of the features, one inspected, its archetypes."""
@@ -175,10 +176,8 @@ class Report:
 
     def stamp(self) -> str:
         """Markdown: what the tables of this notebook were made with."""
-        lines = [
-            "| table | commit | device | seconds | torch | transformers | scikit-learn | numpy |",
-            "|---|" + "---|" * 7,
-        ]
+        header = "| table | commit | device | seconds | torch | transformers | scikit-learn | numpy |"
+        lines = [header, "|---|" + "---|" * 7]
         for manifest in self._manifests:
             made = manifest["environment"]
             versions = " | ".join(made[name] for name in ("torch", "transformers", "scikit-learn", "numpy"))

@@ -109,25 +109,10 @@ def _remaining(undisturbed: list[str], noted: list[str]) -> int:
     return count
 
 
-def _steps_in_tables(lines: list[str]) -> int:
-    """Training steps that belong to a table and to no run of the store."""
-    stack: list[str] = []
-    count = 0
-    for line in lines:
-        event, name = line.split()
-        stack += [name] * (event == "build")
-        count += event == "step" and bool(stack) and stack[-1].startswith("tables/")
-        if event == "seal":
-            stack.remove(name)
-    return count
-
-
 def _redone(points: list[Kill], noted: list[str], undisturbed: list[str]) -> tuple[dict[str, Any], list[str]]:
     """What was done twice in all, and whether that is more than each kill's last checkpoint."""
     found, expected, kills = counts(noted), counts(undisturbed), len(points)
     limits = {"step": CHECKPOINT * kills, "batch": CHECKPOINT_BATCHES * kills}
-    # planted dictionaries are trained inside their table, seconds in all, and begun again with it
-    limits["step"] += _steps_in_tables(undisturbed) * sum(point.stage == "tables" for point in points)
     twice = {name: found[name] - expected[name] for name in expected}
     # a seal is noted before the folder has its name: an artefact that is hit in between is opened and sealed again
     limits |= {"build": sum(point.open_builds for point in points) + twice["seal"], "seal": kills}

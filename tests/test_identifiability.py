@@ -7,7 +7,8 @@ from scipy import stats
 
 from archsae_core import identifiability
 from archsae_core.hull import weights_for
-from archsae_core.identifiability import LEARNERS, RECOVERED, Learner, mean_share, plant, reach, recovered
+from archsae_core.identifiability import LEARNERS, RECOVERED, Learner, learn, mean_share, plant, reach, recovered
+from archsae_core.store import Store
 
 TOPK = LEARNERS[0]
 STEPS = 400
@@ -16,6 +17,12 @@ STEPS = 400
 @pytest.fixture(scope="module")
 def planted():
     return {case: plant(case, 0) for case in identifiability.CASES}
+
+
+@pytest.fixture
+def found(tmp_path):
+    """Cosines of planted atoms after training."""
+    return lambda planted, learner, steps=STEPS: recovered(planted, learn(planted, learner, 0, tmp_path, steps))
 
 
 def share(cosine):
@@ -48,27 +55,27 @@ def test_cases_are_what_they_say(planted):
 
 
 @pytest.mark.parametrize("case", ["inside", "outside", "centred"])
-def test_free_dictionary_recovers_most_atoms_whatever_the_anchors(planted, case):
-    assert share(recovered(planted[case], TOPK, 0, STEPS)) >= 0.8
+def test_free_dictionary_recovers_most_atoms_whatever_the_anchors(planted, found, case):
+    assert share(found(planted[case], TOPK)) >= 0.8
 
 
 @pytest.mark.parametrize("learner", [strict("mirror", 0.03), strict("published", 1e-4)], ids=["mirror", "published"])
-def test_archetypal_dictionary_recovers_atoms_inside_the_hull(planted, learner):
-    assert share(recovered(planted["inside"], learner, 0, STEPS)) >= 0.8
+def test_archetypal_dictionary_recovers_atoms_inside_the_hull(planted, found, learner):
+    assert share(found(planted["inside"], learner)) >= 0.8
 
 
-def test_no_training_exceeds_what_the_hull_allows(planted):
+def test_no_training_exceeds_what_the_hull_allows(planted, found):
     case = planted["outside"]
-    cosine = recovered(case, strict("mirror", 0.03), 0, STEPS)
+    cosine = found(case, strict("mirror", 0.03))
     assert (cosine <= reach(case.atoms, case.anchors) + 1e-4).all()
     assert share(cosine) < 0.5
 
 
-def test_a_hull_on_one_line_recovers_nothing(planted):
+def test_a_hull_on_one_line_recovers_nothing(planted, found):
     """Negative control: with every anchor on one line, no atom has another direction, whatever W is."""
     case = planted["inside"]
     line = case._replace(anchors=torch.linspace(1.0, 3.0, 24)[:, None] * case.atoms[:1])
-    assert share(recovered(line, strict("mirror", 0.03), 0, 20)) <= 0.1
+    assert share(found(line, strict("mirror", 0.03), 20)) <= 0.1
 
 
 def test_mean_share_is_students():
@@ -81,7 +88,9 @@ def test_mean_share_is_students():
     assert (wide.low, wide.high) == (0, 1)
 
 
-def test_table_holds_every_case_and_learner():
-    table = identifiability.table(steps=2, seeds=3)
+def test_table_holds_every_case_and_learner(tmp_path, monkeypatch):
+    table = identifiability.table(Store(tmp_path), steps=2, seeds=3)
+    monkeypatch.setattr(identifiability, "train", None)
+    assert identifiability.table(Store(tmp_path), steps=2, seeds=3) == table  # of what is kept
     assert [len(case["rows"]) for case in table["cases"].values()] == [len(LEARNERS)] * 3
     assert table["cases"]["inside"]["allowed"]["estimate"] == 1
