@@ -11,7 +11,13 @@ from typing import Any
 from archsae_core.config import PRESETS, ConfigError, coerce
 from archsae_core.store import REPAIR, CorruptArtifact
 
-FULL = ": free space, then run the same again; finished stages are kept"
+ELSEWHERE = ": set --runs (or ARCHSAE_RUNS), and ARCHSAE_CACHE, to folders that can be written"
+DISK = {
+    errno.ENOSPC: ": free space, then run the same again; finished stages are kept",
+    errno.EROFS: ELSEWHERE,
+    errno.EACCES: ELSEWHERE,
+}
+"""What to do about a disk's error, also where a notebook reports it."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,11 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"error: {error}")
         return 2
     except (CorruptArtifact, RuntimeError) as error:
-        full = FULL if os.strerror(errno.ENOSPC) in str(error) else ""
-        _say(f"error: {error}{full}")
+        _say(f"error: {error}{next((fix for code, fix in DISK.items() if os.strerror(code) in str(error)), '')}")
         return 1
     except OSError as error:  # a disk that is full or read-only, a folder of someone else's
-        _say(f"error: {error}{FULL if error.errno == errno.ENOSPC else ''}")
+        _say(f"error: {error}{DISK.get(error.errno, '')}")
         return 1
 
 
