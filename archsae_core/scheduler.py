@@ -52,7 +52,7 @@ def train_ahead(study: Any, runs: Iterable[tuple[Any, Run]]) -> None:
         return
     tasks = {}
     for path, (own, run) in missing.items():
-        _, _ = own.heldout_activations, own.untrained(run)
+        own.prepare(run)
         config = replace(own.config, device=own.device.type, scheduler=None)
         given = (type(own), config, str(own.root.resolve()), own.source, run, get_num_threads())
         tasks[f"{run.arm} seed {run.seed} delta {run.delta:g} ({path.name})"] = given

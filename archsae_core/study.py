@@ -197,7 +197,8 @@ class Study:
             sums = document_sums(sae, self.heldout_batches())
             fired = {"fired": torch.from_numpy(sums.fired)}
             write_atomically(work / "fired.safetensors", lambda path: save_file(fired, path))
-            write_json(work / "quality.json", with_intervals(sums) | _constraint(sae))
+            violation = sae.dictionary.violation() if isinstance(sae.dictionary, ArchetypalDictionary) else 0.0
+            write_json(work / "quality.json", with_intervals(sums) | {"violation": violation})
 
         return self.store.artifact("runs", self.run_recipe(run), build)
 
@@ -206,6 +207,12 @@ class Study:
         runs = list(runs)
         train_ahead(self, ((self, run) for run in runs))
         return [self.run_folder(run) for run in tqdm(runs, disable=not self.progress, unit="run")]
+
+    def prepare(self, run: Run) -> None:
+        """Make what a run starts from and is scored on where it is missing: activations, normalizer, anchors."""
+        _, _ = self.heldout_activations, self.normalizer
+        if ARMS[run.arm].start != "random":
+            self.anchor_folder(self.fold(run))
 
     def untrained(self, run: Run) -> SAE:
         """The autoencoder of a run at step 0 (before its encoder is calibrated)."""
@@ -240,8 +247,3 @@ class Study:
 def _arm_recipe(name: str) -> list[str]:
     arm = ARMS[name]
     return [arm.dictionary, arm.start, arm.anchors if arm.start != "random" else "none"]
-
-
-def _constraint(sae: SAE) -> dict[str, float | None]:
-    violated = sae.dictionary.violation() if isinstance(sae.dictionary, ArchetypalDictionary) else 0.0
-    return {"violation": violated}
