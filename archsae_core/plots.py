@@ -9,6 +9,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from archsae_core.formatting import cell
+
 PALETTE = sns.color_palette("colorblind")
 COLOURS = {
     "topk": PALETTE[7], "topk-kmeans": PALETTE[4], "topk-kmeans-indep": PALETTE[5], "ra": PALETTE[0],
@@ -94,8 +96,8 @@ def evaluation(table: Mapping[str, Any]) -> Figure:
         bars = np.array([interval or (value, value) for value, interval in zip(values, intervals, strict=True)]).T
         axis.bar(places, values, color=colours, width=0.6, yerr=np.abs(bars - np.array(values)), capsize=4)
         axis.set(ylabel=label, ylim=(0, 1), xticks=places, xticklabels=labels)
-        for place, value in zip(places, values, strict=True):
-            axis.annotate(f"{value:.3f}", (place, 0.02), ha="center", color="white")
+        for place, sae in zip(places, saes.values(), strict=True):
+            axis.annotate(cell(sae[part][name]), (place, 0.02), ha="center", color="white")
     axes[2].bar(places, [100 * sae["quality"]["dead_share"] for sae in saes.values()], color=colours, width=0.6)
     axes[2].set(ylabel="dead features (%)", xticks=places, xticklabels=labels, ylim=(0, 10))
     for arm, sae in saes.items():

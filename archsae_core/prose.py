@@ -70,12 +70,13 @@ def evaluation(table: Table) -> str:
     """Answer of notebook 04."""
     topk, same_start, ra = (table["saes"][arm] for arm in ("topk", "topk-kmeans", "ra"))
     gap = ra["quality"]["r2"] - same_start["quality"]["r2"]
+    recovered = {arm: cell(sae["behaviour"]["recovered_mean"]) for arm, sae in table["saes"].items()}
     return (
         f"**Against a free dictionary from the same centroids, the constraint changes R² by {gap:+.3f}** "
         f"({same_start['quality']['r2']:.3f} → {ra['quality']['r2']:.3f}); a random start reaches "
         f"{topk['quality']['r2']:.3f} in the same steps.  \n"
-        f"Spliced into the language model, RA-SAE recovers {ra['behaviour']['recovered_mean']:.1%} of the CE loss that "
-        f"mean ablation costs, the free one from the same start {same_start['behaviour']['recovered_mean']:.1%}.  \n"
+        f"Spliced into the language model, RA-SAE recovers {recovered['ra']} of the CE loss that mean ablation costs, "
+        f"the free one from the same start {recovered['topk-kmeans']}.  \n"
         f"Dead features: {ra['quality']['dead_share']:.1%} against {same_start['quality']['dead_share']:.1%}."
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from archsae_core import control_prose, prose
 from archsae_core.config import FIELDS, Config, ConfigError, configure
+from archsae_core.formatting import cell
 from archsae_core.source import PROJECT, default_root, determining, source_of
 from archsae_core.store import (
     CorruptArtifact,
@@ -243,6 +244,6 @@ def summary(folder: Path) -> str:
     """The run's answer as Markdown, from its results: every arm, what is recovered of the CE loss, both verdicts."""
     names = ("eval_results", "stability_results", "probing")
     evaluation, stability, probing = (read_result(folder / "results" / f"{name}.json")["table"] for name in names)
-    recovered = (f"{name} {sae['behaviour']['recovered_mean']:.3f}" for name, sae in evaluation["saes"].items())
+    recovered = (f"{name} {cell(sae['behaviour']['recovered_mean'])}" for name, sae in evaluation["saes"].items())
     parts = [prose.stability_table(stability), f"CE loss recovered: {', '.join(recovered)}."]
     return "\n\n".join([*parts, prose.stability(stability), control_prose.probing(probing)])

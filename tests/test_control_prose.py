@@ -1,9 +1,12 @@
 """Sentences of the controls say what their tables hold, whichever way the numbers fall."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import pytest
 
-from archsae_core import control_plots, control_prose
+from archsae_core import claims, control_plots, control_prose, plots, prose
+from archsae_core.store import read_json
 
 
 def span(estimate, half=0.1):
@@ -101,4 +104,18 @@ def test_identifiability_reports_the_best_of_each_kind():
 def test_figures_can_be_drawn(plot, table):
     figure = plot(table)
     assert len(figure.axes) >= 1
+    plt.close(figure)
+
+
+def test_an_ablation_that_does_no_harm_leaves_a_dash():
+    """An untrained language model loses nothing, so no share of a loss is recovered."""
+    table = read_json(Path(prose.__file__).parents[1] / "results" / "eval_results.json")["table"]
+    for sae in table["saes"].values():
+        sae["behaviour"] |= {"recovered_mean": None, "recovered_zero": None}
+        sae["behaviour"]["intervals"] |= {"recovered_mean": None, "recovered_zero": None}
+    assert "RA-SAE recovers – of the CE loss" in prose.evaluation(table)
+    assert "| CE recovered, mean ablation | – | – | – |" in prose.evaluation_table(table)
+    assert claims.loss_recovered({"evaluation": table}).outcome == "not testable here"
+    figure = plots.evaluation(table)
+    assert "–" in {text.get_text() for axis in figure.axes for text in axis.texts}
     plt.close(figure)
