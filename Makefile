@@ -81,6 +81,7 @@ bench-scaling: $(FETCHED) ## time and memory against every size; continues where
 
 bench-workers: $(INSTALLED) ## a sweep on 1, 2 and 4 processes, and what more would do
 	$(PY) -m benchmarks.scaling_workers $(ARGS)
+	$(MAKE) readme
 
 clean: ## remove what tools leave behind; .venv and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints

@@ -51,6 +51,20 @@ def evaluation(found: Mapping[str, Any]) -> str:
     )
 
 
+def workers(found: Mapping[str, Any]) -> str:
+    here = [
+        [str(row["processes"]), f"{row['seconds']:.1f}", f"{row['formula']:.1f}", f"{row['efficiency']:.2f}"]
+        for row in found["measured"]
+    ]
+    head = [f"processes on {found['machine']['cores']} cores", "s", "by the formula, s", "efficiency"]
+    first, *beyond = found["modelled, 100 runs"]
+    lengths = [name for name in first if name != "processes"]
+    model = [[str(row["processes"]), *(f"{row[name]:.2f}" for name in lengths)] for row in beyond]
+    text = f"{found['runs']} runs of {found['t']:.2f} s; sending and collecting one takes {1e3 * found['d']:.1f} ms."
+    titles = ["processes, a core each", *(f"efficiency, 100 runs of {name}" for name in lengths)]
+    return "\n\n".join([text, table(head, here), table(titles, model)])
+
+
 def measured(rows: list[Mapping[str, Any]]) -> str:
     """One line a case, one column a size; what was skipped says why below."""
     parts, skipped = [], []
@@ -108,6 +122,7 @@ def parts() -> dict[str, str]:
     filled = {name.split(",")[0]: show(found[name]) if name in found else "Not measured yet: `make bench`."
               for name, show in sections.items()}  # fmt: skip
     missing = "Not measured yet: `make bench-scaling`."
+    filled["workers"] = workers(found["workers"]) if "workers" in found else "Not measured yet: `make bench-workers`."
     filled |= {"speed": speed(), "limits": limits(rows)}
     if not rows:
         return filled | dict.fromkeys(("scaling", "exponents"), missing)

@@ -21,7 +21,7 @@ from archsae_core.matching import cosines, match
 from archsae_core.store import read_json, write_json
 from benchmarks import figures, theory
 from benchmarks.machine import about, bandwidth, matrix_rate, seconds, total_memory
-from benchmarks.matching import SHARED, pair
+from benchmarks.matching import RELATIONS, pair
 from benchmarks.peers import environment
 from benchmarks.problem import Problem
 
@@ -152,7 +152,7 @@ def largest_in(n_bytes: float, case: str, *, square: bool) -> int:
 
 
 def match_once(n: int) -> None:
-    similarity = cosines(*pair(n, WIDTH, SHARED["half shared"]))
+    similarity = cosines(*pair(n, WIDTH, *RELATIONS["half shared"]))
     print("\n" + json.dumps({"seconds": seconds(lambda: match(similarity), repeats=3)}))
 
 

@@ -4,29 +4,33 @@ Time of R runs on n processes of a machine with c cores, one thread a run:
 
     T(n) = R d + ceil(R / n) max(1, n / c) t
 
-t: seconds of a run in a worker. d: what is serial of a run, sending it and collecting its result. Both are fitted to
-the measured T(n) (least squares, neither below 0). Efficiency is T(1) / (n T(n)). Beyond this machine each process has
-a core of its own (c = n), and the shared disk is taken for fast enough.
+d: what is serial of a run, sending it and collecting its result, measured with tasks that do nothing. t: seconds of a
+run in a worker, from T(1). The formula is printed beside every measured T(n). Efficiency is T(1) / (n T(n)). Beyond
+this machine each process has a core of its own (c = n), and the shared disk is taken for fast enough.
 """
 
 import argparse
+import json
 import math
 import os
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from scipy.optimize import nnls
 
 from archsae_core.config import configure
 from archsae_core.runs import Run
-from archsae_core.store import write_json
+from archsae_core.scheduler import LOG, run_all
 from archsae_core.study import Study
+from benchmarks import results
+from benchmarks.machine import about
 
-HERE = Path(__file__).parent
 MODELLED = (1, 2, 4, 8, 16, 32, 64, 100)
+EMPTY = 200
+"""Tasks that do nothing, by which d is measured."""
+FULL = 480.0
+"""Seconds that a run of the `full` preset takes on one core, about."""
 
 
 def measure(processes: int, runs: int, steps: int, root: Path) -> float:
@@ -55,17 +59,24 @@ def waves(runs: int, processes: int, cores: int) -> float:
     return math.ceil(runs / processes) * max(1.0, processes / cores)
 
 
-def fit(seconds: dict[int, float], runs: int, cores: int) -> tuple[float, float]:
-    """t and d of the formula above."""
-    design = np.array([[waves(runs, n, cores), runs] for n in seconds], dtype=float)
-    t, d = nnls(design, np.array(list(seconds.values())))[0]
-    return float(t), float(d)
+def overhead(root: Path) -> float:
+    """d: seconds that a task which does nothing takes, sent by one process and answered by another."""
+    tasks = {str(number): () for number in range(EMPTY)}
+    begin = time.perf_counter()
+    run_all("local:1", int, {}, root / LOG)
+    empty = time.perf_counter()
+    run_all("local:1", int, tasks, root / LOG)
+    return max(0.0, time.perf_counter() - empty - (empty - begin)) / EMPTY  # the cluster's own start taken off
+
+
+def total(t: float, d: float, runs: int, processes: int, cores: int) -> float:
+    """T(n) of the formula above."""
+    return runs * d + waves(runs, processes, cores) * t
 
 
 def efficiency(t: float, d: float, runs: int, processes: int) -> float:
     """T(1) / (n T(n)) with a core for each process."""
-    one, many = (runs * d + waves(runs, n, n) * t for n in (1, processes))
-    return one / (processes * many)
+    return total(t, d, runs, 1, 1) / (processes * total(t, d, runs, processes, processes))
 
 
 def main() -> None:
@@ -81,16 +92,21 @@ def main() -> None:
     for n in arguments.processes:
         with tempfile.TemporaryDirectory() as folder:
             seconds[n] = measure(n, runs, steps, Path(folder))
-        ideal = seconds[min(seconds)] * min(seconds) / (n * seconds[n])
-        print(f"{n:3} processes: {seconds[n]:7.2f} s, efficiency {ideal:.2f}")
-    t, d = fit(seconds, runs, cores)
-    print(f"t = {t:.3f} s, d = {d:.4f} s; 100 runs with a core for each process:")
-    modelled = {n: efficiency(t, d, 100, n) for n in MODELLED}
-    for n, share in modelled.items():
-        print(f"{n:3} processes: efficiency {share:.2f}")
+    with tempfile.TemporaryDirectory() as folder:
+        d = overhead(Path(folder))
+    fewest = min(seconds)
+    t = (seconds[fewest] - runs * d) / waves(runs, fewest, cores)
+    rows = [
+        {"processes": n, "seconds": found, "formula": total(t, d, runs, n, cores),
+         "efficiency": seconds[fewest] * fewest / (n * found)}
+        for n, found in seconds.items()
+    ]  # fmt: skip
+    modelled = [{"processes": n} | {f"{length:.3g} s": efficiency(length, d, 100, n) for length in (t, FULL)}
+                for n in MODELLED]  # fmt: skip
+    found = {"machine": about(), "runs": runs, "t": t, "d": d, "measured": rows, "modelled, 100 runs": modelled}
+    print(json.dumps(found, indent=1))
     if not arguments.smoke:
-        result = {"cores": cores, "runs": runs, "steps": steps, "seconds": seconds, "t": t, "d": d}
-        write_json(HERE / "scaling_workers.json", result | {"efficiency of 100 runs, modelled": modelled})
+        results.save("workers", found)
 
 
 if __name__ == "__main__":

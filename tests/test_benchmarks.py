@@ -88,7 +88,7 @@ def test_all_kmeans_start_alike(monkeypatch):
 def test_other_benchmarks_run(module):
     only = ("--only", "ours", "sklearn-lloyd") if module == "kmeans" else ()
     if module == "matching" and not (cache_dir() / "bench" / "lap==0.5.13").exists():
-        assert set(matching.assignments(64, 16, 1)) == set(matching.SHARED)
+        assert set(matching.assignments(64, 16, 1)) == set(matching.RELATIONS)
     else:
         assert run(f"benchmarks.{module}", "--smoke", *only)
 
@@ -130,9 +130,9 @@ def test_page_is_up_to_date():
     run("benchmarks.page", "--check")
 
 
-def test_fit_of_the_sweep_gives_back_what_the_formula_was_made_with():
-    seconds = {n: 24 * 0.05 + scaling_workers.waves(24, n, 2) * 1.5 for n in (1, 2, 4)}
-    assert scaling_workers.fit(seconds, 24, 2) == pytest.approx((1.5, 0.05))
+def test_time_of_a_sweep_by_hand():
+    # 24 runs on 4 processes of 2 cores: 6 each, at half speed
+    assert scaling_workers.total(1.5, 0.05, 24, 4, 2) == pytest.approx(24 * 0.05 + 6 * 2 * 1.5)
     # by hand: 100 runs of 1 s, nothing serial, on 8 processes take 13 waves instead of 12.5
     assert scaling_workers.efficiency(1.0, 0.0, 100, 8) == pytest.approx(12.5 / 13)
     assert scaling_workers.efficiency(1.0, 1.0, 100, 100) == pytest.approx(200 / (100 * 101))
