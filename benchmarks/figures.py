@@ -35,8 +35,8 @@ def save_steps(found: Mapping[str, Any]) -> None:
         axis.barh(names, middle, xerr=spread, color=colours, capsize=3)
         axis.invert_yaxis()
         axis.set(title=title, xlim=(0, None))
-        for name, value in zip(names, middle, strict=True):
-            axis.annotate(f" {value:.0f}", (value, name), va="center", xytext=(6, 0), textcoords="offset points")
+        for name, value, above in zip(names, middle, spread[1], strict=True):
+            axis.annotate(f"{value:.0f}", (value + above, name), va="center", xytext=(6, 0), textcoords="offset points")
     axes[-1].set_xlabel("milliseconds a training step")
     sns.despine(figure)
     figure.savefig(ROOT / "docs" / "benchmark.png", dpi=150)
