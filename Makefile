@@ -75,7 +75,7 @@ bench: $(FETCHED) ## speed against other packages, each in its own environment: 
 bench-self: $(FETCHED) ## speed of this package's own steps
 	$(PY) -m benchmarks --self $(ARGS)
 
-bench-scaling: $(FETCHED) ## time and memory against every size; continues where it stopped: an hour
+bench-scaling: $(FETCHED) ## time and memory against every size; continues where it stopped: a quarter of an hour
 	$(PY) -m benchmarks.scaling $(ARGS)
 	$(MAKE) readme
 

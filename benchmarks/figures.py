@@ -52,15 +52,19 @@ def save_scaling(rows: Sequence[Mapping[str, Any]], path: str = "scaling.png") -
     figure, axes = plt.subplots(
         lines, columns, figsize=(4.2 * columns, 3.3 * lines), layout="constrained", squeeze=False
     )
+    colours = dict(zip(dict.fromkeys(row["case"] for row in rows), PALETTE, strict=False))
+    rows = sorted(rows, key=lambda row: row["size"])
     for panel, name in zip(axes.flat, axes_of, strict=False):
-        for colour, case in zip(
-            PALETTE, dict.fromkeys(row["case"] for row in rows if row["axis"] == name), strict=False
-        ):
+        for case, colour in colours.items():
             points = [row for row in rows if (row["axis"], row["case"]) == (name, case) and "seconds" in row]
+            if not points:
+                continue
             sizes, times, floors = ([row[key] for row in points] for key in ("size", "seconds", "floor"))
             panel.plot(sizes, times, "o-", color=colour, label=case, markersize=4)
             panel.plot(sizes, floors, ":", color=colour, linewidth=1)
-        panel.set(xscale="log", yscale="log", xlabel=name, ylabel="seconds")
+        panel.set_xscale("log", base=2)
+        panel.set(yscale="log", xlabel=name, ylabel="seconds")
+        panel.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         panel.legend(frameon=False, fontsize=8)
     for panel in list(axes.flat)[len(axes_of) :]:
         panel.remove()

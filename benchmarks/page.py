@@ -85,7 +85,8 @@ def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None or "seconds" not in row:
         return "–"
     memory = f" ({row['memory'] / 2**20:.0f})" if "memory" in row else ""
-    return f"{1e3 * row['seconds']:.3g}{memory}"
+    ms = 1e3 * row["seconds"]
+    return (f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}") + memory
 
 
 def exponents(rows: list[dict[str, Any]]) -> str:
