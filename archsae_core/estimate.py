@@ -68,8 +68,8 @@ def estimate(study: Study) -> Estimate:
     anchors = [(study, None), (study, 0)]
     anchors += [(own, own.fold(run)) for own, run in runs if ARMS[run.arm].start != "random"]
     # ways to move W are compared on the validation documents, in the report's own layer alone
-    parts = {True: ("train", "validation", "heldout"), False: ("train", "heldout")}
-    found = [(own, _activations(own, part)) for own in sources.values() for part in parts[own is study]]
+    found = [(own, _activations(own, part)) for own in sources.values() for part in ("train", "heldout")]
+    found.append((study, _activations(study, "validation")))
     found += [(own, _anchor(own, fold)) for own, fold in anchors] + [(own, _run(own, run)) for own, run in runs]
     stages = [stage._replace(name=stage.name + _changes(study, own)) for own, stage in found]
     stages += [_evaluation(study), _stability(study)]
@@ -167,14 +167,19 @@ def _anchor(study: Study, fold: int | None) -> Stage:
     return Stage(name, folder, config.n_anchors * (width + 2) * 4, memory, flops)
 
 
+def _table_folder(study: Study, name: str) -> Path:
+    config = study.config
+    recipe = {"config": determining(name, config), "source": source_of(config), "table": name}
+    return study.store.path("tables", recipe)
+
+
 def _evaluation(study: Study) -> Stage:
     """Language model on held-out text, clean and with five replacements: its logits are the largest tensors of all."""
     config, weights = study.config, sum(parameter.numel() for parameter in study.model.parameters())
-    recipe = {"config": determining("eval_results", config), "source": source_of(config), "table": "eval_results"}
     vocabulary = study.model.get_input_embeddings().num_embeddings
     tokens = min(config.behaviour_tokens, study.tokens.heldout.n_tokens)
     memory = 2 * 16 * config.context * vocabulary * 4  # logits of a batch of 16 windows, and their log-softmax
-    return Stage("evaluation", study.store.path("tables", recipe), 2**16, memory, 6 * 2.0 * tokens * weights)
+    return Stage("evaluation", _table_folder(study, "eval_results"), 2**16, memory, 6 * 2.0 * tokens * weights)
 
 
 def _stability(study: Study) -> Stage:
@@ -182,12 +187,10 @@ def _stability(study: Study) -> Stage:
     config = study.config
     seeds = [len(arm_runs(study, arm)) for arm in config.arms]
     pairs = sum(n * (n - 1) // 2 for n in seeds)
-    recipe = {"config": determining("stability_results", config), "source": source_of(config)}
-    recipe["table"] = "stability_results"
     # measured: exact matchings take about 30 and 10 times the product of two dictionaries
     flops = pairs * (2 * 30 + 4 * 10) * 2.0 * config.n_features**2 * d_model(study.model)
     memory = 6 * 4 * config.n_features**2  # cosines of one pair: raw, centred, absolute, alive, encoder
-    return Stage("stability", study.store.path("tables", recipe), 2**18, memory, flops)
+    return Stage("stability", _table_folder(study, "stability_results"), 2**18, memory, flops)
 
 
 def _run(study: Study, run: Run) -> Stage:

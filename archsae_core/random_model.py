@@ -1,6 +1,7 @@
 """`random-gpt2`: a language model and a tokenizer made on the spot, so that tests need no network."""
 
 import functools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import tokenizers
@@ -10,6 +11,7 @@ from archsae_core.corpus import synthetic
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
+END_OF_TEXT = "<|endoftext|>"
 VOCABULARY = 384
 """Entries of the byte-level BPE vocabulary: 256 bytes, the end-of-text token, and merges."""
 
@@ -44,20 +46,25 @@ def tokenizer() -> "PreTrainedTokenizerFast":
     import transformers
 
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizers.Tokenizer.from_str(_trained()), eos_token="<|endoftext|>"
+        tokenizer_object=tokenizers.Tokenizer.from_str(_trained()), eos_token=END_OF_TEXT
     )
 
 
 @functools.cache
 def _trained() -> str:
+    return byte_level_bpe(synthetic().texts, VOCABULARY).to_str()
+
+
+def byte_level_bpe(texts: Iterable[str], vocabulary: int) -> tokenizers.Tokenizer:
+    """Byte-level BPE trained on `texts` as GPT-2's was, with at most `vocabulary` entries."""
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
     bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=["<|endoftext|>"],
+        vocab_size=vocabulary,
+        special_tokens=[END_OF_TEXT],
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator(synthetic().texts, trainer)
-    return bpe.to_str()
+    bpe.train_from_iterator(texts, trainer)
+    return bpe

@@ -18,9 +18,9 @@ SEEDS = 3
 def settings(study: Study) -> dict[str, Study]:
     """The report's own setting, another layer, half of k."""
     config = study.config
-    changes = {"layer": config.layer // 2 if config.layer else 1}, {"k": max(1, config.k // 2)}
-    others = {f"{name} {value}": study.variant(**{name: value}) for change in changes for name, value in change.items()}
-    return {f"layer {config.layer}, k {config.k}": study} | others
+    layer, k = config.layer // 2 if config.layer else 1, max(1, config.k // 2)
+    own = {f"layer {config.layer}, k {config.k}": study}
+    return own | {f"layer {layer}": study.variant(layer=layer), f"k {k}": study.variant(k=k)}
 
 
 def last_step(study: Study) -> int:

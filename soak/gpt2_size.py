@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tokenizers
 import torch
 import transformers
 
@@ -29,15 +28,9 @@ def save_model(folder: Path) -> int:
     config = transformers.GPT2Config(initializer_range=random_model.recipe(256)["initializer_range"])
     model = transformers.GPT2LMHeadModel(config)
     model.save_pretrained(folder)
-    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
-    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=config.vocab_size, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
-    )
-    bpe.train_from_iterator(load_text(configure({"text": "bbc-news"})).texts, trainer)
-    transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>").save_pretrained(folder)
+    bpe = random_model.byte_level_bpe(load_text(configure({"text": "bbc-news"})).texts, config.vocab_size)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=random_model.END_OF_TEXT)
+    tokenizer.save_pretrained(folder)
     return model.num_parameters()
 
 
@@ -46,8 +39,7 @@ def run(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     parameters, begin = save_model(folder / "model"), time.perf_counter()
     changed = {"model": folder / "model", **SHORT}
     given = [part for name, value in changed.items() for part in ("--set", f"{name}={value}")]
-    options = ["gpt2" if part == "smoke" else part for part in REPORT]
-    finish(start([sys.executable, *options, "--runs", str(folder / "runs"), *given]))
+    finish(start([sys.executable, *REPORT, "--preset", "gpt2", "--runs", str(folder / "runs"), *given]))
     (made,) = (folder / "runs").glob("gpt2-*")
     config, tables = read_json(made / "config.json"), sorted((made / "results").glob("*.json"))
     names = ("layer", "n_features", "k", "n_anchors", "delta")
