@@ -40,7 +40,8 @@ before, peak, ended = private(), [0], threading.Event()
 def watch():
     while not ended.wait(0.01):
         peak[0] = max(peak[0], private())
-watcher = threading.Thread(target=watch)
+# Daemon: a run that fails must end the process instead of waiting for its watcher.
+watcher = threading.Thread(target=watch, daemon=True)
 watcher.start()
 # The limit counts the mapped files of rows in full, since they are private: each may be mapped once, never read whole.
 parts = (study.tokens.train, study.tokens.heldout)
