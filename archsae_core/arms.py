@@ -18,6 +18,10 @@ class Arm:
     control: bool = False
     """Needs at most `CONTROL_SEEDS` seeds: no verdict rests on it."""
 
+    def recipe(self) -> list[str]:
+        """What a trained dictionary is determined by."""
+        return [self.dictionary, self.start, self.anchors if self.start != "random" else "none"]
+
 
 CONTROL_SEEDS = 3
 
@@ -35,3 +39,6 @@ ARMS = {
 
 MAIN_ARMS = ("topk", "topk-kmeans", "ra")
 """Arms that notebooks 02 to 04 look at."""
+
+ABLATION_REFERENCES = ("topk", "topk-kmeans", "frozen")
+"""Arms beside RA-SAE in the ablation."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from archsae_core import stability
 from archsae_core.metrics import document_sums, summarise
-from archsae_core.runs import snapshot_sae
+from archsae_core.snapshots import snapshot_sae
 from archsae_core.study import Study
 from archsae_core.verdict import INDEPENDENT_RA, INDEPENDENT_TOPK
 

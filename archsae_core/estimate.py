@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,12 +12,12 @@ import torch
 from archsae_core.arms import ARMS
 from archsae_core.config import FIELDS, ConfigError
 from archsae_core.language_model import blocks, d_model
-from archsae_core.runs import Run
+from archsae_core.runs import Run, passed
+from archsae_core.snapshots import snapshot_steps
 from archsae_core.source import determining, source_of
 from archsae_core.store import canonical_hash
 from archsae_core.study import SCORE_BATCH, Study
 from archsae_core.sweeps import arm_runs, report_runs
-from archsae_core.training import snapshot_steps
 
 INDEX_BYTES = 18
 """Of one row in index.safetensors: document, position, token, window, norm."""
@@ -70,7 +71,7 @@ def estimate(study: Study) -> Estimate:
     # ways to move W are compared on the validation documents, in the report's own layer alone
     found = [(own, _activations(own, part)) for own in sources.values() for part in ("train", "heldout")]
     found.append((study, _activations(study, "validation")))
-    found += [(own, _anchor(own, fold)) for own, fold in anchors] + [(own, _run(own, run)) for own, run in runs]
+    found += [(own, _anchor(own, fold)) for own, fold in anchors] + _runs(runs)
     stages = [stage._replace(name=stage.name + _changes(study, own)) for own, stage in found]
     stages += [_evaluation(study), _stability(study)]
     unique = list({stage.folder: stage for stage in reversed(stages)}.values())[::-1]  # named by who needs it first
@@ -193,6 +194,20 @@ def _stability(study: Study) -> Stage:
     return Stage("stability", _table_folder(study, "stability_results"), 2**18, memory, flops)
 
 
+def _runs(runs: Sequence[tuple[Study, Run]]) -> list[tuple[Study, Stage]]:
+    """A stage for each run; those that a longer one passes through, which is still to be trained, are only scored."""
+    stages = [(own, run, _run(own, run)) for own, run in runs]
+    longer = [(own, passed(run, own.config)) for own, run, stage in stages if not stage.kept]
+    begun = {own.store.path("runs", own.run_recipe(shorter)) for own, shorter in longer if shorter}
+    return [(own, stage._replace(flops=_scoring(own)) if stage.folder in begun else stage) for own, _, stage in stages]
+
+
+def _scoring(study: Study) -> float:
+    """Operations that it takes to score a dictionary on the held-out tokens."""
+    heldout = min(study.tokens.heldout.n_tokens, study.config.heldout_tokens or study.tokens.heldout.n_tokens)
+    return 4.0 * heldout * study.config.n_features * d_model(study.model)
+
+
 def _run(study: Study, run: Run) -> Stage:
     config, width, arm = study.config, d_model(study.model), ARMS[run.arm]
     atoms, anchors = config.n_features * width, config.n_anchors
@@ -203,8 +218,7 @@ def _run(study: Study, run: Run) -> Stage:
     # a dense W C and its gradient
     share = {"mirror": 0.18, "published": 1.05 if config.unit_norm else 0.6}[config.w_step] * archetypal
     hull = 4.0 * config.n_features * anchors * width * share
-    heldout = min(study.tokens.heldout.n_tokens, config.heldout_tokens or study.tokens.heldout.n_tokens)
-    flops = run.steps * (1.8 * encode + hull) + 4.0 * heldout * atoms
+    flops = run.steps * (1.8 * encode + hull) + _scoring(study)
     # parameters, gradients and two moments of Adam; a batch's dense codes and their gradients
     memory = 4 * 4 * numbers + 4 * 3 * max(config.batch_size, SCORE_BATCH) * config.n_features
     disk = 4 * numbers + 4 * atoms * len(snapshot_steps(run.steps))

@@ -4,10 +4,10 @@ from typing import Any
 
 from archsae_core import verdict
 from archsae_core.budgets import at_step
-from archsae_core.runs import Run, snapshots
+from archsae_core.runs import Run
 from archsae_core.scheduler import train_ahead
+from archsae_core.snapshots import snapshot_steps, snapshots
 from archsae_core.study import Study
-from archsae_core.training import snapshot_steps
 
 COMPARED = ("ra", *verdict.INDEPENDENT_RA, *verdict.INDEPENDENT_TOPK)
 """Arms that the rule for stability needs."""

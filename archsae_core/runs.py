@@ -1,21 +1,20 @@
 """One training run: what it is, the data it sees, the files it leaves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from archsae_core.activations import ActivationSet, Normalizer
-from archsae_core.dictionary import FreeDictionary
-from archsae_core.sae import SAE
+from archsae_core.activations import ActivationSet
+from archsae_core.arms import ABLATION_REFERENCES
+from archsae_core.config import Config
+from archsae_core.snapshots import snapshots
 from archsae_core.stability import drift
 from archsae_core.store import read_json
-from archsae_core.training import snapshot_file, snapshot_steps
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,14 @@ class Run:
     """Optimiser steps."""
     delta: float
     """Radius of Λ; without effect where the dictionary is not archetypal."""
+
+
+def passed(run: Run, config: Config) -> Run | None:
+    """The run of the ablation that is the first part of `run`, where there is one: no rate depends on `steps`."""
+    swept = run.arm in ABLATION_REFERENCES or (run.arm == "ra" and run.delta in config.deltas)
+    if not swept or run.seed >= config.ablation_seeds or run.steps <= config.ablation_steps:
+        return None
+    return replace(run, steps=config.ablation_steps)
 
 
 class TrainingBatches:
@@ -49,23 +56,6 @@ class TrainingBatches:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             self._epoch, self._order = epoch, self.rows[torch.randperm(len(self.rows), generator=generator)]
         return self.activations.gather(self._order[place * self.batch_size : (place + 1) * self.batch_size])
-
-
-def snapshots(folder: Path, steps: int) -> dict[int, Float[Tensor, "n_features d_model"]]:
-    """Atoms of a run at each of `snapshot_steps(steps)`, step 0 and the last included."""
-    found = {}
-    for step in snapshot_steps(steps):
-        with safe_open(folder / snapshot_file(step), framework="pt") as file:
-            found[step] = file.get_tensor("atoms").float()
-    return found
-
-
-def snapshot_sae(folder: Path, step: int, k: int, normalizer: Normalizer) -> SAE:
-    """The autoencoder of a run as it was at one of `snapshot_steps`, rounded to bfloat16 as it was kept."""
-    kept = {name: tensor.float() for name, tensor in load_file(folder / snapshot_file(step)).items()}
-    sae = SAE(FreeDictionary(kept.pop("atoms"), trainable=False), k, *normalizer)
-    sae.load_state_dict(kept, strict=False)
-    return sae
 
 
 def read_alive(folder: Path) -> Bool[Tensor, " n_features"]:

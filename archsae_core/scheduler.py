@@ -1,5 +1,6 @@
 """Many runs at once on a Dask cluster: tasks go to its scheduler, results come back through the shared run folder."""
 
+import functools
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from archsae_core.config import Config, ConfigError
 from archsae_core.runs import Run
+from archsae_core.store import Store
 from archsae_core.training import TrainingDiverged
 
 if TYPE_CHECKING:
@@ -66,10 +68,17 @@ def train_for(kind: type, config: Config, root: str, source: dict[str, Any], run
     """What a worker does for `train_ahead`: train one run into the shared folder; returns the run's folder."""
     set_num_threads(threads)
     study = kind(config, Path(root))
+    study.store = _store(study.store.root)
     study.source = source  # neither text nor model is needed here: all that is made of them is in the run folder
     if not study.store.path("normalizer", source).exists():
         raise ConfigError(f"{socket.gethostname()} does not see {root}: the run folder must be shared")
     return str(study.run_folder(run))
+
+
+@functools.cache
+def _store(root: Path) -> Store:
+    """One for all tasks of a worker: what a run reads, gigabytes of activations, is checked against its hashes once."""
+    return Store(root)
 
 
 def run_all(

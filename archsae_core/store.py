@@ -12,10 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 MANIFEST = "manifest.json"
 WRITTEN = ".written"
@@ -166,9 +167,16 @@ class Store:
         (work / WRITTEN).unlink(missing_ok=True)
         os.replace(work, folder)
 
-    def clean(self) -> None:
-        """Delete everything in the store."""
-        shutil.rmtree(self.root, ignore_errors=True)
+    def begin(self, stage: str, recipe: Mapping[str, Any], fill: Callable[[Path], None]) -> None:
+        """Let `fill(work)` leave what the artefact's `build` will continue from; nothing where that began elsewhere."""
+        folder = self.path(stage, recipe)
+        work, new = folder.with_name(folder.name + PARTIAL), folder.with_name(f"{folder.name}.new{PARTIAL}")
+        with suppress(Timeout), FileLock(f"{folder}.lock", timeout=0):
+            if not folder.exists() and not work.exists():
+                shutil.rmtree(new, ignore_errors=True)  # of a process that was killed here
+                new.mkdir(parents=True)
+                fill(new)
+                os.replace(new, work)
 
 
 def seal(folder: Path, recipe: Mapping[str, Any], seconds: float) -> None:
@@ -228,10 +236,8 @@ def _check_file(path: Path, size: int, digest: str, fix: str) -> None:
 def _verify_partial(work: Path) -> None:
     """Check what a broken build left against the hashes it noted; rows of activations, written in place, have none."""
     noted: dict[str, set[str]] = {}
-    lines = (
-        (work / WRITTEN).read_text(encoding="utf-8", errors="replace").splitlines() if (work / WRITTEN).exists() else []
-    )
-    for line in lines:
+    lines = work / WRITTEN
+    for line in lines.read_text(encoding="utf-8", errors="replace").splitlines() if lines.exists() else ():
         try:
             name, digest = json.loads(line)
         except ValueError:  # cut short by a kill, so the file was not put in place either

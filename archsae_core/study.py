@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from archsae_core.corpus import Corpus, load_text
 from archsae_core.dictionary import ArchetypalDictionary, make_dictionary, rounds
 from archsae_core.language_model import load_model, load_tokenizer, resolve_device, resolve_dtype
 from archsae_core.metrics import document_sums, with_intervals
-from archsae_core.runs import Run, TrainingBatches
+from archsae_core.runs import Run, TrainingBatches, passed
 from archsae_core.sae import SAE, load_sae
 from archsae_core.scheduler import train_ahead
 from archsae_core.source import ANCHOR_RECIPE, RUN_RECIPE, default_root, fields_of, source_of
 from archsae_core.store import Store, canonical_hash, write_atomically, write_json
 from archsae_core.tokens import TokenSplit, tokenize_split
-from archsae_core.training import train
+from archsae_core.training import Trainer, leave, train
 
 ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations")
 TRAIN_FIELDS = ("n_features", "k", "lr", "batch_size", "aux_k", "aux_coefficient", "dead_after", "heldout_tokens")
@@ -174,7 +174,7 @@ class Study:
     def run_recipe(self, run: Run) -> dict[str, Any]:
         """What a trained dictionary is determined by."""
         arm = ARMS[run.arm]
-        recipe = self.source | fields_of(self.config, TRAIN_FIELDS) | {"arm": _arm_recipe(run.arm)}
+        recipe = self.source | fields_of(self.config, TRAIN_FIELDS) | {"arm": arm.recipe()}
         recipe |= {"recipe": RUN_RECIPE, "seed": run.seed, "steps": run.steps, "device": self.device.type}
         if arm.start != "random":
             recipe["anchors"] = canonical_hash(self.anchor_recipe(self.fold(run)))
@@ -191,16 +191,25 @@ class Study:
 
         def build(work: Path) -> None:
             if not (work / "sae.safetensors").exists():
-                config, batches = self.config, TrainingBatches(self.train_activations, self.config.batch_size, run.seed)
-                train(self.untrained(run), config, batches, work, steps=run.steps, progress=self.progress)
+                self._train(run, work)
             sae = load_sae(work / "sae.safetensors").to(self.device)
-            sums = document_sums(sae, self.heldout_batches())
+            sums = document_sums(sae, self.scored_batches("heldout"))
             fired = {"fired": torch.from_numpy(sums.fired)}
             write_atomically(work / "fired.safetensors", lambda path: save_file(fired, path))
             violation = sae.dictionary.violation() if isinstance(sae.dictionary, ArchetypalDictionary) else 0.0
             write_json(work / "quality.json", with_intervals(sums) | {"violation": violation})
 
         return self.store.artifact("runs", self.run_recipe(run), build)
+
+    def _train(self, run: Run, work: Path) -> None:
+        config, shorter = self.config, passed(run, self.config)
+
+        def pass_by(trainer: Trainer) -> None:
+            if shorter and trainer.step == shorter.steps:
+                self.store.begin("runs", self.run_recipe(shorter), partial(leave, trainer, work))
+
+        batches, options = TrainingBatches(self.train_activations, config.batch_size, run.seed), {"after_step": pass_by}
+        train(self.untrained(run), config, batches, work, steps=run.steps, progress=self.progress, **options)
 
     def run_folders(self, runs: Iterable[Run]) -> list[Path]:
         """Folders of many runs, trained on `config.scheduler` or in this process where they do not exist yet."""
@@ -238,12 +247,3 @@ class Study:
         documents = torch.as_tensor(activations.document)
         for chunk in rows.split(SCORE_BATCH):
             yield activations.gather(chunk).to(self.device), documents[chunk]
-
-    def heldout_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """`scored_batches` of the held-out documents."""
-        return self.scored_batches("heldout")
-
-
-def _arm_recipe(name: str) -> list[str]:
-    arm = ARMS[name]
-    return [arm.dictionary, arm.start, arm.anchors if arm.start != "random" else "none"]

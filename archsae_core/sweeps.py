@@ -10,19 +10,18 @@ import torch
 from torch import Tensor
 
 from archsae_core import robustness, stability, verdict, w_steps
-from archsae_core.arms import ARMS, CONTROL_SEEDS, MAIN_ARMS
+from archsae_core.arms import ABLATION_REFERENCES, ARMS, CONTROL_SEEDS, MAIN_ARMS
 from archsae_core.budgets import at_equal_r2, budgets, headline
-from archsae_core.runs import Run, moved, read_alive, read_quality, snapshots
+from archsae_core.runs import Run, moved, read_alive, read_quality
 from archsae_core.sae import Codes, load_sae
 from archsae_core.scheduler import train_ahead
+from archsae_core.snapshots import snapshots
 from archsae_core.store import read_json
 from archsae_core.study import Study
 from archsae_core.training import TrainingDiverged, read_log
 
 HEADLINE = "hungarian_centred"
 """The score that the verdict is about: signed Hungarian cosine of centred atoms."""
-ABLATION_REFERENCES = ("topk", "topk-kmeans", "frozen")
-"""Arms beside RA-SAE in the ablation."""
 FIRING_TOKENS = 4096
 """Held-out tokens on which matched features' codes are correlated."""
 

@@ -78,7 +78,7 @@ def hull(study: Study) -> dict[str, Any]:
     sae.dictionary = inside.to(study.device)
     return {
         "r2_free": read_quality(study.run_folder(run))["r2"],
-        "r2_inside": summarise(document_sums(sae, study.heldout_batches())).r2,
+        "r2_inside": summarise(document_sums(sae, study.scored_batches("heldout"))).r2,
         "cosine": cosine,
         "violation": inside.violation(),
         "norm": float(norms.median()),

@@ -1,7 +1,7 @@
 """The training loop: one for every dictionary, seeded to the bit, resumable."""
 
 import json
-import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from archsae_core.config import Config
 from archsae_core.dictionary import ArchetypalDictionary, Decoder
 from archsae_core.sae import SAE, save_sae
 from archsae_core.simplex import MirrorStep
+from archsae_core.snapshots import snapshot_file, snapshot_steps, write_snapshot
 from archsae_core.store import read_json, write_atomically, write_json
 from archsae_core.topk import top_k
 
@@ -41,17 +42,6 @@ class Losses(NamedTuple):
     aux: Float[Tensor, ""]
     values: Float[Tensor, "batch k"]
     indices: Int[Tensor, "batch k"]
-
-
-def snapshot_steps(steps: int) -> list[int]:
-    """About log-spaced steps at which the model is kept: 0, 1, 3, 10, 30, … and the last."""
-    spaced = [round(10 ** (half / 2)) for half in range(2 * math.ceil(math.log10(max(steps, 2))) + 1)]
-    return sorted({0, steps, *(step for step in spaced if step < steps)})
-
-
-def snapshot_file(step: int) -> str:
-    """Name of the file that holds a run at `step`: atoms, W_enc, b_enc, b_dec, in bfloat16."""
-    return f"snapshot_{step:06d}.safetensors"
 
 
 def learning_rate_of_relax(sae: SAE, config: Config) -> float:
@@ -200,10 +190,20 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def train(sae: SAE, config: Config, batches: Batches, work: Path, *, steps: int, progress: bool = False) -> SAE:
+def train(
+    sae: SAE,
+    config: Config,
+    batches: Batches,
+    work: Path,
+    *,
+    steps: int,
+    after_step: Callable[[Trainer], None] | None = None,
+    progress: bool = False,
+) -> SAE:
     """Train `sae` in place for `steps` steps; files go to `work`, and a checkpoint found there is continued.
 
-    Writes `sae.safetensors`, `log.json` and a `snapshot_file` at each of `snapshot_steps`.
+    Writes `sae.safetensors`, `log.json` and a `snapshot_file` at each of `snapshot_steps`; `after_step` sees the state
+    after every step, before a checkpoint is written.
     Raises TrainingDiverged where the loss is not finite; the last checkpoint stays.
     """
     if not (work / CHECKPOINT).exists():
@@ -212,11 +212,13 @@ def train(sae: SAE, config: Config, batches: Batches, work: Path, *, steps: int,
     if (work / CHECKPOINT).exists():
         trainer.load(work / CHECKPOINT)
     else:
-        _snapshot(sae, work, 0)
+        write_snapshot(sae, work, 0)
     for step in tqdm(range(trainer.step, steps), initial=trainer.step, total=steps, disable=not progress, unit="step"):
         trainer.train_step(batches(step))
         if trainer.step in snapshots:
-            _snapshot(sae, work, trainer.step)
+            write_snapshot(sae, work, trainer.step)
+        if after_step:
+            after_step(trainer)
         if trainer.step % config.checkpoint_every == 0 and trainer.step < steps:
             trainer.save(work / CHECKPOINT)
     save_sae(sae, work / "sae.safetensors")
@@ -225,10 +227,17 @@ def train(sae: SAE, config: Config, batches: Batches, work: Path, *, steps: int,
     return sae
 
 
-def _snapshot(sae: SAE, work: Path, step: int) -> None:
-    tensors = {"atoms": sae.atoms(), "W_enc": sae.W_enc, "b_enc": sae.b_enc, "b_dec": sae.b_dec}
-    tensors = {name: tensor.detach().bfloat16().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(work / snapshot_file(step), lambda temporary: save_file(tensors, temporary))
+def leave(trainer: Trainer, work: Path, shorter: Path) -> None:
+    """Write to `shorter` what a run that ends at this step finds there: `train` then has no step left to take.
+
+    `work` holds the snapshots of the run that goes on.
+    """
+    *before, last = snapshot_steps(trainer.step)
+    for step in before:
+        kept = work / snapshot_file(step)
+        write_atomically(shorter / kept.name, lambda temporary, kept=kept: shutil.copyfile(kept, temporary))
+    write_snapshot(trainer.sae, shorter, last)
+    trainer.save(shorter / CHECKPOINT)
 
 
 def read_log(folder: Path) -> list[dict[str, float | int]]:

@@ -7,8 +7,9 @@ import numpy as np
 
 from archsae_core import stability
 from archsae_core.metrics import document_sums, summarise
-from archsae_core.runs import Run, read_quality, snapshots
+from archsae_core.runs import Run, read_quality
 from archsae_core.scheduler import train_ahead
+from archsae_core.snapshots import snapshots
 from archsae_core.study import Study
 from archsae_core.training import read_log
 

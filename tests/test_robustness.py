@@ -7,7 +7,7 @@ import pytest
 from archsae_core import robustness, sweep_prose
 from archsae_core.budgets import headline
 from archsae_core.config import configure
-from archsae_core.runs import snapshots
+from archsae_core.snapshots import snapshots
 from archsae_core.study import Study
 
 

@@ -7,7 +7,8 @@ from archsae_core.arms import ARMS
 from archsae_core.config import configure
 from archsae_core.dictionary import ArchetypalDictionary, make_dictionary
 from archsae_core.sae import SAE, load_sae
-from archsae_core.training import CHECKPOINT, Trainer, TrainingDiverged, snapshot_steps, train
+from archsae_core.snapshots import snapshot_steps
+from archsae_core.training import CHECKPOINT, Trainer, TrainingDiverged, leave, train
 
 D_MODEL, N_ANCHORS = 16, 48
 
@@ -79,6 +80,22 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, arm, overr
     for name in files:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
     assert whole.k == 3
+
+
+@pytest.mark.parametrize(("arm", "overrides"), [("topk", {}), ("ra", {}), ("ra", {"w_step": "published"})])
+def test_a_shorter_run_ends_where_a_longer_one_passes_to_the_bit_and_takes_no_step(tmp_path, arm, overrides):
+    alone, longer, left = (tmp_path / name for name in ("alone", "longer", "left"))
+    train(*build(arm, **overrides), data, alone, steps=20)
+
+    def pass_by(trainer):
+        if trainer.step == 20:
+            leave(trainer, longer, left)
+
+    train(*build(arm, **overrides), data, longer, steps=45, after_step=pass_by)
+    train(*build(arm, **overrides), lambda step: pytest.fail(f"step {step} was taken again"), left, steps=20)
+    assert sorted(path.name for path in alone.iterdir()) == sorted(path.name for path in left.iterdir())
+    for path in alone.iterdir():
+        assert path.read_bytes() == (left / path.name).read_bytes(), path.name
 
 
 def test_same_config_same_bits_and_another_seed_of_data_differs(tmp_path):
