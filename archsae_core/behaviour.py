@@ -18,7 +18,9 @@ from archsae_core.stability import Interval
 from archsae_core.tokens import TokenSet
 
 LOGITS_AT_ONCE = 2**23
-"""Positions × vocabulary in one piece: 32 MB in float32, where 16 windows of 256 tokens would take 800 MB."""
+"""Positions × vocabulary that the head makes in one piece, where 16 windows of 256 tokens would take 800 MB."""
+SCORED_AT_ONCE = 2**18
+"""Positions × vocabulary that are scored in one piece, so that it stays in a processor's cache."""
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Summed columns [..., columns] to a score [...]; nan where it is not defined."""
@@ -28,17 +30,25 @@ def token_scores(
     model: PreTrainedModel, clean: Any, spliced: Mapping[str, Any], ids: Tensor, where: Bool[Tensor, "batch seq"]
 ) -> Float[Tensor, "positions columns"]:
     """For each scored position: CE of the clean model, then CE and KL(clean ‖ spliced) in nats of each replacement."""
-    targets, clean_states, pieces = ids.roll(-1, dims=1)[where], clean.last_hidden_state[where], []
-    states = {name: body.last_hidden_state[where] for name, body in spliced.items()}
-    for part in torch.arange(len(targets)).split(max(1, LOGITS_AT_ONCE // model.config.get_text_config().vocab_size)):
-        true = F.log_softmax(head(model, clean, clean_states[part]), dim=1)
-        columns, probability = [F.nll_loss(true, targets[part], reduction="none")], true.exp()
-        for name, hidden in states.items():
-            found = F.log_softmax(head(model, spliced[name], hidden[part]), dim=1)
-            columns.append(F.nll_loss(found, targets[part], reduction="none"))
-            columns.append((probability * (true - found)).sum(dim=1))
-        pieces.append(torch.stack(columns, dim=1).double().cpu())
-    return torch.cat(pieces)
+    targets, pieces, vocabulary = ids.roll(-1, dims=1)[where], [], model.config.get_text_config().vocab_size
+    states = [(body, body.last_hidden_state[where]) for body in (clean, *spliced.values())]
+    for part in torch.arange(len(targets)).split(max(1, LOGITS_AT_ONCE // vocabulary)):
+        logits = [head(model, body, hidden[part]) for body, hidden in states]
+        at_once = len(part) if targets.is_cuda else max(1, SCORED_AT_ONCE // vocabulary)
+        split = (tensor.split(at_once) for tensor in (targets[part], *logits))
+        pieces += [_scores(target, *found) for target, *found in zip(*split, strict=True)]
+    return torch.cat(pieces).double().cpu()
+
+
+def _scores(target: Tensor, clean: Tensor, *spliced: Tensor) -> Float[Tensor, "positions columns"]:
+    """Columns of `token_scores` from logits [positions, vocabulary]."""
+    true = F.log_softmax(clean.float(), dim=1)
+    columns, probability = [F.nll_loss(true, target, reduction="none")], true.exp()
+    for logits in spliced:
+        found = F.log_softmax(logits.float(), dim=1)
+        columns.append(F.nll_loss(found, target, reduction="none"))
+        columns.append(found.sub_(true).mul_(probability).sum(dim=1).neg_())
+    return torch.stack(columns, dim=1)
 
 
 def choose_windows(tokens: TokenSet, max_tokens: int | None, seed: int = 0) -> list[int]:

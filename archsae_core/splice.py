@@ -85,11 +85,11 @@ def splice(
 
 
 def head(model: PreTrainedModel, body: Any, hidden: Float[Tensor, "positions d_model"]) -> Float[Tensor, "positions v"]:
-    """Logits in float32 of final hidden states: the model's head with whatever it does around it (scale, soft cap)."""
+    """Logits, in the model's dtype, of final hidden states: its head with whatever it does around it (scale, cap)."""
     output = type(body)(last_hidden_state=hidden[:, None])
     ids = torch.zeros(len(hidden), 1, dtype=torch.int64, device=hidden.device)
     with _forward_as([model.base_model], lambda *args, **kwargs: output):
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, 0].float()
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, 0]
 
 
 @torch.no_grad()
@@ -101,4 +101,4 @@ def readout(model: PreTrainedModel, residual: Float[Tensor, "positions d_model"]
     output = states if prefix.rest is None else (states, *prefix.rest)
     with _forward_as(blocks(model), lambda *args, **kwargs: output):
         body = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    return head(model, body, body.last_hidden_state[:, 0])
+    return head(model, body, body.last_hidden_state[:, 0]).float()
