@@ -30,6 +30,8 @@ class Matching(NamedTuple):
 
     rows: Int[Tensor, " pairs"]
     cols: Int[Tensor, " pairs"]
+    prices: Float[Tensor, " n_b"] | None = None
+    """Dual prices of the columns less their mean similarity, where the solver had to find any."""
 
 
 def cosines(a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"]) -> Float[Tensor, "n_a n_b"]:
@@ -65,10 +67,13 @@ def mean_of(similarity: Float[Tensor, "n_a n_b"], matching: Matching) -> float:
     return similarity[matching.rows, matching.cols].double().mean().item() if len(matching.rows) else 0.0
 
 
-def match(similarity: Float[Tensor, "n_a n_b"]) -> Matching:
-    """The one-to-one matching with the largest total similarity, exactly (to 1e-6 a pair)."""
+def match(similarity: Float[Tensor, "n_a n_b"], like: Float[Tensor, " n_b"] | None = None) -> Matching:
+    """The one-to-one matching with the largest total similarity, exactly (to 1e-6 a pair).
+
+    `like` are the prices of the matching of similar similarities: most of the work is saved, the result is the same.
+    """
     if len(similarity) > similarity.shape[1]:
-        cols, rows = match(similarity.T.contiguous())
+        cols, rows, _ = match(similarity.T.contiguous())
         order = rows.argsort()
         return Matching(rows[order], cols[order])
     rows = torch.arange(len(similarity))
@@ -76,13 +81,15 @@ def match(similarity: Float[Tensor, "n_a n_b"]) -> Matching:
         return Matching(rows, rows)
     found = similarity.numpy().argmax(axis=1)
     if len(np.unique(found)) < len(found):  # else every row has its favourite
-        found = None if len(rows) < DENSE_BELOW else _match_candidates(similarity)
-    if found is None:
+        starts = () if len(rows) < DENSE_BELOW else (None,) if like is None else (like, None)
+        for start in starts:
+            if solved := _match_candidates(similarity, start):
+                return solved
         found = linear_sum_assignment(similarity.numpy(), maximize=True)[1]
     return Matching(rows, torch.from_numpy(found.astype(np.int64)))
 
 
-def _match_candidates(similarity: Float[Tensor, "n_a n_b"]) -> Int[np.ndarray, " n_a"] | None:
+def _match_candidates(similarity: Float[Tensor, "n_a n_b"], like: Float[Tensor, " n_b"] | None) -> Matching | None:
     """Solve the assignment on few candidate pairs, prove with its prices that no other pair could help, else add those.
 
     Prices u, v with u_i + v_j ≥ s_ij everywhere, equality on the matching, v ≥ 0 and v = 0 on free columns prove it
@@ -91,7 +98,8 @@ def _match_candidates(similarity: Float[Tensor, "n_a n_b"]) -> Int[np.ndarray, "
     n_a, n_b = similarity.shape
     rows, mean = torch.arange(n_a), similarity.mean(dim=0)
     # A column that is close to every row is no better a partner for any of them: take its mean off before choosing.
-    near = torch.cat([(part - mean).topk(CANDIDATES, dim=1).indices for part in similarity.split(BLOCK)])
+    price = mean if like is None else mean + like
+    near = torch.cat([(part - price).topk(CANDIDATES, dim=1).indices for part in similarity.split(BLOCK)])
     # The diagonal too: some complete matching has to exist.
     keys = (torch.cat([near, rows[:, None]], dim=1) + rows[:, None] * n_b).flatten().unique()
     for _ in range(ROUNDS):
@@ -103,7 +111,7 @@ def _match_candidates(similarity: Float[Tensor, "n_a n_b"]) -> Int[np.ndarray, "
         v = _column_prices(j, weights - own[i], matched[i], n_b)
         worst, useful = _useful(similarity, torch.from_numpy(own - v[matched]).float(), torch.from_numpy(v).float())
         if worst <= 1e-6:
-            return matched
+            return Matching(rows, torch.from_numpy(matched), torch.from_numpy(v).float() - mean)
         keys = torch.cat([keys, useful]).unique()
         if len(keys) > 8 * CANDIDATES * n_a:
             return None  # many ties, such as zero atoms

@@ -1,6 +1,6 @@
 """Do two dictionaries hold the same features? Every score on the same pair, raw and against chance."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -98,8 +98,9 @@ def scores(a: Side, b: Side) -> dict[str, float]:
     found = {"greedy_ab": forward, "greedy_ba": backward, "greedy": (forward + backward) / 2}
     absolute = cosine.abs()
     found |= {"hungarian": mean_of(cosine, matching), "pw_mcc": mean_of(absolute, match(absolute))}
-    found |= {"greedy_centred": sum(greedy(centred)) / 2, "hungarian_centred": mean_of(centred, match(centred))}
-    found |= _alive_scores(a, b, cosine, found)
+    of_centred = match(centred, matching.prices)
+    found |= {"greedy_centred": sum(greedy(centred)) / 2, "hungarian_centred": mean_of(centred, of_centred)}
+    found |= _alive_scores(a, b, cosine, found, (matching.prices, of_centred.prices))
     if a.encoder is not None and b.encoder is not None:
         encoder = cosines(a.encoder, b.encoder)
         found["encoder_cosine"] = mean_of(encoder, matching)
@@ -115,7 +116,9 @@ def hungarian_centred(a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_m
     return mean_of(centred, match(centred))
 
 
-def _alive_scores(a: Side, b: Side, cosine: Tensor, everything: Mapping[str, float]) -> dict[str, float]:
+def _alive_scores(
+    a: Side, b: Side, cosine: Tensor, everything: Mapping[str, float], prices: Sequence[Tensor | None]
+) -> dict[str, float]:
     """The three scores among alive features; those of all features again where none is dead."""
     names = ("greedy", "hungarian", "hungarian_centred")
     if _all_alive(a) and _all_alive(b):
@@ -123,8 +126,9 @@ def _alive_scores(a: Side, b: Side, cosine: Tensor, everything: Mapping[str, flo
     alive_a, alive_b = _alive(a), _alive(b)
     among = cosine[alive_a][:, alive_b]
     centred = centred_cosines(a.atoms[alive_a], b.atoms[alive_b], among)
-    values = (sum(greedy(among)) / 2, mean_of(among, match(among)), mean_of(centred, match(centred)))
-    return {f"{name}_alive": value for name, value in zip(names, values, strict=True)}
+    like = [None if price is None else price[alive_b] for price in prices]
+    matched = [mean_of(part, match(part, start)) for part, start in zip((among, centred), like, strict=True)]
+    return {f"{name}_alive": value for name, value in zip(names, (sum(greedy(among)) / 2, *matched), strict=True)}
 
 
 def _all_alive(side: Side) -> bool:

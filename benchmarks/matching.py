@@ -60,7 +60,8 @@ def solvers() -> dict:
     """Every exact solver that this process can import: similarity in, total similarity out."""
 
     def ours(similarity: torch.Tensor) -> float:
-        return similarity[tuple(match(similarity))].double().sum().item()
+        found = match(similarity)
+        return similarity[found.rows, found.cols].double().sum().item()
 
     def scipy(similarity: torch.Tensor) -> float:
         return float(similarity.numpy()[linear_sum_assignment(similarity.numpy(), maximize=True)].sum(dtype=float))

@@ -95,8 +95,28 @@ def test_candidates_with_prices_give_the_dense_solver_s_optimum(monkeypatch):
     for similarity in cases:
         rows, cols = linear_sum_assignment(similarity.numpy(), maximize=True)
         expected = similarity.numpy()[rows, cols].astype(float).mean()
-        assert mean_of(similarity, match(similarity)) == pytest.approx(expected, abs=1e-6)
+        found = match(similarity)
+        assert mean_of(similarity, found) == pytest.approx(expected, abs=1e-6)
+        for like in (found.prices, torch.randn(similarity.shape[1]) / 20):  # prices are a start, never an answer
+            assert mean_of(similarity, match(similarity, like)) == pytest.approx(expected, abs=1e-6)
     assert len(calls) > len(cases)
+
+
+def test_prices_of_a_similar_matching_save_rounds(monkeypatch):
+    sparse, calls = matching.min_weight_full_bipartite_matching, []
+    monkeypatch.setattr(
+        matching, "min_weight_full_bipartite_matching", lambda costs: calls.append(costs.nnz) or sparse(costs)
+    )
+    a, b = torch.randn(600, 24), torch.randn(600, 24)
+    b[:300] = a[:300] + 0.7 * b[:300]
+    cosine = cosines(a, b)
+    centred, prices = matching.centred_cosines(a, b, cosine), match(cosine).prices
+    counts = []
+    for like in (None, prices):
+        calls.clear()
+        match(centred, like)
+        counts.append(len(calls))
+    assert counts == [2, 1]
 
 
 def test_ties_fall_back_to_the_dense_solver(monkeypatch):
