@@ -1,5 +1,6 @@
 """What a report will cost, before it starts: stages, what is kept of them, disk, memory and time."""
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import psutil
 import torch
 
 from archsae_core.arms import ARMS
-from archsae_core.config import FIELDS, ConfigError
+from archsae_core.config import FIELDS, Config, ConfigError
 from archsae_core.language_model import blocks, d_model
 from archsae_core.runs import Run, passed
 from archsae_core.snapshots import snapshot_steps
@@ -55,7 +56,7 @@ class Estimate(NamedTuple):
     memory: int
     """Bytes at the peak of one process."""
     seconds: float
-    """On this machine, as it is now, one run after the other."""
+    """On this machine, as it is now; runs go side by side where `scheduler` is `local:N`, else one after the other."""
 
 
 def estimate(study: Study) -> Estimate:
@@ -77,9 +78,17 @@ def estimate(study: Study) -> Estimate:
     unique = list({stage.folder: stage for stage in reversed(stages)}.values())[::-1]  # named by who needs it first
     open_stages = [stage for stage in unique if not stage.kept]
     peak = max((stage.memory for stage in unique), default=0)
-    seconds = sum(stage.flops for stage in open_stages) / _rate() + 7 * NOTEBOOK_SECONDS
+    at_once = {"runs": _at_once(study.config)}
+    work = sum(stage.flops / at_once.get(stage.folder.parent.name, 1) for stage in open_stages)
+    seconds = work / _rate() + 7 * NOTEBOOK_SECONDS
     held = psutil.Process().memory_info().rss
     return Estimate(unique, sum(stage.disk for stage in open_stages), held + peak, seconds)
+
+
+def _at_once(config: Config) -> int:
+    """Runs side by side: of the processes on this machine, as many as have cores of their own."""
+    kind, _, count = (config.scheduler or "").partition(":")
+    return min(int(count), max(1, (os.cpu_count() or 1) // torch.get_num_threads())) if kind == "local" else 1
 
 
 def _changes(study: Study, own: Study) -> str:

@@ -73,5 +73,18 @@ def test_more_work_costs_more():
     assert 8 * 1.5 * flops[0] < flops[1] < 8 * 10 * flops[0]  # 8 times the features; 10 times the steps of some runs
 
 
+def test_processes_side_by_side_take_less_time_while_they_have_cores(monkeypatch):
+    monkeypatch.setattr(estimate, "_rate", lambda: 1.0)
+    monkeypatch.setattr(estimate.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(estimate.torch, "get_num_threads", lambda: 1)
+
+    def seconds(scheduler):
+        return estimate.estimate(Study(configure({"preset": "smoke", "scheduler": scheduler}), None)).seconds
+
+    alone, two, four, many = (seconds(where) for where in (None, "local:2", "local:4", "local:64"))
+    assert alone > two > four == many > alone / 4
+    assert seconds("tcp://elsewhere:8786") == alone
+
+
 def test_durations_are_readable():
     assert [duration(s) for s in (0.25, 59.0, 90.0, 5400.0, 90_000.0)] == ["0.25 s", "59 s", "1.5 min", "1.5 h", "25 h"]
