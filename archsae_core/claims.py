@@ -62,10 +62,10 @@ def baseline_variance(tables: Tables) -> Claim:
 def reconstruction_cost(tables: Tables) -> Claim:
     """Fel et al.: the constraint costs almost no reconstruction."""
     ours = tables["ra"]["quality"]["r2"] - tables["topk"]["quality"]["r2"]
-    found = f"{ours:+.3f}"
+    found = f"{ours:+z.3f}"
     if "evaluation" in tables:
         same_start = tables["evaluation"]["saes"]["topk-kmeans"]["quality"]["r2"]
-        found += f" ({tables['ra']['quality']['r2'] - same_start:+.3f} against TopK from the same centroids)"
+        found += f" ({tables['ra']['quality']['r2'] - same_start:+z.3f} against TopK from the same centroids)"
     published = "−0.002 (0.895 → 0.893, DINOv2†)"
     text = "the archetypal constraint costs almost no R²"
     return Claim(text, FEL, published, found, _graded(ours, -0.01, -0.05))
@@ -144,7 +144,7 @@ def frozen_decoders(tables: Tables) -> Claim:
     rows = {row["arm"]: row["r2"] for row in tables["ablation"]["references"]}
     ours = rows["frozen"] - rows["topk"]
     text = "a frozen decoder reconstructs about as well as a trained one"
-    return Claim(text, FROZEN, "comparable on many scores", f"R² {ours:+.3f}", _graded(ours, -0.02, -0.1))
+    return Claim(text, FROZEN, "comparable on many scores", f"R² {ours:+z.3f}", _graded(ours, -0.02, -0.1))
 
 
 def small_delta(tables: Tables) -> Claim:
@@ -154,7 +154,7 @@ def small_delta(tables: Tables) -> Claim:
     text = "a small relaxation suffices"
     published = "headline δ = 0.01"
     return Claim(
-        text, FEL, published, f"R² {ours:+.3f} at δ = {min(rows):g} against the best δ", _graded(ours, -0.01, -0.05)
+        text, FEL, published, f"R² {ours:+z.3f} at δ = {min(rows):g} against the best δ", _graded(ours, -0.01, -0.05)
     )
 
 

@@ -27,7 +27,7 @@ def structure(table: Table) -> str:
     rows = []
     for name, label in STRUCTURE.items():
         free, same_start, ra = (trained[arm][name] for arm in ("topk", "topk-kmeans", "ra"))
-        rows.append([label, f"{same_start - free:+.3f}", f"{ra - same_start:+.3f}"])
+        rows.append([label, f"{same_start - free:+z.3f}", f"{ra - same_start:+z.3f}"])
     larger = sum(abs(float(row[1])) > abs(float(row[2])) for row in rows)
     header = ["metric", "centroids as start (topk → topk-kmeans)", "the constraint (topk-kmeans → ra)"]
     return (

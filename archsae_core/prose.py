@@ -72,7 +72,7 @@ def evaluation(table: Table) -> str:
     gap = ra["quality"]["r2"] - same_start["quality"]["r2"]
     recovered = {arm: cell(sae["behaviour"]["recovered_mean"]) for arm, sae in table["saes"].items()}
     return (
-        f"**Against a free dictionary from the same centroids, the constraint changes R² by {gap:+.3f}** "
+        f"**Against a free dictionary from the same centroids, the constraint changes R² by {gap:+z.3f}** "
         f"({same_start['quality']['r2']:.3f} → {ra['quality']['r2']:.3f}); a random start reaches "
         f"{topk['quality']['r2']:.3f} in the same steps.  \n"
         f"Spliced into the language model, RA-SAE recovers {recovered['ra']} of the CE loss that mean ablation costs, "
@@ -131,14 +131,14 @@ def stabilisation(table: Table) -> str:
     for name, arm in table["arms"].items():
         start, end = (arm[when]["scores"][table["headline"]]["normalised"]["estimate"] for when in ("start", "end"))
         change[name] = end - start
-        rows.append([arm["label"], start, end, f"{end - start:+.3f}"])
+        rows.append([arm["label"], start, end, f"{end - start:+z.3f}"])
     text = markdown_table(["arm", "step 0", "end", "change"], rows)
     if not {"topk", "ra-random-w", "ra-indep-anchors", "topk-kmeans-indep"} <= change.keys():
         return text
     text += (
-        f"\n\nFrom random weights over *shared* anchors, RA-SAE moves by {change['ra-random-w']:+.3f}, TopK from "
-        f"random atoms by {change['topk']:+.3f}. With anchors of its own, RA-SAE moves by "
-        f"{change['ra-indep-anchors']:+.3f}, TopK by {change['topk-kmeans-indep']:+.3f}."
+        f"\n\nFrom random weights over *shared* anchors, RA-SAE moves by {change['ra-random-w']:+z.3f}, TopK from "
+        f"random atoms by {change['topk']:+z.3f}. With anchors of its own, RA-SAE moves by "
+        f"{change['ra-indep-anchors']:+z.3f}, TopK by {change['topk-kmeans-indep']:+z.3f}."
     )
     if change["ra-indep-anchors"] <= 0 < change["ra-random-w"]:
         text += (

@@ -50,7 +50,7 @@ def budgets_table(table: Table) -> str:
     arms = table["arms"]
     steps = [row["tokens"] for row in next(iter(arms.values()))["budgets"]]
     rows = [
-        [arm["label"], *(f"{row['r2']:.3f} · {row['stability']['estimate']:+.3f}" for row in arm["budgets"])]
+        [arm["label"], *(f"{row['r2']:.3f} · {row['stability']['estimate']:+z.3f}" for row in arm["budgets"])]
         for arm in arms.values()
     ]
     return markdown_table(["arm: R² · stability", *(f"{tokens:,} tokens" for tokens in steps)], rows)
@@ -61,7 +61,7 @@ def equal_r2_table(table: Table) -> str:
     rows = []
     for row in table["equal_r2"]:
         ra, topk = (ARMS[row[name]].label for name in ("ra", "topk"))
-        rows.append([ra, topk, row["r2"], *row["stability"], None if row["gain"] is None else f"{row['gain']:+.3f}"])
+        rows.append([ra, topk, row["r2"], *row["stability"], None if row["gain"] is None else f"{row['gain']:+z.3f}"])
     return markdown_table(["RA-SAE", "TopK", "at R²", "stability RA-SAE", "stability TopK", "gain"], rows)
 
 
