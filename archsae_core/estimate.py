@@ -14,6 +14,7 @@ from archsae_core.arms import ARMS
 from archsae_core.config import FIELDS, Config, ConfigError
 from archsae_core.language_model import blocks, d_model
 from archsae_core.runs import Run, passed
+from archsae_core.scheduler import local_processes
 from archsae_core.snapshots import snapshot_steps
 from archsae_core.source import determining, source_of
 from archsae_core.store import canonical_hash
@@ -78,8 +79,8 @@ def estimate(study: Study) -> Estimate:
     unique = list({stage.folder: stage for stage in reversed(stages)}.values())[::-1]  # named by who needs it first
     open_stages = [stage for stage in unique if not stage.kept]
     peak = max((stage.memory for stage in unique), default=0)
-    at_once = {"runs": _at_once(study.config)}
-    work = sum(stage.flops / at_once.get(stage.folder.parent.name, 1) for stage in open_stages)
+    at_once = _at_once(study.config)
+    work = sum(stage.flops / (at_once if stage.folder.parent.name == "runs" else 1) for stage in open_stages)
     seconds = work / _rate() + 7 * NOTEBOOK_SECONDS
     held = psutil.Process().memory_info().rss
     return Estimate(unique, sum(stage.disk for stage in open_stages), held + peak, seconds)
@@ -87,8 +88,8 @@ def estimate(study: Study) -> Estimate:
 
 def _at_once(config: Config) -> int:
     """Runs side by side: of the processes on this machine, as many as have cores of their own."""
-    kind, _, count = (config.scheduler or "").partition(":")
-    return min(int(count), max(1, (os.cpu_count() or 1) // torch.get_num_threads())) if kind == "local" else 1
+    processes = local_processes(config.scheduler or "") or 1
+    return min(processes, max(1, (os.cpu_count() or 1) // torch.get_num_threads()))
 
 
 def _changes(study: Study, own: Study) -> str:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from archsae_core.activations import ActivationSet
-from archsae_core.arms import ABLATION_REFERENCES
+from archsae_core.arms import ABLATION_REFERENCES, ARMS
 from archsae_core.config import Config
 from archsae_core.snapshots import snapshots
 from archsae_core.stability import drift
@@ -31,12 +31,23 @@ class Run:
     """Radius of Λ; without effect where the dictionary is not archetypal."""
 
 
+def sweep_runs(config: Config, arm: str, delta: float) -> list[Run]:
+    """Every seed's run of one case of the ablation."""
+    return [Run(arm, seed, config.ablation_steps, delta) for seed in range(config.ablation_seeds)]
+
+
+def ablation_runs(config: Config) -> list[Run]:
+    """Every run of the ablation."""
+    cases = [("ra", delta) for delta in config.deltas] + [(arm, 0.0) for arm in ABLATION_REFERENCES]
+    return [run for case in cases for run in sweep_runs(config, *case)]
+
+
 def passed(run: Run, config: Config) -> Run | None:
     """The run of the ablation that is the first part of `run`, where there is one: no rate depends on `steps`."""
-    swept = run.arm in ABLATION_REFERENCES or (run.arm == "ra" and run.delta in config.deltas)
-    if not swept or run.seed >= config.ablation_seeds or run.steps <= config.ablation_steps:
-        return None
-    return replace(run, steps=config.ablation_steps)
+    shorter = replace(run, steps=config.ablation_steps)
+    radius = run.delta if ARMS[run.arm].dictionary == "archetypal" else 0.0
+    swept = replace(shorter, delta=radius) in ablation_runs(config)
+    return shorter if swept and run.steps > shorter.steps else None
 
 
 class TrainingBatches:

@@ -33,9 +33,14 @@ class SchedulerError(ConfigError):
     """A cluster that cannot be used or was lost; the message names `scheduler` and the fix."""
 
 
+def local_processes(address: str) -> int | None:
+    """N of `local:N`; None for the address of any other cluster."""
+    return int(address.removeprefix("local:")) if address.startswith("local:") else None
+
+
 def check(address: str) -> None:
     """Raise SchedulerError where nobody answers at `address`; `local:N` is not started for it."""
-    if not address.startswith("local:"):
+    if local_processes(address) is None:
         with _connected(address):
             pass
 
@@ -141,8 +146,8 @@ def _connected(address: str) -> "Iterator[Client]":
     except ImportError as error:
         fix = "install it with `pip install 'archsae-core[cluster]'`, or set scheduler to None"
         raise SchedulerError(f"scheduler = {address!r}: dask.distributed is not installed: {fix}") from error
-    kind, _, count = address.partition(":")
-    if kind == "local":
+    count = local_processes(address)
+    if count is not None:
         # no memory limit: Dask would kill a run that is merely large; one thread: a worker does one run at a time
         options = {
             "threads_per_worker": 1,
@@ -151,7 +156,7 @@ def _connected(address: str) -> "Iterator[Client]":
             "host": "127.0.0.1",
             "silence_logs": ERROR,
         }
-        with LocalCluster(n_workers=int(count), **options) as cluster, Client(cluster, set_as_default=False) as client:
+        with LocalCluster(n_workers=count, **options) as cluster, Client(cluster, set_as_default=False) as client:
             yield client
         return
     where = {"address": address} if "://" in address else {"scheduler_file": address}

@@ -236,8 +236,9 @@ def _check_file(path: Path, size: int, digest: str, fix: str) -> None:
 def _verify_partial(work: Path) -> None:
     """Check what a broken build left against the hashes it noted; rows of activations, written in place, have none."""
     noted: dict[str, set[str]] = {}
-    lines = work / WRITTEN
-    for line in lines.read_text(encoding="utf-8", errors="replace").splitlines() if lines.exists() else ():
+    written = work / WRITTEN
+    text = written.read_text(encoding="utf-8", errors="replace") if written.exists() else ""
+    for line in text.splitlines():
         try:
             name, digest = json.loads(line)
         except ValueError:  # cut short by a kill, so the file was not put in place either

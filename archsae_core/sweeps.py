@@ -12,7 +12,7 @@ from torch import Tensor
 from archsae_core import robustness, stability, verdict, w_steps
 from archsae_core.arms import ABLATION_REFERENCES, ARMS, CONTROL_SEEDS, MAIN_ARMS
 from archsae_core.budgets import at_equal_r2, budgets, headline
-from archsae_core.runs import Run, moved, read_alive, read_quality
+from archsae_core.runs import Run, ablation_runs, moved, read_alive, read_quality, sweep_runs
 from archsae_core.sae import Codes, load_sae
 from archsae_core.scheduler import train_ahead
 from archsae_core.snapshots import snapshots
@@ -118,7 +118,7 @@ def _trajectory(kept: Sequence[Mapping[int, Tensor]]) -> list[dict[str, float]]:
 
 def ablation(study: Study) -> dict[str, Any]:
     """RA-SAE at every radius, free and frozen dictionaries beside it; flags, Pareto frontier, best radius."""
-    train_ahead(study, ((study, run) for run in ablation_runs(study)))
+    train_ahead(study, ((study, run) for run in ablation_runs(study.config)))
     median_norm = read_json(study.anchor_folder() / "summary.json")["median_norm"]
     rows = [_sweep_row(study, "ra", delta) | {"relative": delta / median_norm} for delta in study.config.deltas]
     references = [_sweep_row(study, arm, 0.0) for arm in ABLATION_REFERENCES]
@@ -128,25 +128,15 @@ def ablation(study: Study) -> dict[str, Any]:
     return {"rows": rows, "references": references, "pareto": frontier, "best_delta": best, "median_norm": median_norm}
 
 
-def ablation_runs(study: Study) -> list[Run]:
-    """Every run of the ablation."""
-    cases = [("ra", delta) for delta in study.config.deltas] + [(arm, 0.0) for arm in ABLATION_REFERENCES]
-    return [run for case in cases for run in _sweep_runs(study, *case)]
-
-
 def report_runs(study: Study) -> list[tuple[Study, Run]]:
     """Every training run of a report with the study whose config it follows, the longest first."""
     main = [study.main_run(arm) for arm in MAIN_ARMS]
-    found = [(study, run) for run in (*main, *stability_runs(study), *ablation_runs(study))]
+    found = [(study, run) for run in (*main, *stability_runs(study), *ablation_runs(study.config))]
     return sorted([*found, *w_steps.trials(study), *robustness.trials(study)], key=lambda pair: -pair[1].steps)
 
 
-def _sweep_runs(study: Study, arm: str, delta: float) -> list[Run]:
-    return [Run(arm, seed, study.config.ablation_steps, delta) for seed in range(study.config.ablation_seeds)]
-
-
 def _sweep_row(study: Study, arm: str, delta: float) -> dict[str, Any]:
-    runs = _sweep_runs(study, arm, delta)
+    runs = sweep_runs(study.config, arm, delta)
     results = [_sweep_result(study, run) for run in runs]
     sound = [result for result in results if not result.get("failed")]
     row: dict[str, Any] = {"arm": arm, "label": ARMS[arm].label, "delta": delta, "results": results}
