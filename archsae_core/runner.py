@@ -29,6 +29,8 @@ NOTEBOOKS = (
 )  # fmt: skip
 SWEEP_NOTEBOOKS = ("03_archetypal_sae", "04_evaluation")
 """What a sweep repeats for each delta; 06 compares radii over seeds, and 07 needs every arm."""
+KEPT = ("tags", "alt")
+"""Metadata of a cell that belong to the report: `alt` is the alternative text of its figure."""
 
 
 class NotebookFailed(RuntimeError):
@@ -140,7 +142,7 @@ def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     count = 0
     for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict({"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {})
+        cell.metadata = nbformat.from_dict({key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)})
         if cell.cell_type != "code":
             continue
         count += 1

@@ -106,11 +106,21 @@ def test_outputs_are_clean(notebook):
     assert [output for output in outputs if any("widget" in kind for kind in output.get("data", {}))] == []
 
 
-def test_plot_cells_show_only_the_plot(notebook):
+def plot_cells(notebook) -> list:
     def is_plot(cell) -> bool:
         return any(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", {}))
 
-    plots = [cell.source for cell in code_cells(notebook) if is_plot(cell)]
+    return [cell for cell in code_cells(notebook) if is_plot(cell)]
+
+
+def test_plots_have_an_alternative_text_for_html_pages(notebook):
+    texts = [cell.metadata.get("alt", "") for cell in plot_cells(notebook)]
+    assert [text for text in texts if not 40 <= len(text) <= 200 or not text.endswith(".")] == []
+    assert len(set(texts)) == len(texts)
+
+
+def test_plot_cells_show_only_the_plot(notebook):
+    plots = [cell.source for cell in plot_cells(notebook)]
     assert [source for source in plots if not source.rstrip().endswith(";")] == []
     # nbval runs cells without history, where IPython shows a value in spite of `;`: so assign it, `figure = plot(…);`.
     assert [source for source in plots if isinstance(ast.parse(source).body[-1], ast.Expr)] == []

@@ -127,6 +127,7 @@ def test_published_results_alone_give_the_same_outputs(smoke, tmp_path, monkeypa
     assert counts == list(range(1, len(counts) + 1))
     assert "papermill" not in published.metadata
     assert not any("injected-parameters" in cell.metadata.get("tags", []) for cell in published.cells)
+    assert [cell.metadata["alt"] for cell in published.cells if "save_figure" in cell.source]
 
 
 def test_published_notebooks_keep_the_preset_that_was_run(smoke, tmp_path, monkeypatch):
