@@ -11,6 +11,7 @@ import sys
 import warnings
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -21,6 +22,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's mallopt."""
 COLUMNS = 512
 """Columns of wide rows that are summed at a time, so that all the rows' share of them fits the processor's cache."""
+CACHED = 2**25
+"""Bytes of rows that fit the cache whole: to put blocks of columns together again costs more than it saves there."""
 
 
 class ByFeature(NamedTuple):
@@ -56,9 +59,14 @@ def linear(x: Float[Tensor, "batch d_in"], weight: Float[Tensor, "d_out d_in"]) 
 def group_by_feature(indices: Int[Tensor, "batch k"], n_features: int) -> ByFeature:
     """Sort the active entries of a batch by feature; stable, so sums have one order and results repeat to the bit."""
     flat = indices.flatten()
-    ordered, order = flat.sort(stable=True)
-    # unlike bincount, this does not make a GPU wait for the host
-    offsets = torch.searchsorted(ordered, torch.arange(n_features, device=flat.device))
+    if flat.is_cuda or n_features > 2**16:
+        ordered, order = flat.sort(stable=True)
+        # unlike bincount, this does not make a GPU wait for the host
+        offsets = torch.searchsorted(ordered, torch.arange(n_features, device=flat.device))
+    else:  # numpy sorts 16 bits three times faster
+        order = torch.from_numpy(np.argsort(flat.numpy().astype(np.uint16), kind="stable"))
+        counts = flat.bincount(minlength=n_features)
+        offsets = counts.cumsum(0) - counts
     return ByFeature(order, order // indices.shape[1], offsets)
 
 
@@ -71,9 +79,9 @@ def weighted_rows(
 
 
 def _bags(indices: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor) -> Float[Tensor, "bags width"]:
-    """Weighted sums of rows, one for each offset; by blocks of columns where rows are wide."""
+    """Weighted sums of rows, one for each offset; by blocks of columns where rows are wide and many."""
     width = rows.shape[1]
-    if rows.is_cuda or width < 2 * COLUMNS or width % COLUMNS:
+    if rows.is_cuda or rows.nbytes <= CACHED or width < 2 * COLUMNS or width % COLUMNS:
         return F.embedding_bag(indices, rows, offsets, per_sample_weights=weights, mode="sum")
     blocks = width // COLUMNS
     narrow, first = rows.contiguous().view(-1, COLUMNS), indices * blocks
@@ -88,7 +96,7 @@ def transposed_product(
     values: Float[Tensor, "batch k"], grouped: ByFeature, x: Float[Tensor, "batch d_model"]
 ) -> Float[Tensor, "n_features d_model"]:
     """Codesᵀ x: row i sums values[b, j] · x[b] over the entries with indices[b, j] = i."""
-    return _bags(grouped.token, x, grouped.offsets, values.flatten()[grouped.order])
+    return _bags(grouped.token, x, grouped.offsets, values.flatten().index_select(0, grouped.order))
 
 
 @functools.cache
@@ -113,11 +121,15 @@ def sampled_entries(
 
 
 def sampled_product(
-    x: Float[Tensor, "batch d_model"], rows: Float[Tensor, "n_features d_model"], indices: Int[Tensor, "batch k"]
+    x: Float[Tensor, "batch d_model"],
+    rows: Float[Tensor, "n_features d_model"],
+    indices: Int[Tensor, "batch k"],
+    grouped: ByFeature,
 ) -> Float[Tensor, "batch k"]:
-    """⟨x[b], rows[indices[b, j]]⟩ for the active entries only."""
-    starts = torch.arange(0, indices.numel() + 1, indices.shape[1], device=x.device)
-    return sampled_entries(x, rows, starts, indices.flatten()).view_as(indices)
+    """⟨x[b], rows[indices[b, j]]⟩ for the active entries only; feature by feature, so that each row is read once."""
+    starts = torch.cat([grouped.offsets, grouped.offsets.new_full((1,), indices.numel())])
+    found = sampled_entries(rows, x, starts, grouped.token)
+    return torch.empty_like(found).index_copy_(0, grouped.order, found).view_as(indices)
 
 
 class _Product(torch.autograd.Function):
@@ -156,8 +168,9 @@ class _Decode(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         values, indices, atoms, *grouped = ctx.saved_tensors
-        for_values = sampled_product(gradient, atoms, indices) if ctx.needs_input_grad[0] else None
-        for_atoms = transposed_product(values, ByFeature(*grouped), gradient) if ctx.needs_input_grad[2] else None
+        grouped = ByFeature(*grouped)
+        for_values = sampled_product(gradient, atoms, indices, grouped) if ctx.needs_input_grad[0] else None
+        for_atoms = transposed_product(values, grouped, gradient) if ctx.needs_input_grad[2] else None
         return for_values, None, for_atoms, None
 
 

@@ -33,6 +33,7 @@ class MirrorStep:
         self.hull = dictionary.hull_points()
         # only the direction of a step is rounded: atoms stay exact points of the hull
         self.points = (dictionary.C.bfloat16() if dictionary.rounded else dictionary.C).T
+        self.columns = dictionary.C.T.contiguous()
         self.anchor_norm = dictionary.C.norm(dim=1).median()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -51,4 +52,4 @@ class MirrorStep:
         weights = self.dictionary.W[rows] * slope.mul_(-self.lr * BLOCKS).clamp_(-5, 5).exp_()
         weights /= weights.sum(dim=1, keepdim=True)
         self.dictionary.W[rows] = weights
-        self.hull[rows] = kernels.product(weights, self.dictionary.C)
+        self.hull[rows] = kernels.linear(weights, self.columns)
