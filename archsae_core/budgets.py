@@ -32,38 +32,43 @@ def budgets(study: Study, folders: Sequence[Path], kept: Sequence[Mapping[int, T
 
     `kept` holds the `snapshots` of each of the arm's `folders`.
     """
-    return [at_step(study, folders, kept, step)[0] for step in list(kept[0])[-BUDGETS:]]
+    return [at_step(study, folders, kept, step) for step in list(kept[0])[-BUDGETS:]]
 
 
-def at_step(
-    study: Study, folders: Sequence[Path], kept: Sequence[Mapping[int, Tensor]], step: int
-) -> tuple[dict[str, Any], Float[np.ndarray, "n_seeds n_seeds"]]:
-    """One row of `budgets`, and the headline score of every pair of seeds behind it."""
+def at_step(study: Study, folders: Sequence[Path], kept: Sequence[Mapping[int, Tensor]], step: int) -> dict[str, Any]:
+    """One row of `budgets`; `pairs` [n_seeds][n_seeds] holds the headline score of every pair of seeds."""
     saes = (snapshot_sae(folder, step, study.config.k, study.normalizer).to(study.device) for folder in folders)
     r2 = [summarise(document_sums(sae, study.scored_batches("heldout", TOKENS))).r2 for sae in saes]
     pairs = {(i, j): headline(kept[i][step], kept[j][step]) for i, j in combinations(range(len(kept)), 2)}
     matrix = stability.pair_matrix(pairs, len(kept))
     row = {"step": step, "tokens": step * study.config.batch_size, "r2": float(np.mean(r2))}
-    return row | {"stability": stability.seed_interval(matrix)._asdict()}, matrix
+    return row | {"stability": stability.seed_interval(matrix)._asdict(), "pairs": matrix.tolist()}
 
 
 def at_equal_r2(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Each RA arm against each TopK arm, both independently initialised, at the largest R² that both reach.
 
-    Stability is interpolated linearly in R² between kept steps; `gain` is RA less TopK, None where the ranges
-    of R² do not meet.
+    Scores of pairs of seeds are interpolated linearly in R² between kept steps; `gain` is RA less TopK, with its
+    interval over seeds. `stability` and `gain` are None where the ranges of R² do not meet.
     """
     rows = []
     for ra, topk in product(INDEPENDENT_RA, INDEPENDENT_TOPK):
         if ra in arms and topk in arms:
             target = min(max(row["r2"] for row in arms[arm]) for arm in (ra, topk))
-            found = [_interpolate(arms[arm], target) for arm in (ra, topk)]
-            gain = None if None in found else found[0] - found[1]
-            rows.append({"ra": ra, "topk": topk, "r2": target, "gain": gain, "stability": found})
+            row = {"ra": ra, "topk": topk, "r2": target, "gain": None, "stability": None}
+            first, second = (_interpolate(arms[arm], target) for arm in (ra, topk))
+            if first is not None and second is not None:
+                row["stability"] = [stability.seed_interval(scores)._asdict() for scores in (first, second)]
+                row["gain"] = stability.seed_interval(first, second)._asdict()
+            rows.append(row)
     return rows
 
 
-def _interpolate(rows: Sequence[Mapping[str, Any]], target: float) -> float | None:
-    points = sorted((row["r2"], row["stability"]["estimate"]) for row in rows)
-    r2, scores = zip(*points, strict=True)
-    return float(np.interp(target, r2, scores)) if r2[0] <= target <= r2[-1] else None
+def _interpolate(rows: Sequence[Mapping[str, Any]], target: float) -> Float[np.ndarray, "n_seeds n_seeds"] | None:
+    ordered = sorted(rows, key=lambda row: row["r2"])
+    r2, pairs = [row["r2"] for row in ordered], np.array([row["pairs"] for row in ordered])
+    if not r2[0] <= target <= r2[-1]:
+        return None
+    between = np.interp(target, r2, np.arange(len(r2)))
+    before, after = int(np.floor(between)), int(np.ceil(between))
+    return pairs[before] + (between - before) * (pairs[after] - pairs[before])

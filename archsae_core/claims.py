@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 from archsae_core.formatting import cell
 
 Tables = Mapping[str, Mapping[str, Any]]
-"""The report's tables by name: `activations`, `topk`, `ra`, `evaluation`, `stability`, `ablation`."""
+"""The report's tables by name: `activations`, `topk`, `ra`, `evaluation`, `stability`, `reappearance`, `ablation`."""
 
 FEL = "Fel et al. 2025, arXiv 2502.12892"
 BRZOZOWSKI = "Brzozowski & Chung 2026, arXiv 2606.02061"
 PAULO = "Paulo & Belrose 2025, arXiv 2501.16615"
 SONG = "Song et al. 2025, arXiv 2505.20254"
+GERASIMOV = "Gerasimov et al. 2026, arXiv 2606.12138"
 FROZEN = "arXiv 2602.14111"
 GPT2 = "public GPT-2 small residual SAEs, layers 8–9"
 
@@ -139,6 +140,19 @@ def pairwise_mcc(tables: Tables) -> Claim:
     return Claim(text, SONG, "about 0.80", *_of_well_trained(tables, ours, 0.75, 0.6))
 
 
+def reproducible_subspaces(tables: Tables) -> Claim:
+    """Features that no other seed finds again: noise, or another basis of the same subspace?"""
+    text, published = "TopK features that do not reappear lie in subspaces that do", "yes"
+    found = tables["reappearance"]["arms"].get("topk", {}).get("subspace")
+    if not found:
+        return Claim(text, GERASIMOV, published, "too few such features", "not testable here")
+    other, own, chance = found["other"]["estimate"], found["own"], found["chance"]
+    ours = (
+        f"{other:.3f} held, by the seed's own {own:.3f}, chance {chance:.3f}, principal components {found['data']:.3f}"
+    )
+    return Claim(text, GERASIMOV, published, ours, _graded((other - chance) / (own - chance), 0.8, 0.4))
+
+
 def frozen_decoders(tables: Tables) -> Claim:
     """A dictionary that never moves."""
     rows = {row["arm"]: row["r2"] for row in tables["ablation"]["references"]}
@@ -170,6 +184,7 @@ BY_NOTEBOOK: Mapping[str, tuple[Callable[[Tables], Claim], ...]] = {
         artefact,
         shared_features,
         pairwise_mcc,
+        reproducible_subspaces,
     ),
     "06_delta_ablation": (small_delta, frozen_decoders),
 }

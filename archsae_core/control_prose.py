@@ -100,6 +100,33 @@ def reappearance(table: Table) -> str:
     return "\n".join(lines)
 
 
+def subspaces_table(table: Table) -> str:
+    """Per arm: how much of one seed's unstable atoms lies in the subspace of another's, and what to compare it with."""
+    rows = []
+    for row in table["arms"].values():
+        found = row["subspace"]
+        shares = [None] * 6
+        if found:
+            rounded = [f"{found[name]:,.0f}" for name in ("unstable", "rank")]
+            shares = [*rounded, interval(found["other"]), found["own"], found["data"], found["chance"]]
+        rows.append([row["label"], *shares])
+    header = ["arm", "unstable features a seed", "rank of their subspace", "held by another seed's"]
+    return markdown_table([*header, "by the seed's own", "by principal components", "chance"], rows)
+
+
+def subspaces(table: Table) -> str:
+    """Whether unstable features share a subspace across seeds, and whether that is more than the data's own."""
+    found = {arm: row["subspace"] for arm, row in table["arms"].items() if row["subspace"]}
+    if not found:
+        return "No arm has enough unstable features in every seed."
+    shares = [row["other"]["estimate"] / row["own"] for row in found.values()]
+    gains = [row["other"]["estimate"] - row["data"] for row in found.values()]
+    return (
+        f"Another seed's subspace holds {min(shares):.0%} to {max(shares):.0%} of what the seed's own does, and "
+        f"{min(gains):+z.3f} to {max(gains):+z.3f} against as many principal components of the activations."
+    )
+
+
 def _side(difference: Mapping[str, float | None]) -> str | None:
     """Which side of 0 an interval lies on."""
     if difference["low"] is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from archsae_core import features, probing
+from archsae_core import features, probing, subspaces
 from archsae_core import swap as swapping
 from archsae_core.arms import ARMS
 from archsae_core.behaviour import contrast, spliced_sums
 from archsae_core.interpretability import ProbeData, probe_data, topics_of
 from archsae_core.matching import cosines, match
 from archsae_core.metrics import bootstrap_interval
-from archsae_core.runs import Run
+from archsae_core.runs import Run, read_alive
 from archsae_core.sae import SAE, Codes
 from archsae_core.stability import SHARED, Interval
 from archsae_core.study import Study
@@ -31,6 +31,8 @@ SMALLEST_GROUP = 8
 """Fewer matched features are not compared."""
 ABLATION_TOKENS = 3072
 """Held-out tokens for the CE of ablating a group."""
+PRINCIPAL_ROWS = 16_384
+"""Training activations whose principal components are the control of the subspaces."""
 SWAP_FEATURES, SWAP_WINDOWS, SWAP_CONTEXT = 32, 2, 64
 """Features an arm, windows a feature, and tokens of each window."""
 COSINE_EDGES = (-1.0, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -43,15 +45,17 @@ def trained_arms(study: Study) -> list[str]:
 
 
 def reappearance(
-    atoms: Float[Tensor, "n_features d_model"], others: Sequence[Float[Tensor, "n_features d_model"]]
-) -> Float[np.ndarray, " n_features"]:
-    """Share of the other seeds in which a feature's Hungarian partner has a cosine above 0.7."""
-    found = np.zeros(len(atoms))
-    for other in others:
-        cosine = cosines(atoms, other)
+    atoms: Sequence[Float[Tensor, "n_features d_model"]],
+) -> Float[np.ndarray, "n_seeds n_features"]:
+    """Share of the other seeds in which a feature's Hungarian partner has a cosine above 0.7, for every seed's own."""
+    found = np.zeros((len(atoms), len(atoms[0])))
+    for i, j in combinations(range(len(atoms)), 2):
+        cosine = cosines(atoms[i], atoms[j])
         pairs = match(cosine)
-        found[pairs.rows.numpy()] += (cosine[pairs.rows, pairs.cols] > SHARED).numpy()
-    return found / len(others)
+        same = (cosine[pairs.rows, pairs.cols] > SHARED).numpy()
+        found[i, pairs.rows.numpy()] += same
+        found[j, pairs.cols.numpy()] += same
+    return found / (len(atoms) - 1)
 
 
 def matched_groups(
@@ -85,21 +89,35 @@ def reappearance_table(study: Study) -> dict[str, Any]:
     """Per trained arm: how many features reappear, and stable against unstable ones of equal activation mass."""
     topics = topics_of(study)
     data = None if topics is None else probe_data(study, topics)
-    return {"threshold": SHARED, "stable": STABLE, "arms": {arm: _arm(study, arm, data) for arm in trained_arms(study)}}
+    components = principal_components(study)
+    arms = {arm: _arm(study, arm, data, components) for arm in trained_arms(study)}
+    return {"threshold": SHARED, "stable": STABLE, "share": subspaces.SHARE, "arms": arms}
 
 
-def _arm(study: Study, arm: str, data: tuple[ProbeData, ProbeData] | None) -> dict[str, Any]:
+def principal_components(study: Study) -> Float[Tensor, "d_model d_model"]:
+    """Principal components of training activations as rows, the largest first."""
+    activations = study.train_activations
+    rows = activations.gather(torch.as_tensor(activations.kept)[:PRINCIPAL_ROWS]).float()
+    return subspaces.leading(rows - study.normalizer.mean)
+
+
+def _arm(
+    study: Study, arm: str, data: tuple[ProbeData, ProbeData] | None, components: Float[Tensor, "d_model d_model"]
+) -> dict[str, Any]:
     runs = arm_runs(study, arm)
-    saes = [study.sae(run) for run in runs]
-    sae, rate = saes[0], reappearance(saes[0].atoms().detach(), [other.atoms().detach() for other in saes[1:]])
-    found = features.scan(sae, study.heldout_activations, _heldout_rows(study, data))
+    sae = study.sae(runs[0])
+    atoms = [study.sae(run).atoms().detach() for run in runs]
+    rates = torch.from_numpy(reappearance(atoms))
+    lost = [read_alive(study.run_folder(run)) & (seed < STABLE) for run, seed in zip(runs, rates, strict=True)]
+    subspace = subspaces.compare([rows[kept] for rows, kept in zip(atoms, lost, strict=True)], components)
+    rate, found = rates[0].numpy(), features.scan(sae, study.heldout_activations, _heldout_rows(study, data))
     scores = {"entropy": np.array([np.nan if e is None else e for e in _entropy(study, found)])}
     if data is not None:
         scores["auc"] = probing.single_feature_auc(*((_pooled(part, sae), part.about) for part in data))
     mass = np.add.reduceat(np.append(found.values, 0).astype(float), found.offsets[:-1]) * (np.diff(found.offsets) > 0)
     stable, usable = rate >= STABLE, (np.diff(found.offsets) >= 20) & (mass > 0)
     row = {"label": ARMS[arm].label, "features": int(usable.sum()), "stable": int((stable & usable).sum())}
-    row |= {"rate": float(rate[usable].mean()) if usable.any() else None}
+    row |= {"rate": float(rate[usable].mean()) if usable.any() else None, "subspace": subspace}
     groups = matched_groups(mass, stable, usable, GROUP)
     if len(groups[0]) < SMALLEST_GROUP:
         return row | {"matched": len(groups[0]), "scores": None}

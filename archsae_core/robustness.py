@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from archsae_core import verdict
 from archsae_core.budgets import at_step
 from archsae_core.runs import Run
@@ -64,6 +66,6 @@ def _compare(study: Study, step: int, steps: int) -> dict[str, Any]:
     arms, scores = {}, {}
     for arm in _arms(study):
         folders = [study.run_folder(run) for run in _runs(study, arm, steps)]
-        arms[arm], pairs = at_step(study, folders, [snapshots(folder, steps) for folder in folders], step)
-        scores[arm] = verdict.ArmScores(pairs, arms[arm]["r2"])
+        arms[arm] = at_step(study, folders, [snapshots(folder, steps) for folder in folders], step)
+        scores[arm] = verdict.ArmScores(np.array(arms[arm]["pairs"]), arms[arm]["r2"])
     return {"arms": arms, "verdict": verdict.decide(scores).as_dict()}

@@ -61,7 +61,8 @@ def equal_r2_table(table: Table) -> str:
     rows = []
     for row in table["equal_r2"]:
         ra, topk = (ARMS[row[name]].label for name in ("ra", "topk"))
-        rows.append([ra, topk, row["r2"], *row["stability"], None if row["gain"] is None else f"{row['gain']:+z.3f}"])
+        scores = [None, None, None] if row["gain"] is None else map(interval, [*row["stability"], row["gain"]])
+        rows.append([ra, topk, row["r2"], *scores])
     return markdown_table(["RA-SAE", "TopK", "at R²", "stability RA-SAE", "stability TopK", "gain"], rows)
 
 

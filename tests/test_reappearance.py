@@ -12,8 +12,9 @@ def test_reappearance_is_the_share_of_seeds_with_a_close_partner():
     atoms = torch.eye(3)
     same = atoms[[2, 0, 1]]
     turned = torch.stack([atoms[0], atoms[1], atoms[2] + 2 * atoms[1]])  # the third has cosine 0.45 with its partner
-    assert tables.reappearance(atoms, [same, same]).tolist() == [1, 1, 1]
-    assert tables.reappearance(atoms, [same, turned]).tolist() == [1, 1, 0.5]
+    assert tables.reappearance([atoms, same, same]).tolist() == [[1, 1, 1]] * 3
+    # `same` holds the third atom first
+    assert tables.reappearance([atoms, same, turned]).tolist() == [[1, 1, 0.5], [0.5, 1, 1], [1, 1, 0]]
 
 
 def test_matched_groups_have_the_same_mass_and_size():
