@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from archsae_core.intervals import Interval
 from archsae_core.metrics import bootstrap_interval
 from archsae_core.sae import SAE
 from archsae_core.splice import Replace, from_block, head, replaced_positions, run_prefix
-from archsae_core.stability import Interval
 from archsae_core.tokens import TokenSet
 
 LOGITS_AT_ONCE = 2**23

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from archsae_core import stability
+from archsae_core import intervals, stability
 from archsae_core.metrics import document_sums, summarise
 from archsae_core.snapshots import snapshot_sae
 from archsae_core.study import Study
@@ -40,9 +40,9 @@ def at_step(study: Study, folders: Sequence[Path], kept: Sequence[Mapping[int, T
     saes = (snapshot_sae(folder, step, study.config.k, study.normalizer).to(study.device) for folder in folders)
     r2 = [summarise(document_sums(sae, study.scored_batches("heldout", TOKENS))).r2 for sae in saes]
     pairs = {(i, j): headline(kept[i][step], kept[j][step]) for i, j in combinations(range(len(kept)), 2)}
-    matrix = stability.pair_matrix(pairs, len(kept))
+    matrix = intervals.pair_matrix(pairs, len(kept))
     row = {"step": step, "tokens": step * study.config.batch_size, "r2": float(np.mean(r2))}
-    return row | {"stability": stability.seed_interval(matrix)._asdict(), "pairs": matrix.tolist()}
+    return row | {"stability": intervals.seed_interval(matrix)._asdict(), "pairs": matrix.tolist()}
 
 
 def at_equal_r2(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -58,8 +58,8 @@ def at_equal_r2(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[st
             row = {"ra": ra, "topk": topk, "r2": target, "gain": None, "stability": None}
             first, second = (_interpolate(arms[arm], target) for arm in (ra, topk))
             if first is not None and second is not None:
-                row["stability"] = [stability.seed_interval(scores)._asdict() for scores in (first, second)]
-                row["gain"] = stability.seed_interval(first, second)._asdict()
+                row["stability"] = [intervals.seed_interval(scores)._asdict() for scores in (first, second)]
+                row["gain"] = intervals.seed_interval(first, second)._asdict()
             rows.append(row)
     return rows
 

@@ -16,9 +16,9 @@ from archsae_core.anchors import fit_anchors
 from archsae_core.arms import ARMS
 from archsae_core.config import Config, configure
 from archsae_core.dictionary import make_dictionary
+from archsae_core.intervals import Interval
 from archsae_core.matching import cosines, match
 from archsae_core.sae import SAE, load_sae
-from archsae_core.stability import Interval
 from archsae_core.store import Store
 from archsae_core.training import train
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from archsae_core.activations import ActivationSet
 from archsae_core.features import Scan
-from archsae_core.stability import Interval
+from archsae_core.intervals import Interval
 
 
 class Passages(NamedTuple):

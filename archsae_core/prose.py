@@ -140,10 +140,10 @@ def stabilisation(table: Table) -> str:
         f"random atoms by {change['topk']:+z.3f}. With anchors of its own, RA-SAE moves by "
         f"{change['ra-indep-anchors']:+z.3f}, TopK by {change['topk-kmeans-indep']:+z.3f}."
     )
-    if change["ra-indep-anchors"] <= 0 < change["ra-random-w"]:
-        text += (
-            " Shared anchors are common ground that runs drift towards; without it the constraint brings none together."
-        )
+    together = min(change["ra-random-w"], change["topk"])
+    apart = max(change["ra-indep-anchors"], change["topk-kmeans-indep"])
+    if apart <= 0 < together:
+        text += " With the constraint and without it, random starts come together and own anchors drift apart."
     return text
 
 

@@ -15,11 +15,12 @@ from archsae_core import swap as swapping
 from archsae_core.arms import ARMS
 from archsae_core.behaviour import contrast, spliced_sums
 from archsae_core.interpretability import ProbeData, probe_data, topics_of
+from archsae_core.intervals import Interval
 from archsae_core.matching import cosines, match
 from archsae_core.metrics import bootstrap_interval
 from archsae_core.runs import Run, read_alive
 from archsae_core.sae import SAE, Codes
-from archsae_core.stability import SHARED, Interval
+from archsae_core.stability import SHARED
 from archsae_core.study import Study
 from archsae_core.sweeps import arm_runs
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archsae_core import control_prose, prose
+from archsae_core import control_prose, prose, sweep_prose
 from archsae_core.config import FIELDS, Config, ConfigError, configure
 from archsae_core.formatting import cell
 from archsae_core.source import PROJECT, default_root, determining, source_of
@@ -246,4 +246,5 @@ def summary(folder: Path) -> str:
     evaluation, stability, probing = (read_result(folder / "results" / f"{name}.json")["table"] for name in names)
     recovered = (f"{name} {cell(sae['behaviour']['recovered_mean'])}" for name, sae in evaluation["saes"].items())
     parts = [prose.stability_table(stability), f"CE loss recovered: {', '.join(recovered)}."]
-    return "\n\n".join([*parts, prose.stability(stability), control_prose.probing(probing)])
+    verdicts = [prose.stability(stability), sweep_prose.trend(stability), control_prose.probing(probing)]
+    return "\n\n".join([*parts, *verdicts])

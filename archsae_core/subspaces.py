@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from archsae_core import stability
+from archsae_core import intervals
 
 SHARE = 0.5
 """The subspace of a set of atoms is that of the fewest leading directions that hold this share of them."""
@@ -62,7 +62,7 @@ def compare(
     return {
         "unstable": float(np.mean([len(rows) for rows in atoms])),
         "rank": float(np.mean(ranks)),
-        "other": stability.seed_interval(across)._asdict(),
+        "other": intervals.seed_interval(across)._asdict(),
         "own": float(np.mean([held(rows, directions) for rows, directions in pairs])),
         "data": float(np.mean([held(rows, components[: len(directions)]) for rows, directions in pairs])),
         "chance": float(np.mean(ranks)) / atoms[0].shape[1],

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from archsae_core import verdict
 from archsae_core.arms import ARMS
 from archsae_core.formatting import cell, interval, markdown_table
 
@@ -54,6 +55,32 @@ def budgets_table(table: Table) -> str:
         for arm in arms.values()
     ]
     return markdown_table(["arm: R² · stability", *(f"{tokens:,} tokens" for tokens in steps)], rows)
+
+
+def rule_by_budget_table(table: Table) -> str:
+    """What the fixed rule would conclude after each budget of tokens."""
+    rows = [
+        [f"{row['tokens']:,}", _gain(row["published_gain"]), _gain(row["independent_gain"]), _arms(row), row["verdict"]]
+        for row in _by_budget(table)
+    ]
+    return markdown_table(["tokens", "ra − topk", "independent gain", "of the arms", "the rule would say"], rows)
+
+
+def trend(table: Table) -> str:
+    """How the independent gain changes along training."""
+    found = [row for row in _by_budget(table) if row["independent_gain"]]
+    if len(found) < 2:
+        return "Independent arms reach equal R² at fewer than two budgets of tokens."
+    steps = [f"{interval(row['independent_gain'])} after {row['tokens'] / 1e6:.1f} M tokens" for row in found]
+    return f"Along training, the independent gain is {', '.join(steps)}."
+
+
+def _by_budget(table: Table) -> list[dict[str, Any]]:
+    return verdict.by_budget({arm: row["budgets"] for arm, row in table["arms"].items()})
+
+
+def _arms(row: Mapping[str, Any]) -> str | None:
+    return " − ".join(row["pair"]) if row["pair"] else None
 
 
 def equal_r2_table(table: Table) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from archsae_core import robustness, stability, verdict, w_steps
+from archsae_core import intervals, robustness, stability, verdict, w_steps
 from archsae_core.arms import ABLATION_REFERENCES, ARMS, CONTROL_SEEDS, MAIN_ARMS
 from archsae_core.budgets import at_equal_r2, budgets, headline
 from archsae_core.runs import Run, ablation_runs, moved, read_alive, read_quality, sweep_runs
@@ -41,7 +41,7 @@ def _decide(rows: Mapping[str, Mapping[str, Any]], kind: str, metric: str) -> di
     arms = {}
     for arm, row in rows.items():
         scores = {tuple(pair["seeds"]): pair[kind][metric] for pair in row["end"]["pairs"]}
-        matrix = stability.pair_matrix(scores, len(row["r2_by_seed"]))
+        matrix = intervals.pair_matrix(scores, len(row["r2_by_seed"]))
         arms[arm] = verdict.ArmScores(matrix, row["r2"])
     return verdict.decide(arms).as_dict()
 
@@ -101,7 +101,7 @@ def _pairs(sides: Sequence[stability.Side]) -> dict[str, Any]:
     for kind in ("raw", "normalised"):
         for name in chance:
             scores = {pair: compared[pair][kind][name] for pair in pairs}
-            interval = stability.seed_interval(stability.pair_matrix(scores, len(sides)))
+            interval = intervals.seed_interval(intervals.pair_matrix(scores, len(sides)))
             means.setdefault(name, {"chance": chance[name]})[kind] = interval._asdict()
     by_pair = [{"seeds": pair} | {kind: compared[pair][kind] for kind in ("raw", "normalised")} for pair in pairs]
     return {"scores": means, "pairs": by_pair, "gamma": float(np.mean([c["gamma_a"] for c in compared.values()]))}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from archsae_core.stability import Interval, seed_interval
+from archsae_core.intervals import Interval, seed_interval
 
 MARGIN = 0.05
 """Gain in chance-normalised stability, or in chance-normalised probing accuracy, that counts."""
@@ -72,6 +72,15 @@ def decide(arms: Mapping[str, ArmScores]) -> Verdict:
     return Verdict(
         "undetermined", "the interval of the independent gain holds 0.05, or nothing gains", published, gain, pair
     )
+
+
+def by_budget(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The same rule after each budget of tokens, from the `budgets` of every arm: does training decide?"""
+    found = []
+    for rows in zip(*arms.values(), strict=True):
+        scores = {arm: ArmScores(np.array(row["pairs"]), row["r2"]) for arm, row in zip(arms, rows, strict=True)}
+        found.append({"tokens": rows[0]["tokens"]} | decide(scores).as_dict())
+    return found
 
 
 def _gain(arms: Mapping[str, ArmScores], first: str, second: str) -> Interval | None:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from archsae_core import sweep_prose
+from archsae_core import sweep_prose, verdict
 from archsae_core.budgets import at_equal_r2
-from archsae_core.stability import seed_interval
+from archsae_core.intervals import seed_interval
 from archsae_core.verdict import INDEPENDENT_RA, INDEPENDENT_TOPK
 
 N_SEEDS = 4
@@ -74,3 +74,37 @@ def test_the_table_shows_intervals(arms):
     gain = rows[0]["gain"]
     assert f"{gain['estimate']:.3f} [{gain['low']:.3f}, {gain['high']:.3f}]" in table
     assert table.count("\n") == 1 + len(rows)
+
+
+def trained(**scores):
+    """An arm's rows at two budgets of tokens, at the same R²: its mean score at each."""
+    return {
+        name: [
+            row | {"tokens": tokens}
+            for row, tokens in zip(kept(*((0.8, score) for score in means)), (10**6, 5 * 10**6), strict=True)
+        ]
+        for name, means in scores.items()
+    }
+
+
+def test_the_rule_is_applied_at_every_budget():
+    arms = trained(ra=(0.9, 0.9), topk=(0.1, 0.2), **{"ra-indep-anchors": (0.4, 0.7), "topk-kmeans-indep": (0.5, 0.5)})
+    first, last = verdict.by_budget(arms)
+    assert (first["tokens"], last["tokens"]) == (10**6, 5 * 10**6)
+    assert (first["verdict"], last["verdict"]) == ("explained by shared initialisation", "supported")
+    assert first["independent_gain"]["estimate"] == pytest.approx(-0.1)
+    assert last["independent_gain"]["estimate"] == pytest.approx(0.2)
+    table = {"arms": {arm: {"budgets": rows} for arm, rows in arms.items()}}
+    assert "-0.100 [-0.100, -0.100] after 1.0 M tokens, 0.200 [0.200, 0.200] after 5.0 M" in sweep_prose.trend(table)
+    lines = sweep_prose.rule_by_budget_table(table).splitlines()
+    assert lines[-1].startswith("| 5,000,000 | 0.700 [")
+    assert lines[-1].endswith("| ra-indep-anchors − topk-kmeans-indep | supported |")
+
+
+def test_a_budget_without_equal_r2_has_no_gain():
+    arms = trained(ra=(0.9, 0.9), topk=(0.1, 0.2), **{"ra-random-w": (0.4, 0.7)})
+    for row in arms["topk"]:
+        row["r2"] = 0.5
+    table = {"arms": {arm: {"budgets": rows} for arm, rows in arms.items()}}
+    assert "fewer than two budgets" in sweep_prose.trend(table)
+    assert sweep_prose.rule_by_budget_table(table).splitlines()[-1].endswith("| – | – | undetermined |")

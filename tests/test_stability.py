@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
-from archsae_core import matching, stability
+from archsae_core import intervals, matching, stability
 from archsae_core.matching import Matching, cosines, greedy, match, mean_of
 from archsae_core.sae import Codes
 from archsae_core.stability import Side
@@ -301,12 +301,12 @@ def test_drift_by_hand():
 
 
 def test_pairs_become_a_symmetric_matrix():
-    matrix = stability.pair_matrix({(0, 1): 0.5, (2, 0): 0.25}, 3)
+    matrix = intervals.pair_matrix({(0, 1): 0.5, (2, 0): 0.25}, 3)
     assert matrix.tolist() == [[0, 0.5, 0.25], [0.5, 0, 0], [0.25, 0, 0]]
 
 
 def seed_scores(seed, n=5):
-    return stability.pair_matrix(
+    return intervals.pair_matrix(
         dict(zip(itertools.combinations(range(n), 2), np.random.default_rng(seed).random(n * n), strict=False)), n
     )
 
@@ -322,7 +322,7 @@ def drawn_means(matrix, n, seed):
 
 def test_seeds_are_drawn_and_never_paired_with_themselves():
     matrix = seed_scores(0)
-    found = stability.seed_interval(matrix + np.eye(5), n=200, seed=1)  # the diagonal must not matter
+    found = intervals.seed_interval(matrix + np.eye(5), n=200, seed=1)  # the diagonal must not matter
     assert found.estimate == pytest.approx(matrix[np.triu_indices(5, 1)].mean())
     low, high = np.quantile(list(drawn_means(matrix, 200, 1)), [0.025, 0.975])
     assert (found.low, found.high) == pytest.approx((low, high))
@@ -331,12 +331,12 @@ def test_seeds_are_drawn_and_never_paired_with_themselves():
 
 def test_paired_difference_uses_the_same_draws():
     matrix = seed_scores(0)
-    found = stability.seed_interval(matrix + 0.25, matrix)
+    found = intervals.seed_interval(matrix + 0.25, matrix)
     assert found == pytest.approx((0.25, 0.25, 0.25))  # what seeds have in common cancels
-    assert stability.seed_interval(matrix + 0.25).low < 0.25 + stability.seed_interval(matrix).estimate
+    assert intervals.seed_interval(matrix + 0.25).low < 0.25 + intervals.seed_interval(matrix).estimate
 
 
 def test_too_few_seeds_for_an_interval():
-    assert stability.seed_interval(np.array([[0.0, 0.4], [0.4, 0.0]])) == (0.4, None, None)
+    assert intervals.seed_interval(np.array([[0.0, 0.4], [0.4, 0.0]])) == (0.4, None, None)
     with pytest.raises(ValueError, match="at least 2 seeds"):
-        stability.seed_interval(np.zeros((1, 1)))
+        intervals.seed_interval(np.zeros((1, 1)))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from archsae_core.stability import Interval
+from archsae_core.intervals import Interval
 from archsae_core.verdict import decide_interpretability, independent_pair
 
 PAIR = ("ra-indep-anchors", "topk")
