@@ -23,6 +23,10 @@ BLOCK = 128
 """Rows of the similarity matrix looked at together, so that they stay in the processor's cache."""
 MARGIN = 0.005
 """Pairs within this of being useful join the candidates too: it saves rounds."""
+NEARLY = 0.04
+"""The same for the first prices, which are not exact yet."""
+BIDS, STEP, LEFT = 300, 0.002, 0.01
+"""Of the auction: rounds at most, least raise of a price, and the share of rows that it may leave without a column."""
 
 
 class Matching(NamedTuple):
@@ -92,51 +96,95 @@ def match(similarity: Float[Tensor, "n_a n_b"], like: Float[Tensor, " n_b"] | No
 def _match_candidates(similarity: Float[Tensor, "n_a n_b"], like: Float[Tensor, " n_b"] | None) -> Matching | None:
     """Solve the assignment on few candidate pairs, prove with its prices that no other pair could help, else add those.
 
-    Prices u, v with u_i + v_j ≥ s_ij everywhere, equality on the matching, v ≥ 0 and v = 0 on free columns prove it
-    optimal (linear programming duality). Several times faster than the dense solver at 4096 atoms. None: gave up.
+    Prices u, v with u_i + v_j ≥ s_ij everywhere and equality on the matching prove it optimal (linear programming
+    duality). Rows of zeros make the problem square: then taking any prices off the columns changes no matching's rank,
+    and the solver, given nearly the right ones, has little left to do. None: gave up.
     """
-    n_a, n_b = similarity.shape
-    rows, mean = torch.arange(n_a), similarity.mean(dim=0)
+    n_a, n = similarity.shape
     # A column that is close to every row is no better a partner for any of them: take its mean off before choosing.
-    price = mean if like is None else mean + like
-    near = torch.cat([(part - price).topk(CANDIDATES, dim=1).indices for part in similarity.split(BLOCK)])
-    # The diagonal too: some complete matching has to exist.
-    keys = (torch.cat([near, rows[:, None]], dim=1) + rows[:, None] * n_b).flatten().unique()
+    mean = similarity.mean(dim=0)
+    near = torch.cat([(part - mean).topk(CANDIDATES, dim=1).indices for part in similarity.split(BLOCK)]).numpy()
+    rows, values = np.arange(n), np.take_along_axis(similarity.numpy(), near, axis=1)
+    v = _auction(values.astype(float), near, n) if like is None else (mean + like).double().numpy()
+    square = F.pad(similarity, (0, 0, 0, n - n_a))
+    known = np.eye(n, dtype=bool)  # the diagonal, since some complete matching has to exist
+    known[rows[:n_a, None], near] = True
+    known[n_a:, np.argpartition(v, n - n_a)[: n - n_a + CANDIDATES]] = True
+    _add_useful(known[:n_a], similarity, v, None, NEARLY)
     for _ in range(ROUNDS):
-        weights = similarity.flatten()[keys].double().numpy()
-        i, j = keys.numpy() // n_b, keys.numpy() % n_b
-        costs = csr_array((2 - weights, (i, j)), shape=(n_a, n_b))  # 2 − cos, since a cost of 0 would be no entry
-        matched = min_weight_full_bipartite_matching(costs)[1].astype(np.int64)
-        own = similarity.numpy()[rows, matched].astype(float)
-        v = _column_prices(j, weights - own[i], matched[i], n_b)
-        worst, useful = _useful(similarity, torch.from_numpy(own - v[matched]).float(), torch.from_numpy(v).float())
-        if worst <= 1e-6:
-            return Matching(rows, torch.from_numpy(matched), torch.from_numpy(v).float() - mean)
-        keys = torch.cat([keys, useful]).unique()
-        if len(keys) > 8 * CANDIDATES * n_a:
+        if known.sum() > 8 * CANDIDATES * n:
             return None  # many ties, such as zero atoms
+        i, j = np.divmod(np.flatnonzero(known), n)
+        starts = np.searchsorted(i, np.arange(n + 1))
+        weights = square.numpy()[i, j] - v[j]
+        weights -= np.maximum.reduceat(weights, starts[:-1])[i]
+        # 1 − weight, since a cost of 0 would be no entry
+        matched = min_weight_full_bipartite_matching(csr_array((1 - weights, j, starts), shape=(n, n)))[1]
+        own = weights[np.searchsorted(i * n + j, rows * n + matched)]
+        v += _column_prices(j, weights - own[i], matched[i], n)
+        u = square.numpy()[rows, matched] - v[matched]
+        if _add_useful(known, square, v, u, MARGIN) <= 1e-6:
+            found = torch.from_numpy(matched[:n_a].astype(np.int64))
+            return Matching(torch.arange(n_a), found, torch.from_numpy(v).float() - mean)
     return None
 
 
-def _useful(similarity: Tensor, u: Tensor, v: Tensor) -> tuple[float, Int[Tensor, " pairs"]]:
-    """Largest s_ij − u_i − v_j, and the pairs i · n_b + j within MARGIN of 0 or above."""
-    worst, found = -np.inf, []
-    for start, (part, prices) in enumerate(zip(similarity.split(BLOCK), u.split(BLOCK), strict=True)):
-        slack = (part - v).sub_(prices[:, None])
-        worst = max(worst, slack.max().item())
-        found.append((slack > -MARGIN).flatten().nonzero()[:, 0] + start * BLOCK * similarity.shape[1])
-    return worst, torch.cat(found)
+def _auction(
+    values: Float[np.ndarray, "n_a candidates"], columns: Int[np.ndarray, "n_a candidates"], n_b: int
+) -> Float[np.ndarray, " n_b"]:
+    """Prices at which nearly all rows hold different columns that each likes best (Bertsekas 1988).
 
-
-def _column_prices(j: np.ndarray, gain: np.ndarray, source: np.ndarray, n_b: int) -> Float[np.ndarray, " n_b"]:
-    """Smallest v ≥ 0 with v_j ≥ s_ij − s_i,m(i) + v_m(i) on all candidates: gain + v_source (Bellman–Ford)."""
-    order = j.argsort(kind="stable")
-    gain, source = gain[order], source[order]
-    columns, starts = np.unique(j[order], return_index=True)
-    v = np.zeros(n_b)
-    for _ in range(n_b):
-        raised = np.maximum(v[columns], np.maximum.reduceat(gain + v[source], starts))
-        if (raised - v[columns]).max() < 1e-12:
+    `values[i]` is what row i would give for its candidates `columns[i]`. Rows without a column bid all at once: for the
+    best, as much more than its price as it is better than the next best. The last few would fight for long: they are
+    left to a solver that can look further.
+    """
+    prices, owner, held = np.zeros(n_b), np.full(n_b, -1), np.full(len(values), -1)
+    winner = np.empty(n_b, dtype=int)
+    for _ in range(BIDS):
+        bidders = np.flatnonzero(held < 0)
+        if len(bidders) <= LEFT * len(values):
             break
-        v[columns] = raised
+        gain, place = values[bidders] - prices[columns[bidders]], np.arange(len(bidders))
+        best = gain.argmax(axis=1)
+        most = gain[place, best]
+        gain[place, best] = -np.inf
+        wanted = columns[bidders, best]
+        bid = prices[wanted] + most - gain.max(axis=1) + STEP
+        order = bid.argsort()
+        winner[wanted[order]] = order  # the highest bid is written last
+        sold = np.unique(wanted)
+        prices[sold] = bid[winner[sold]]
+        previous = owner[sold]
+        owner[sold] = bidders[winner[sold]]
+        held[owner[sold]] = sold
+        held[previous[previous >= 0]] = -1
+    return prices
+
+
+def _add_useful(known: np.ndarray, similarity: Tensor, v: np.ndarray, u: np.ndarray | None, margin: float) -> float:
+    """Mark in `known` the pairs with s_ij − u_i − v_j within `margin` of 0 or above; returns the largest of those.
+
+    Without `u`, a row's is its largest s_ij − v_j.
+    """
+    worst, prices = -np.inf, torch.from_numpy(v).float()
+    for start in range(0, len(similarity), BLOCK):
+        block = slice(start, start + BLOCK)
+        slack = similarity[block] - prices
+        largest = slack.amax(dim=1)
+        own = largest if u is None else torch.from_numpy(u[block]).float()
+        worst = max(worst, (largest - own).max().item())
+        known[block] |= (slack > (own - margin)[:, None]).numpy()
+    return worst
+
+
+def _column_prices(j: np.ndarray, gain: np.ndarray, source: np.ndarray, n: int) -> Float[np.ndarray, " n"]:
+    """Smallest v ≥ 0 with v_j ≥ s_ij − s_i,m(i) + v_m(i) on all candidates: gain + v_source (Bellman–Ford)."""
+    order = j.astype(np.uint16 if n <= 2**16 else np.int64).argsort(kind="stable")  # 16 bits are sorted by digits
+    gain, source, starts = gain[order], source[order], np.searchsorted(j[order], np.arange(n))
+    v = np.zeros(n)
+    for _ in range(n):
+        raised = np.maximum(v, np.maximum.reduceat(gain + v[source], starts))
+        if (raised - v).max() < 1e-12:
+            break
+        v = raised
     return v
