@@ -71,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return readme.main(check=arguments.check)
     # Imported here: papermill and torch take seconds, which `--help` and a mistyped name need not wait for.
     from archsae_core import estimate, runner
-    from archsae_core.report import summary
+    from archsae_core.readme import answer
     from archsae_core.source import default_root
 
     root = arguments.runs or default_root()
@@ -89,7 +89,7 @@ def _run(arguments: argparse.Namespace) -> int:
         estimate.check_room(found, root)
         return 0
     folder = runner.run_report(parameters, root=root, say=_say)
-    sys.stdout.write(summary(folder) + f"\nrun folder: {folder}\n")
+    sys.stdout.write(answer(folder) + f"\nrun folder: {folder}\n")
     if arguments.publish:
         runner.publish(folder)
     return 0

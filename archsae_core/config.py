@@ -24,7 +24,7 @@ DEVICES = ("auto", "cpu", "cuda")
 COUNTS = (
     "n_anchors", "kmeans_iterations", "n_features", "k", "steps", "batch_size", "aux_k", "dead_after",
     "checkpoint_every", "n_seeds", "ablation_steps", "ablation_seeds", "behaviour_tokens", "tokens", "anchor_tokens",
-    "heldout_tokens",
+    "heldout_tokens", "longer_factor",
 )  # fmt: skip
 """Fields that count something: at least 1."""
 SCHEDULER = re.compile(r"local:[1-9]\d{0,3}|(tcp|tls|ws|wss)://[^\s/:]+:\d{1,5}")
@@ -107,6 +107,8 @@ class Config:
     """Seeds per arm in 05."""
     arms: tuple[str, ...] = ("topk", "topk-kmeans", "topk-kmeans-indep", "ra", "ra-random-w", "ra-indep-anchors")
     """Arms compared in 05."""
+    longer_factor: int = 1
+    """Steps of the longest runs, in multiples of `steps`: two arms that share nothing, in 05. 1 leaves them out."""
     deltas: tuple[float, ...] = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
     """Radii swept in 06."""
     ablation_steps: int = 300
@@ -155,8 +157,8 @@ class Config:
         sound = bool(self.deltas) and all(0 <= delta < float("inf") for delta in self.deltas)
         _require(sound, "deltas", self.deltas, "needs at least one radius, each 0 or larger and finite")
         _require(len(set(self.deltas)) == len(self.deltas), "deltas", self.deltas, "names a radius twice")
-        known = self.scheduler is None or SCHEDULER.fullmatch(self.scheduler) or Path(self.scheduler).is_file()
-        _require(bool(known), "scheduler", self.scheduler, "must be local:N, tcp://host:port or an existing file")
+        known = self.scheduler is None or bool(SCHEDULER.fullmatch(self.scheduler)) or Path(self.scheduler).is_file()
+        _require(known, "scheduler", self.scheduler, "must be local:N, tcp://host:port or an existing file")
 
     @property
     def w_rate(self) -> float:
@@ -165,15 +167,15 @@ class Config:
 
 
 _FULL: dict[str, Any] = dict(
-    n_features=4096, k=64, n_anchors=4096, steps=5000, ablation_steps=2000, n_seeds=5, ablation_seeds=3,
-    arms=tuple(ARMS), aux_k=256, dead_after=200, behaviour_tokens=20_000, heldout_tokens=50_000,
+    n_features=4096, k=64, n_anchors=4096, steps=5000, ablation_steps=2000, n_seeds=5, ablation_seeds=3, aux_k=256,
+    dead_after=200, arms=tuple(ARMS), behaviour_tokens=20_000, heldout_tokens=50_000,
     anchor_tokens=180_000, kmeans_iterations=10)  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": dict(
         model="random-gpt2", text="synthetic", layer=1, context=32, n_features=64, k=4, n_anchors=64, steps=40,
         batch_size=128, aux_k=8, dead_after=20, checkpoint_every=20, n_seeds=2, deltas=(0.0, 1.0), ablation_steps=20,
-        ablation_seeds=2, behaviour_tokens=512, lr=1e-3, dtype="float32"),
+        ablation_seeds=2, longer_factor=2, behaviour_tokens=512, lr=1e-3, dtype="float32"),
     "quick": dict(tokens=100_000, steps=350, ablation_steps=120, kmeans_iterations=10, behaviour_tokens=6144),
     "medium": dict(_FULL, steps=1000, ablation_steps=400, ablation_seeds=2),
     "full": _FULL,
@@ -226,8 +228,7 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
 
 def _items(name: str, value: Any) -> list[Any]:
     if isinstance(value, str):
-        text = value.strip()
-        if not text.startswith(("[", "(")):
+        if not (text := value.strip()).startswith(("[", "(")):
             return [item.strip() for item in text.split(",") if item.strip()]
         try:
             value = ast.literal_eval(text)
@@ -242,9 +243,8 @@ def configure(parameters: Mapping[str, Any]) -> Config:
     `scheduler` defaults to $ARCHSAE_SCHEDULER. Raises ConfigError naming the field for an unknown name, a wrong type or
     a value out of range.
     """
-    environment = {"scheduler": os.environ.get("ARCHSAE_SCHEDULER") or None}
-    parameters = environment | {name: value for name, value in parameters.items() if value is not None}
     given = {name: coerce(name, value) for name, value in parameters.items() if value is not None}
+    given.setdefault("scheduler", os.environ.get("ARCHSAE_SCHEDULER") or None)
     preset = given.setdefault("preset", "quick")
     _require(preset in PRESETS, "preset", preset, f"must be one of {', '.join(PRESETS)}")
     return Config(**(PRESETS[preset] | given))

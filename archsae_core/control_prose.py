@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from archsae_core.formatting import cell, interval, markdown_table
+from archsae_core.formatting import interval, markdown_table
 
 Table = Mapping[str, Any]
 
@@ -29,10 +29,13 @@ def structure(table: Table) -> str:
         free, same_start, ra = (trained[arm][name] for arm in ("topk", "topk-kmeans", "ra"))
         rows.append([label, f"{same_start - free:+z.3f}", f"{ra - same_start:+z.3f}"])
     larger = sum(abs(float(row[1])) > abs(float(row[2])) for row in rows)
+    closest, ranks = trained["ra"]["coherence"], [trained[arm]["stable_rank"] for arm in ("ra", "topk-kmeans")]
     header = ["metric", "centroids as start (topk → topk-kmeans)", "the constraint (topk-kmeans → ra)"]
     return (
         f"{markdown_table(header, rows)}\n\nIn {larger} of the {len(rows)} metrics the start changes more than the "
-        f"constraint does. {table['rows'][0]['n_tokens']:,} held-out tokens, the same for all; one seed."
+        f"constraint does. The closest two atoms of RA-SAE have a cosine of {closest:.4f}, and its stable rank is "
+        f"{ranks[0]:.0f} where the free dictionary of that start has {ranks[1]:.0f}. "
+        f"{table['rows'][0]['n_tokens']:,} held-out tokens, the same for all; one seed."
     )
 
 
@@ -50,6 +53,13 @@ def probing(table: Table) -> str:
         lines.append(f"Started independently, {ra} gains {gain} over {topk} in probes of {k} features a topic.")
     if verdict["published_gain"]:
         lines.append(f"As published, RA-SAE gains {interval(verdict['published_gain'])} over TopK.")
+    if verdict["gain"] and verdict["published_gain"]:
+        others = (
+            f"{interval(row['gain'])} and {interval(row['published_gain'])} with {size}"
+            for size, row in verdict["by_size"].items()
+            if size != k
+        )
+        lines.append(f"With other numbers of features a topic, the two gains are {', '.join(others)}.")
     controls = [rows[name] for name in ("random directions", "topk-kmeans, step 0") if name in rows]
     parts = [f"{row['label']} {row['accuracy'][k]['estimate']:.3f}" for row in controls]
     ceiling = rows["raw"]["accuracy"]["all"]["estimate"]
@@ -134,16 +144,12 @@ def _side(difference: Mapping[str, float | None]) -> str | None:
     return "higher" if difference["low"] > 0 else "lower" if difference["high"] < 0 else None
 
 
-def _share(value: Mapping[str, float | None] | None) -> str:
-    return cell(None) if value is None else interval(value)
-
-
 def swap_table(table: Table) -> str:
     """Per arm: KL of each replacement, as a share of the KL of removing the feature."""
     if "reason" in table:
         return f"Not testable here: {table['reason']}."
     rows = [
-        [row["label"], row["pairs"], row["cosine"][0], *(_share(row["share"][name]) for name in VARIANTS)]
+        [row["label"], row["pairs"], row["cosine"][0], *(interval(row["share"][name]) for name in VARIANTS)]
         for row in table["arms"].values()
     ]
     return markdown_table(["arm", "features", "mean cosine of the match", *VARIANTS.values()], rows)
@@ -154,7 +160,7 @@ def swap_bins(table: Table) -> str:
     if "reason" in table:
         return swap_table(table)
     rows = [
-        [f"{row['low']:g} to {row['high']:g}", row["pairs"], *(_share(row["share"][name]) for name in VARIANTS)]
+        [f"{row['low']:g} to {row['high']:g}", row["pairs"], *(interval(row["share"][name]) for name in VARIANTS)]
         for row in table["bins"]
         if row["pairs"]
     ]
@@ -172,8 +178,8 @@ def swap(table: Table) -> str:
     best = min(helpful, key=lambda row: row["share"]["partner"]["estimate"])
     return (
         f"The match does better than nothing (interval below 1) at cosines {bins}; best from {best['low']:g} to "
-        f"{best['high']:g}, where {_share(best['share']['partner'])} of the effect of removing the feature is left, "
-        f"against {_share(best['share']['second'])} for the next most similar feature."
+        f"{best['high']:g}, where {interval(best['share']['partner'])} of the effect of removing the feature is left, "
+        f"against {interval(best['share']['second'])} for the next most similar feature."
     )
 
 

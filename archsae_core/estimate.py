@@ -67,8 +67,8 @@ def estimate(study: Study) -> Estimate:
     """
     runs = report_runs(study)
     sources = {canonical_hash(own.source): own for own, _ in [*reversed(runs), (study, None)]}
-    # anchors of all documents and of the first part are compared in notebook 01
-    anchors = [(study, None), (study, 0)]
+    # notebook 01 looks at the anchors of all documents, and compares those of the first two parts
+    anchors = [(study, None), *((study, fold) for fold in range(min(2, study.config.n_seeds)))]
     anchors += [(own, own.fold(run)) for own, run in runs if ARMS[run.arm].start != "random"]
     # ways to move W are compared on the validation documents, in the report's own layer alone
     found = [(own, _activations(own, part)) for own in sources.values() for part in ("train", "heldout")]

@@ -17,7 +17,7 @@ def features(table: Table) -> str:
         f"**Feature {feature['feature']}** fires on {feature['firing_rate']:.2%} of the held-out tokens, at most with "
         f"{feature['max']:.1f}.",
         f"Its atom mixes {archetypes['effective_anchors']:.0f} anchors (exp of the entropy of its row of W); "
-        f"{archetypes['hull_share']:.0%} of its length comes from the hull, the rest from Λ.",
+        f"‖W C‖ is {archetypes['hull_share']:.0%} of ‖W C‖ + ‖Λ‖.",
     ]
     if table["topics"]:
         label, rate = max(table["topics"].items(), key=lambda item: item[1])

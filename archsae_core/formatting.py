@@ -19,8 +19,10 @@ def cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def interval(value: Mapping[str, float | None]) -> str:
-    """`0.930 [0.910, 0.950]`, or the estimate alone where there are too few seeds for an interval."""
+def interval(value: Mapping[str, float | None] | None) -> str:
+    """`0.930 [0.910, 0.950]`, the estimate alone where there are too few seeds for an interval, a dash for None."""
+    if value is None:
+        return cell(None)
     if value["low"] is None:
         return f"{value['estimate']:.3f}"
     return f"{value['estimate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"

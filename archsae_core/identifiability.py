@@ -9,14 +9,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from scipy.optimize import nnls
-from scipy.stats import t as student
 from torch import Tensor
 
 from archsae_core.anchors import fit_anchors
 from archsae_core.arms import ARMS
 from archsae_core.config import Config, configure
 from archsae_core.dictionary import make_dictionary
-from archsae_core.intervals import Interval
+from archsae_core.intervals import Interval, t_interval
 from archsae_core.matching import cosines, match
 from archsae_core.sae import SAE, load_sae
 from archsae_core.store import Store
@@ -123,13 +122,13 @@ def recovered(planted: Planted, sae: SAE) -> Float[np.ndarray, " n_atoms"]:
     return found
 
 
-def mean_share(values: Sequence[float], level: float = 0.95) -> Interval:
+def mean_share(values: Sequence[float]) -> Interval:
     """Mean share over seeds with Student's interval, cut to 0 … 1; none for fewer than 3 seeds."""
     mean = float(np.mean(values))
     if len(values) < 3:
         return Interval(mean, None, None)
-    half = float(np.std(values, ddof=1) / len(values) ** 0.5 * student.ppf((1 + level) / 2, len(values) - 1))
-    return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
+    _, low, high = t_interval(mean, float(np.var(values, ddof=1)) / len(values), len(values))
+    return Interval(mean, max(0.0, low), min(1.0, high))
 
 
 def _learned(store: Store, case: str, planted: Planted, learner: Learner, seed: int, steps: int) -> SAE:

@@ -11,6 +11,7 @@ from torch import Tensor
 from archsae_core import features, probing, verdict
 from archsae_core.arms import ARMS, MAIN_ARMS
 from archsae_core.dictionary import FreeDictionary
+from archsae_core.intervals import Interval
 from archsae_core.probing import Hits, Passages
 from archsae_core.runs import Run, TrainingBatches, read_quality
 from archsae_core.sae import SAE
@@ -96,7 +97,7 @@ def probing_table(study: Study) -> dict[str, Any]:
     for arm in study.config.arms:
         runs = arm_runs(study, arm)
         measured = [measure(study.sae(run), data) for run in runs]
-        hits[arm] = [found[0][HEADLINE_SIZE] for found in measured]
+        hits[arm] = [found[0] for found in measured]
         r2 = float(np.mean([read_quality(study.run_folder(run))["r2"] for run in runs]))
         rows.append(_row(arm, ARMS[arm].label, "trained", measured) | {"r2": r2})
     controls = {f"{arm}, step 0": at_step_0(study, study.main_run(arm)) for arm in study.config.arms}
@@ -121,8 +122,8 @@ def _row(name: str, label: str, kind: str, measured: Sequence[tuple[Mapping, Seq
     }
 
 
-def _interval(hits: Sequence[Hits], minus: Sequence[Hits] = ()) -> dict[str, float | None]:
-    return probing.accuracy_interval(hits, minus)._asdict()
+def _interval(hits: Sequence[Hits]) -> dict[str, float | None]:
+    return probing.accuracy_interval(hits)._asdict()
 
 
 def _raw_row(data: tuple[ProbeData, ProbeData]) -> dict[str, Any]:
@@ -138,14 +139,24 @@ def _raw_row(data: tuple[ProbeData, ProbeData]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _verdict(rows: Sequence[Mapping[str, Any]], hits: Mapping[str, Sequence[Hits]]) -> dict[str, Any]:
+def _verdict(rows: Sequence[Mapping[str, Any]], hits: Mapping[str, Sequence[Mapping[int, Hits]]]) -> dict[str, Any]:
     key = str(HEADLINE_SIZE)
     trained = {row["name"]: (row["accuracy"][key]["estimate"], row["r2"]) for row in rows if row["kind"] == "trained"}
     pair = verdict.independent_pair(trained)
-    gain = probing.accuracy_interval(*(hits[arm] for arm in pair)) if pair else None
-    decided = verdict.decide_interpretability(pair, gain)
-    published = _interval(hits["ra"], hits["topk"]) if {"ra", "topk"} <= hits.keys() else None
-    return decided._asdict() | {"gain": gain and gain._asdict(), "published_gain": published}
+    gains, published = ({k: _gain(hits, arms, k) for k in PROBE_SIZES} for arms in (pair, ("ra", "topk")))
+    found = verdict.decide_interpretability(pair, gains[HEADLINE_SIZE])._asdict()
+    by_size = {
+        str(k): {"gain": gains[k] and gains[k]._asdict(), "published_gain": published[k] and published[k]._asdict()}
+        for k in PROBE_SIZES
+    }
+    return found | by_size[key] | {"by_size": by_size}
+
+
+def _gain(hits: Mapping[str, Sequence[Mapping[int, Hits]]], arms: tuple[str, str] | None, size: int) -> Interval | None:
+    """Of the first arm over the second in probes of one size; None where one is missing."""
+    if arms is None or not set(arms) <= hits.keys():
+        return None
+    return probing.accuracy_interval(*([found[size] for found in hits[arm]] for arm in arms))
 
 
 def _described(data: tuple[ProbeData, ProbeData], topics: np.ndarray) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import stdtrit
 
 
 class Interval(NamedTuple):
-    """Estimate with a bootstrap interval; `low` and `high` are None where there are too few seeds for one."""
+    """Estimate with its 95 % interval; `low` and `high` are None where there are too few seeds for one."""
 
     estimate: float
     low: float | None
@@ -23,30 +24,33 @@ def pair_matrix(pairs: Mapping[tuple[int, int], float], n_seeds: int) -> Float[n
     return matrix
 
 
+def t_interval(estimate: float, variance: float, n_seeds: int, level: float = 0.95) -> Interval:
+    """Estimate ± Student's t with n_seeds − 1 degrees of freedom times the standard error."""
+    reach = float(stdtrit(n_seeds - 1, (1 + level) / 2)) * variance**0.5
+    return Interval(estimate, estimate - reach, estimate + reach)
+
+
 def seed_interval(
     matrix: Float[np.ndarray, "n_seeds n_seeds"],
     minus: Float[np.ndarray, "n_seeds n_seeds"] | None = None,
     *,
-    n: int = 1000,
-    seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Mean score over pairs of different seeds, with a percentile interval from drawing seeds with replacement.
+    """Mean score over ordered pairs of different seeds, with an interval from leaving out one seed at a time.
 
-    Pairs that share a seed are not independent, so seeds are drawn and not pairs; a seed drawn twice is not paired with
-    itself, where it would score 1. `minus` subtracts a second arm over the same draws (paired bootstrap). No interval
-    for fewer than 3 seeds: 2 have a single pair.
+    Pairs that share a seed are not independent, so the jackknife's unit is the seed, and its standard error comes with
+    Student's t. Drawing seeds with replacement gives intervals that are far too short for so few. `minus` subtracts a
+    second arm seed by seed. No interval for fewer than 3 seeds: 2 have a single pair.
     """
     difference = matrix - (0 if minus is None else minus)
     n_seeds = len(matrix)
-    off_diagonal = 1 - np.eye(n_seeds)
     if n_seeds < 2:
         raise ValueError("a score between seeds needs at least 2 seeds")
-    estimate = float((difference * off_diagonal).sum() / off_diagonal.sum())
+    difference = difference * (1 - np.eye(n_seeds))
+    total = difference.sum()
+    estimate = float(total / (n_seeds * (n_seeds - 1)))
     if n_seeds < 3:
         return Interval(estimate, None, None)
-    draws = np.random.default_rng(seed).multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n).astype(float)
-    total, weight = (((draws @ table) * draws).sum(axis=1) for table in (difference * off_diagonal, off_diagonal))
-    means = total[weight > 0] / weight[weight > 0]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate, float(low), float(high))
+    without = (total - difference.sum(axis=0) - difference.sum(axis=1)) / ((n_seeds - 1) * (n_seeds - 2))
+    variance = (n_seeds - 1) * float(without.var())
+    return t_interval(estimate, variance, n_seeds, level)

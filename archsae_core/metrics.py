@@ -165,11 +165,6 @@ def quality(sae: SAE, x_batches: Iterable[Tensor]) -> Quality:
     return summarise(document_sums(sae, ((x, torch.zeros(len(x), dtype=torch.int64)) for x in x_batches)))
 
 
-def quality_by_document(sae: SAE, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """`Quality` as a dict, with `intervals`, on (raw activations [batch, d_model], document of each row [batch])."""
-    return with_intervals(document_sums(sae, batches))
-
-
 def with_intervals(by_document: DocumentSums) -> dict[str, Any]:
     """`Quality` of sums already taken, as a dict, with `intervals`."""
     return summarise(by_document)._asdict() | {"intervals": quality_intervals(by_document)}

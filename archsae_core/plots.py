@@ -129,7 +129,7 @@ def stability(table: Mapping[str, Any]) -> Figure:
         xlabel="stability between seeds (0 = chance)\n○ step 0   ● after training   | pairs",
         ylim=(-0.6, len(arms) - 0.4),
     )
-    axes[1].set(xlabel="step", ylabel="stability between seeds (0 = chance)", xscale="symlog")
+    axes[1].set(xlabel="step", ylabel="stability of seeds 0 and 1 (0 = chance)", xscale="symlog")
     for axis, line in ((axes[0], axes[0].axvline), (axes[1], axes[1].axhline)):
         line(0, color="0.7", linewidth=0.8, zorder=0)
         axis.margins(0.05)

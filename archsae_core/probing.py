@@ -14,7 +14,7 @@ from torch import Tensor
 
 from archsae_core.activations import ActivationSet
 from archsae_core.features import Scan
-from archsae_core.intervals import Interval
+from archsae_core.intervals import Interval, t_interval
 
 
 class Passages(NamedTuple):
@@ -127,34 +127,26 @@ def accuracy(
     return np.asarray((correct / np.maximum(total, 1e-12)).sum(axis=-1).mean(axis=-1) - 1)
 
 
-def accuracy_interval(
-    hits: Sequence[Hits], minus: Sequence[Hits] = (), *, n: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Mean accuracy over seeds, less that of a second arm, with a percentile interval over seeds and documents.
+def accuracy_interval(hits: Sequence[Hits], minus: Sequence[Hits] = (), *, n: int = 1000, seed: int = 0) -> Interval:
+    """Mean accuracy over seeds, less that of a second arm, with an interval over seeds and documents.
 
-    Both are drawn with replacement: documents within their topic, so that none is lost, and the same ones for every
-    seed and for both arms (paired); seeds likewise where the arms have equally many. No interval for fewer than 3
-    seeds, or where a topic has fewer than 2 documents.
+    The variance is that between seeds plus that of drawing documents with replacement: within their topic, so that none
+    is lost, and the same ones for every seed and for both arms (paired); seeds are paired likewise. No interval for
+    fewer than 3 seeds, or where a topic has fewer than 2 documents.
     """
-    estimate = _mean(hits) - (_mean(minus) if minus else 0.0)
     topic = hits[0].topic
     groups = [np.flatnonzero(topic == name) for name in np.unique(topic)]
+    weights = np.zeros((n + 1, len(topic)))
+    weights[0] = 1  # the documents as they are
+    generator = np.random.default_rng(seed)
+    for group in groups:
+        weights[1:, group] = generator.multinomial(len(group), np.full(len(group), 1 / len(group)), size=n)
+    scores = _by_seed(hits, weights) - (_by_seed(minus, weights) if minus else 0.0)
+    estimate = float(scores[0].mean())
     if len(hits) < 3 or min(map(len, groups)) < 2:
         return Interval(estimate, None, None)
-    generator = np.random.default_rng(seed)
-    weights = np.zeros((n, len(topic)))
-    for group in groups:
-        weights[:, group] = generator.multinomial(len(group), np.full(len(group), 1 / len(group)), size=n)
-    drawn = generator.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), size=n) / len(hits)
-    found = (drawn * _by_seed(hits, weights)).sum(axis=1)
-    if minus:
-        found -= (drawn * _by_seed(minus, weights)).sum(axis=1)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate, float(low), float(high))
-
-
-def _mean(hits: Sequence[Hits]) -> float:
-    return float(np.mean([accuracy(one.correct.sum(axis=0), one.total.sum(axis=0)) for one in hits]))
+    variance = scores[0].var(ddof=1) / len(hits) + scores[1:].mean(axis=1).var()
+    return t_interval(estimate, float(variance), len(hits))
 
 
 def _by_seed(hits: Sequence[Hits], weights: Float[np.ndarray, "draws documents"]) -> Float[np.ndarray, "draws seeds"]:

@@ -5,7 +5,6 @@ from typing import Any
 
 from archsae_core.arms import ARMS
 from archsae_core.config import Config
-from archsae_core.feature_tables import archetypes_table, contexts_table, features, lens_table, scan_table
 from archsae_core.formatting import cell, interval, markdown_table
 
 Table = Mapping[str, Any]
@@ -22,14 +21,15 @@ def setting(config: Config) -> str:
 
 def anchors(activations: Table, table: Table) -> str:
     """Answer of notebook 01."""
-    train, refit = activations["train"], table["refit"]
+    train, (same, *other) = activations["train"], [found["normalised"] for found in table["refit"].values()]
+    elsewhere = "".join(f", on other documents to {score:.2f}" for score in other)
     return (
         f"**Yes, once they are cleaned and centred.** Position 0 has norm {train['position0_norm']:,.0f} against a "
         f"median of {train['median_norm']:,.0f}, and the common mean is {train['gamma']:.2f} times the spread (γ).  \n"
         f"{table['n_anchors']:,} centroids leave {table['unexplained']:.0%} of the variance; {table['empty']} are "
         f"empty and {table['duplicates']} coincide.  \n"
-        f"Refitted on other documents, anchors agree only to {refit['normalised']:.2f} on a scale from chance (0) to "
-        "identity (1): *whose* centroids they are matters."
+        f"Fitted again from another start on the same documents, anchors agree to {same:.2f} on a scale from chance "
+        f"(0) to identity (1){elsewhere}: *whose* centroids they are matters."
     )
 
 
@@ -107,7 +107,7 @@ def stability(table: Table) -> str:
     lines = [f"**{verdict['verdict'].capitalize()}**: {verdict['reason']}."]
     if verdict["published_gain"]:
         gain = interval(verdict["published_gain"])
-        lines.append(f"As published (shared anchors, W = identity), RA-SAE gains {gain} over TopK.")
+        lines.append(f"As published, with anchors and start shared, RA-SAE gains {gain} over TopK.")
     if verdict["independent_gain"]:
         ra, topk = (ARMS[name].label for name in verdict["pair"])
         lines.append(f"Started independently ({ra} against {topk}), it gains {interval(verdict['independent_gain'])}.")
@@ -127,24 +127,11 @@ def stability_table(table: Table) -> str:
 
 def stabilisation(table: Table) -> str:
     """How far training itself brings independent runs together: the change of every arm's stability since step 0."""
-    rows, change = [], {}
-    for name, arm in table["arms"].items():
+    rows = []
+    for arm in table["arms"].values():
         start, end = (arm[when]["scores"][table["headline"]]["normalised"]["estimate"] for when in ("start", "end"))
-        change[name] = end - start
         rows.append([arm["label"], start, end, f"{end - start:+z.3f}"])
-    text = markdown_table(["arm", "step 0", "end", "change"], rows)
-    if not {"topk", "ra-random-w", "ra-indep-anchors", "topk-kmeans-indep"} <= change.keys():
-        return text
-    text += (
-        f"\n\nFrom random weights over *shared* anchors, RA-SAE moves by {change['ra-random-w']:+z.3f}, TopK from "
-        f"random atoms by {change['topk']:+z.3f}. With anchors of its own, RA-SAE moves by "
-        f"{change['ra-indep-anchors']:+z.3f}, TopK by {change['topk-kmeans-indep']:+z.3f}."
-    )
-    together = min(change["ra-random-w"], change["topk"])
-    apart = max(change["ra-indep-anchors"], change["topk-kmeans-indep"])
-    if apart <= 0 < together:
-        text += " With the constraint and without it, random starts come together and own anchors drift apart."
-    return text
+    return markdown_table(["arm", "step 0", "end", "change"], rows)
 
 
 def metrics_table(table: Table) -> str:
@@ -163,15 +150,26 @@ def ablation(table: Table) -> str:
     best, flagged = table["best_delta"], [flag for row in table["rows"] for flag in row["flags"]]
     if best is None:
         return f"**No radius trained soundly**: {'; '.join(flagged)}."
-    low, high = min(rows), max(rows)
     front = ", ".join(f"{delta:g}" for delta in table["pareto"])
+    worst = min((delta for delta in rows if rows[delta]["r2"] is not None), key=lambda delta: rows[delta]["r2"])
+    scores = [f"R² {rows[delta]['r2']:.3f}, stability {cell(rows[delta]['stability'])}" for delta in (best, worst)]
+    edge = ", the largest tried" * (best == max(rows))
     return (
-        f"**The best reconstruction is at δ = {best:g}** (R² {rows[best]['r2']:.3f}, "
-        f"{best / table['median_norm']:.0%} of the median centroid norm).  \n"
-        f"From δ = {low:g} to {high:g}, R² goes from {cell(rows[low]['r2'])} to {cell(rows[high]['r2'])} and stability "
-        f"between seeds from {cell(rows[low]['stability'])} to {cell(rows[high]['stability'])}.  \n"
-        f"Pareto-optimal radii: {front or 'none'}. Flagged runs: {len(flagged)}."
+        f"**The best reconstruction is at δ = {best:g}**{edge} ({scores[0]}; {best / table['median_norm']:.0%} of the "
+        f"median centroid norm), the worst at δ = {worst:g} ({scores[1]}).  \n"
+        f"Radii that no other radius beats in both goals: {front or 'none'}. {_beaten(table)}Flagged runs: "
+        f"{len(flagged)}."
     )
+
+
+def _beaten(table: Table) -> str:
+    """Which radii the free dictionaries beat in both goals."""
+    said = ""
+    for free in (row for row in table["references"] if ARMS[row["arm"]].dictionary == "free"):
+        goals = [(row["delta"], row["r2"], row["stability"]) for row in table["rows"] if row["stability"] is not None]
+        beaten = [f"{delta:g}" for delta, *both in goals if both[0] < free["r2"] and both[1] < (free["stability"] or 0)]
+        said += f"*{free['label']}* beats {', '.join(beaten) or 'none'} in both. "
+    return said
 
 
 def ablation_table(table: Table) -> str:
@@ -181,14 +179,8 @@ def ablation_table(table: Table) -> str:
         archetypal = row["arm"] == "ra"
         name = f"δ = {row['delta']:g} ({row['relative']:.1%})" if archetypal else row["label"]
         bound = f"{row['relax_at_bound']:.0%}" if archetypal and row["relax_at_bound"] is not None else None
-        numbers = [row["r2"], row["dead_share"], row["stability"], row["drift"], bound]
+        stability = interval(row["stability_interval"])
+        numbers = [row["r2"], row["dead_share"], stability, row["drift"], bound]
         rows.append([name, *numbers, "; ".join(row["flags"]) or "none"])
     header = ["dictionary", "R²", "dead", "stability", "cosine with start", "Λ at bound", "flags"]
     return markdown_table(header, rows)
-
-
-__all__ = [
-    "ablation", "ablation_table", "anchors", "archetypes_table", "cell", "contexts_table", "dictionary", "evaluation",
-    "evaluation_table", "features", "hull", "interval", "lens_table", "markdown_table", "metrics_table", "scan_table",
-    "setting", "stabilisation", "stability", "stability_table",
-]  # fmt: skip

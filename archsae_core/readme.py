@@ -9,8 +9,11 @@ from pathlib import Path
 from statistics import median
 
 from archsae_core import config as config_module
+from archsae_core import control_prose, prose, sweep_prose
 from archsae_core.config import FIELDS, PRESETS, configure
-from archsae_core.report import PROJECT, summary
+from archsae_core.formatting import cell
+from archsae_core.report import read_result
+from archsae_core.source import PROJECT
 from archsae_core.store import read_json, write_atomically
 
 
@@ -45,12 +48,25 @@ def _short(value: object) -> str:
     return str(value)
 
 
+def answer(folder: Path) -> str:
+    """The run's answer as Markdown, from its results: every arm, what is recovered of the CE loss, both verdicts."""
+    names = ("eval_results", "stability_results", "longer", "probing")
+    tables = (read_result(folder / "results" / f"{name}.json")["table"] for name in names)
+    evaluation, stability, longer, probing = tables
+    recovered = (f"{name} {cell(sae['behaviour']['recovered_mean'])}" for name, sae in evaluation["saes"].items())
+    parts = [prose.stability_table(stability), f"CE loss recovered: {', '.join(recovered)}."]
+    verdicts = [prose.stability(stability), sweep_prose.equal_r2(stability), sweep_prose.decomposition_table(stability)]
+    verdicts += [sweep_prose.trend(stability), sweep_prose.longer(longer).split("\n")[0] * bool(longer["arms"])]
+    verdicts += [sweep_prose.by_metric(stability), control_prose.probing(probing)]
+    return "\n\n".join(filter(None, [*parts, *verdicts]))
+
+
 def generated() -> dict[str, str]:
     """Content of each pair of markers `<!-- name:start -->` … `<!-- name:end -->`."""
     missing = set(FIELDS) - set(field_docs())
     if missing:
         raise RuntimeError(f"fields without a docstring: {', '.join(sorted(missing))}")
-    return {"answer": summary(PROJECT), "speed": speed(), "parameters": parameter_table()}
+    return {"answer": answer(PROJECT), "speed": speed(), "parameters": parameter_table()}
 
 
 def speed() -> str:

@@ -4,11 +4,6 @@ import html
 from collections.abc import Sequence
 
 
-def context_text(tokens: Sequence[str], marked: int) -> str:
-    """A context as plain text on one line, the marked token in «…»."""
-    return "".join(f"«{token}»" if i == marked else token for i, token in enumerate(tokens)).replace("\n", "⏎")
-
-
 def context_html(tokens: Sequence[str], values: Sequence[float], marked: int) -> str:
     """A context as HTML: the marked token in <mark>, others with a code above 0 in <b>. Tokens are data: all escaped.
 

@@ -8,9 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archsae_core import control_prose, prose, sweep_prose
 from archsae_core.config import FIELDS, Config, ConfigError, configure
-from archsae_core.formatting import cell
 from archsae_core.source import PROJECT, default_root, determining, source_of
 from archsae_core.store import (
     CorruptArtifact,
@@ -138,6 +136,10 @@ class Report:
         """The comparison of arms at another layer and with another k."""
         return self._table("robustness", lambda: _module("robustness").robustness(self.study))
 
+    def longer(self) -> dict[str, Any]:
+        """Two arms that share nothing, trained for several times the steps."""
+        return self._table("longer", lambda: _module("longer").longer_table(self.study))
+
     def structure(self) -> dict[str, Any]:
         """The paper's structural metrics of the dictionaries of notebook 04."""
         return self._table("structure", lambda: _module("interpretability").structure_table(self.study))
@@ -238,13 +240,3 @@ def read_result(path: Path) -> dict[str, Any]:
     if not sealed or canonical_hash({k: v for k, v in content.items() if k != "seal"}) != content["seal"]:
         raise CorruptArtifact(f"{path} was altered (its hash differs from its seal): run the report again")
     return content
-
-
-def summary(folder: Path) -> str:
-    """The run's answer as Markdown, from its results: every arm, what is recovered of the CE loss, both verdicts."""
-    names = ("eval_results", "stability_results", "probing")
-    evaluation, stability, probing = (read_result(folder / "results" / f"{name}.json")["table"] for name in names)
-    recovered = (f"{name} {cell(sae['behaviour']['recovered_mean'])}" for name, sae in evaluation["saes"].items())
-    parts = [prose.stability_table(stability), f"CE loss recovered: {', '.join(recovered)}."]
-    verdicts = [prose.stability(stability), sweep_prose.trend(stability), control_prose.probing(probing)]
-    return "\n\n".join([*parts, *verdicts])

@@ -43,7 +43,9 @@ def ablation_runs(config: Config) -> list[Run]:
 
 
 def passed(run: Run, config: Config) -> Run | None:
-    """The run of the ablation that is the first part of `run`, where there is one: no rate depends on `steps`."""
+    """The shorter run of the report that is the first part of `run`, where there is one: no rate depends on `steps`."""
+    if run.steps > config.steps:
+        return replace(run, steps=config.steps)
     shorter = replace(run, steps=config.ablation_steps)
     radius = run.delta if ARMS[run.arm].dictionary == "archetypal" else 0.0
     swept = replace(shorter, delta=radius) in ablation_runs(config)

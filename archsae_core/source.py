@@ -28,6 +28,7 @@ ONLY_FOR = {
     "ablation_results": {"deltas", "ablation_steps", "ablation_seeds"},
     "w_steps": {"ablation_steps"},
     "robustness": {"arms", "ablation_steps"},
+    "longer": {"arms", "longer_factor"},
     "features": {"feature"},
 }
 """Fields that matter to these tables only; all others matter to every table but those of `DEPENDS_ONLY_ON`."""

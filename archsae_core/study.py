@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from archsae_core.activations import ActivationSet, Normalizer, extract, fit_normalizer, open_activations
-from archsae_core.anchors import fit_anchors, summarize
+from archsae_core.anchors import Anchors, fit_anchors, summarize
 from archsae_core.arms import ARMS
 from archsae_core.config import Config, ConfigError
 from archsae_core.corpus import Corpus, load_text
@@ -99,8 +99,7 @@ class Study:
 
     def activations(self, part: str) -> ActivationSet:
         """Residual-stream activations of `part`: train, validation or heldout. Extracted on first use."""
-        folder = self._activation_folder(part)
-        factor = self.config.outlier_factor
+        folder, factor = self._activation_folder(part), self.config.outlier_factor
         if part == "train":
             return open_activations(folder, factor)
         return open_activations(folder, factor, threshold=self.train_activations.threshold)
@@ -146,15 +145,17 @@ class Study:
         """Folder with `anchor_points.safetensors` and `summary.json`."""
 
         def build(work: Path) -> None:
-            rows = self._anchor_rows(fold)
-            x = self._normalized(self.train_activations, rows)
-            seed = 0 if fold is None else fold + 1
-            fitted = fit_anchors(x, self.config.n_anchors, iterations=self.config.kmeans_iterations, seed=seed)
+            fitted = self.fit_anchors(fold, seed=0 if fold is None else fold + 1)
             tensors = {"anchors": fitted.points.contiguous(), "occupancy": fitted.occupancy}
             write_atomically(work / "anchor_points.safetensors", lambda path: save_file(tensors, path))
-            write_json(work / "summary.json", summarize(fitted) | {"tokens": len(rows)})
+            write_json(work / "summary.json", summarize(fitted) | {"tokens": int(fitted.occupancy.sum())})
 
         return self.store.artifact("anchors", self.anchor_recipe(fold), build)
+
+    def fit_anchors(self, fold: int | None, seed: int) -> Anchors:
+        """k-means on all training documents, or on one of `n_seeds` disjoint folds; `seed` is that of its start."""
+        x = self._normalized(self.train_activations, self._anchor_rows(fold))
+        return fit_anchors(x, self.config.n_anchors, iterations=self.config.kmeans_iterations, seed=seed)
 
     def _anchor_rows(self, fold: int | None) -> Tensor:
         train = self.train_activations

@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from archsae_core import verdict
 from archsae_core.control_plots import with_errors
 from archsae_core.plots import COLOURS, panels
 
@@ -20,6 +21,28 @@ def budgets(table: Mapping[str, Any]) -> Figure:
     axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     axis.set(xlabel="R² (held out); the large dot is the last budget", ylabel="stability between seeds (0 = chance)")
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def gains(table: Mapping[str, Any], longer: Mapping[str, Any]) -> Figure:
+    """Gain as published and gain of independent runs after each budget of tokens, longer runs included."""
+    figure, (axis,) = panels(1, width=8.0, height=4.4)
+    found = verdict.by_budget({arm: row["budgets"] for arm, row in table["arms"].items()})
+    further = verdict.gain_by_budget(longer["arms"]) if longer["arms"] else []
+    lines = [
+        ("as published: ra − topk", COLOURS["ra"], found, "published_gain"),
+        ("independent runs", COLOURS["ra-indep-anchors"], found, "independent_gain"),
+        ("independent runs, trained for longer", COLOURS["ra-random-w"], further, "gain"),
+    ]
+    for label, colour, rows, gain in lines:
+        if rows:
+            y, errors = with_errors([row[gain] for row in rows])
+            x = [row["tokens"] for row in rows]
+            axis.errorbar(x, y, errors, color=colour, marker="o", markersize=4, capsize=3, label=label)
+    axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    axis.axhline(verdict.MARGIN, color="0.3", linewidth=0.8, linestyle="--", label="margin of the rule")
+    axis.set(xscale="log", xlabel="tokens seen", ylabel="gain in stability of RA-SAE over TopK")
+    axis.legend(frameon=False, fontsize=8)
     return figure
 
 

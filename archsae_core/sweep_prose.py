@@ -5,7 +5,7 @@ from typing import Any
 
 from archsae_core import verdict
 from archsae_core.arms import ARMS
-from archsae_core.formatting import cell, interval, markdown_table
+from archsae_core.formatting import interval, markdown_table
 
 Table = Mapping[str, Any]
 
@@ -60,7 +60,13 @@ def budgets_table(table: Table) -> str:
 def rule_by_budget_table(table: Table) -> str:
     """What the fixed rule would conclude after each budget of tokens."""
     rows = [
-        [f"{row['tokens']:,}", _gain(row["published_gain"]), _gain(row["independent_gain"]), _arms(row), row["verdict"]]
+        [
+            f"{row['tokens']:,}",
+            interval(row["published_gain"]),
+            interval(row["independent_gain"]),
+            _arms(row),
+            row["verdict"],
+        ]
         for row in _by_budget(table)
     ]
     return markdown_table(["tokens", "ra − topk", "independent gain", "of the arms", "the rule would say"], rows)
@@ -72,7 +78,17 @@ def trend(table: Table) -> str:
     if len(found) < 2:
         return "Independent arms reach equal R² at fewer than two budgets of tokens."
     steps = [f"{interval(row['independent_gain'])} after {row['tokens'] / 1e6:.1f} M tokens" for row in found]
-    return f"Along training, the independent gain is {', '.join(steps)}."
+    return f"Along training (models as kept, rounded to bfloat16), the independent gain is {', '.join(steps)}."
+
+
+def longer(table: Table) -> str:
+    """How much RA-SAE gains over TopK, both independent, in runs longer than the report's."""
+    if not table["arms"]:
+        return "No run was trained for longer (`longer_factor` is 1)."
+    ra, topk = (row["label"] for row in table["arms"].values())
+    *_, last = verdict.gain_by_budget(table["arms"])
+    found = f"**After {last['tokens']:,} tokens, {ra} gains {interval(last['gain'])} over {topk}.**"
+    return "\n\n".join([found, budgets_table(table), equal_r2_table(table)])
 
 
 def _by_budget(table: Table) -> list[dict[str, Any]]:
@@ -93,6 +109,17 @@ def equal_r2_table(table: Table) -> str:
     return markdown_table(["RA-SAE", "TopK", "at R²", "stability RA-SAE", "stability TopK", "gain"], rows)
 
 
+def equal_r2(table: Table) -> str:
+    """The independent gain of the verdict's arms where they reconstruct equally well."""
+    pair = table["verdict"]["pair"]
+    rows = [row for row in table["equal_r2"] if pair and [row["ra"], row["topk"]] == list(pair) and row["gain"]]
+    if not rows:
+        return "The arms of the verdict meet at no common R²."
+    (row,) = rows
+    where = f"(R² {row['r2']:.3f}, which the better one has earlier in its training)"
+    return f"Where these two reconstruct equally well {where}, the independent gain is {interval(row['gain'])}."
+
+
 def robustness_table(table: Table) -> str:
     """R² and stability of the arms in every setting, and what the rule says there."""
     settings = table["settings"]
@@ -108,7 +135,7 @@ def robustness(table: Table) -> str:
     """Whether the verdict is that of one layer and one k."""
     rows = []
     for row in table["settings"]:
-        gains = [_gain(row["verdict"][name]) for name in ("published_gain", "independent_gain")]
+        gains = [interval(row["verdict"][name]) for name in ("published_gain", "independent_gain")]
         rows.append([row["setting"], *gains, row["verdict"]["verdict"]])
     found = {row["verdict"]["verdict"] for row in table["settings"]}
     answer = f"the verdict is the same, *{found.pop()}*" if len(found) == 1 else "the verdict depends on the setting"
@@ -119,21 +146,29 @@ def robustness(table: Table) -> str:
 def by_metric_table(table: Table) -> str:
     """What the fixed rule would conclude from every score."""
     rows = [
-        [row["metric"], row["kind"], _gain(row["published_gain"]), _gain(row["independent_gain"]), row["verdict"]]
+        [row["metric"], row["kind"], interval(row["published_gain"]), interval(row["independent_gain"]), row["verdict"]]
         for row in table["by_metric"]
     ]
     return markdown_table(["score", "", "ra − topk", "independent gain", "the rule would say"], rows)
 
 
 def by_metric(table: Table) -> str:
-    """In how many scores the conclusion is that of the headline."""
-    verdicts = [row["verdict"] for row in table["by_metric"]]
-    same = sum(verdict == table["verdict"]["verdict"] for verdict in verdicts)
-    others = {verdict: verdicts.count(verdict) for verdict in verdicts if verdict != table["verdict"]["verdict"]}
-    text = f"**{same} of {len(verdicts)} scores lead to the headline's conclusion**"
-    listed = ", ".join(f"{verdict} from {count}" for verdict, count in others.items())
-    return f"{text}; {listed}." if listed else f"{text}."
+    """Which scores, less chance, lead to the headline's conclusion."""
+    by_verdict: dict[str, list[str]] = {}
+    for row in table["by_metric"]:
+        if row["kind"] == "normalised":
+            by_verdict.setdefault(row["verdict"], []).append(row["metric"])
+    same = by_verdict.pop(table["verdict"]["verdict"], [])
+    n = len(same) + sum(map(len, by_verdict.values()))
+    others = "".join(f"; *{verdict}* from {', '.join(names)}" for verdict, names in by_verdict.items())
+    listed = f" ({', '.join(same)})" if others else ""
+    return f"**{len(same)} of {n} scores lead to the headline's conclusion**{listed}{others}."
 
 
-def _gain(found: Mapping[str, float | None] | None) -> str:
-    return cell(None) if found is None else interval(found)
+def decomposition_table(table: Table) -> str:
+    """Where the published gain comes from, one change at a time."""
+    rows = [
+        [step.what, ARMS[step.before].label, ARMS[step.after].label, interval(step.gain._asdict()), step.seeds]
+        for step in verdict.decomposition(table["arms"], table["headline"])
+    ]
+    return markdown_table(["what changes", "from", "to", "gain in stability", "seeds"], rows)

@@ -1,7 +1,7 @@
 """The tables of many runs: arms over seeds (05), radii over seeds (06). Everything here is JSON-able."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from archsae_core import intervals, robustness, stability, verdict, w_steps
+from archsae_core import intervals, longer, robustness, stability, verdict, w_steps
 from archsae_core.arms import ABLATION_REFERENCES, ARMS, CONTROL_SEEDS, MAIN_ARMS
 from archsae_core.budgets import at_equal_r2, budgets, headline
 from archsae_core.runs import Run, ablation_runs, moved, read_alive, read_quality, sweep_runs
@@ -38,11 +38,7 @@ def stability_table(study: Study) -> dict[str, Any]:
 
 def _decide(rows: Mapping[str, Mapping[str, Any]], kind: str, metric: str) -> dict[str, Any]:
     """The verdict's rule applied to one score of the trained dictionaries, `raw` or `normalised`."""
-    arms = {}
-    for arm, row in rows.items():
-        scores = {tuple(pair["seeds"]): pair[kind][metric] for pair in row["end"]["pairs"]}
-        matrix = intervals.pair_matrix(scores, len(row["r2_by_seed"]))
-        arms[arm] = verdict.ArmScores(matrix, row["r2"])
+    arms = {arm: verdict.ArmScores(verdict.end_scores(row, metric, kind), row["r2"]) for arm, row in rows.items()}
     return verdict.decide(arms).as_dict()
 
 
@@ -131,7 +127,8 @@ def ablation(study: Study) -> dict[str, Any]:
 def report_runs(study: Study) -> list[tuple[Study, Run]]:
     """Every training run of a report with the study whose config it follows, the longest first."""
     main = [study.main_run(arm) for arm in MAIN_ARMS]
-    found = [(study, run) for run in (*main, *stability_runs(study), *ablation_runs(study.config))]
+    compared = (*chain(*longer.longer_runs(study).values()), *stability_runs(study), *ablation_runs(study.config))
+    found = [(study, run) for run in (*main, *compared)]
     return sorted([*found, *w_steps.trials(study), *robustness.trials(study)], key=lambda pair: -pair[1].steps)
 
 
@@ -144,7 +141,7 @@ def _sweep_row(study: Study, arm: str, delta: float) -> dict[str, Any]:
     for name in ("r2", "dead_share", "l0", "drift", "relax_at_bound", "effective_anchors"):
         values = [result[name] for result in sound if result.get(name) is not None]
         row[name] = float(np.mean(values)) if values else None
-    return row | {"stability": _sweep_stability(study, runs, results)}
+    return row | _sweep_stability(study, runs, results)
 
 
 def _flags(study: Study, arm: str, result: Mapping[str, Any]) -> list[str]:
@@ -163,9 +160,11 @@ def _sweep_result(study: Study, run: Run) -> dict[str, Any]:
     return found | {"seed": run.seed, "drift": moved(folder, run.steps)[str(run.steps)]}
 
 
-def _sweep_stability(study: Study, runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> float | None:
+def _sweep_stability(study: Study, runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     sound = [run for run, result in zip(runs, results, strict=True) if not result.get("failed")]
     if len(sound) < 2:
-        return None
+        return {"stability": None, "stability_interval": None}
     atoms = [snapshots(study.run_folder(run), run.steps)[run.steps] for run in sound]
-    return float(np.mean([headline(a, b) for a, b in combinations(atoms, 2)]))
+    pairs = {(i, j): headline(atoms[i], atoms[j]) for i, j in combinations(range(len(atoms)), 2)}
+    found = intervals.seed_interval(intervals.pair_matrix(pairs, len(atoms)))
+    return {"stability": found.estimate, "stability_interval": found._asdict()}

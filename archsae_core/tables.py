@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from safetensors.torch import load_file
+from torch import Tensor
 
 from archsae_core import contexts, stability
 from archsae_core import features as inspection
@@ -38,17 +40,24 @@ def activations(study: Study) -> dict[str, Any]:
 
 
 def anchors(study: Study) -> dict[str, Any]:
-    """Checks of the shared anchors: occupancy, distinctness, unexplained variance."""
+    """Checks of the shared anchors: occupancy, distinctness, unexplained variance; how well they are found again."""
     folder = study.anchor_folder()
     points = load_file(folder / "anchor_points.safetensors")
-    fold = study.anchors(0)
-    refitted = stability.compare(stability.Side(points["anchors"]), stability.Side(fold))
+    first, seed = study.anchors(0), study.config.n_seeds + 1  # folds have the seeds up to n_seeds
+    refit = {"same documents, another start": _agreement(first, study.fit_anchors(0, seed).points)}
+    if study.config.n_seeds > 1:
+        refit["other documents, another start"] = _agreement(first, study.anchors(1))
     return read_json(folder / "summary.json") | {
         "artefact": _artefact(folder),
         "occupancy": sorted(points["occupancy"].tolist(), reverse=True),
-        "refit": {name: refitted[name]["hungarian_centred"] for name in ("raw", "chance", "normalised")},
+        "refit": refit,
         "gamma": stability.gamma(points["anchors"]),
     }
+
+
+def _agreement(a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"]) -> dict[str, float]:
+    compared = stability.compare(stability.Side(a), stability.Side(b))
+    return {name: compared[name]["hungarian_centred"] for name in ("raw", "chance", "normalised")}
 
 
 def dictionary(study: Study, arm: str) -> dict[str, Any]:

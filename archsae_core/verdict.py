@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from archsae_core.intervals import Interval, seed_interval
+from archsae_core.intervals import Interval, pair_matrix, seed_interval
 
 MARGIN = 0.05
 """Gain in chance-normalised stability, or in chance-normalised probing accuracy, that counts."""
@@ -15,6 +15,14 @@ MATCHED_R2 = 0.02
 """Two arms reconstruct equally well when their mean R² differ by at most this."""
 INDEPENDENT_RA = ("ra-random-w", "ra-indep-anchors")
 INDEPENDENT_TOPK = ("topk", "topk-kmeans-indep")
+STEPS = (
+    ("a k-means start of each seed's own", "topk", "topk-kmeans-indep"),
+    ("the constraint, from such starts", "topk-kmeans-indep", "ra-indep-anchors"),
+    ("sharing the anchors, and with them the start", "ra-indep-anchors", "ra"),
+    ("all three, as published", "topk", "ra"),
+    ("the constraint, from a shared k-means start", "topk-kmeans", "ra"),
+)
+"""What the published comparison changes at once, one thing at a time, from one arm to another."""
 COLLAPSED_DEAD = 0.5
 """Share of dead features above which a run counts as collapsed."""
 UNMOVED = 0.9999
@@ -67,11 +75,40 @@ def decide(arms: Mapping[str, ArmScores]) -> Verdict:
     if gain.low > MARGIN:
         return Verdict("supported", "independent runs gain more than 0.05", published, gain, pair)
     if published.estimate > MARGIN and gain.high < MARGIN:
-        reason = "runs gain with a shared start and not without it"
+        reason = "more than 0.05 is gained with a shared start, and less than 0.05 without it"
         return Verdict("explained by shared initialisation", reason, published, gain, pair)
-    return Verdict(
-        "undetermined", "the interval of the independent gain holds 0.05, or nothing gains", published, gain, pair
-    )
+    reason = "the interval of the independent gain holds 0.05" if gain.high >= MARGIN else "nothing gains 0.05"
+    return Verdict("undetermined", reason, published, gain, pair)
+
+
+def end_scores(row: Mapping[str, Any], metric: str, kind: str = "normalised") -> Float[np.ndarray, "n_seeds n_seeds"]:
+    """One score of every pair of an arm's trained dictionaries, from its row of the table of arms."""
+    scores = {tuple(pair["seeds"]): pair[kind][metric] for pair in row["end"]["pairs"]}
+    return pair_matrix(scores, len(row["r2_by_seed"]))
+
+
+class Step(NamedTuple):
+    """Two arms that differ in one thing."""
+
+    what: str
+    """In what."""
+    before: str
+    after: str
+    gain: Interval
+    """Stability of `after` less that of `before`, over the seeds that both have."""
+    seeds: int
+
+
+def decomposition(arms: Mapping[str, Mapping[str, Any]], metric: str) -> list[Step]:
+    """Where the published gain comes from: one change at a time; and the constraint alone, from the shared start."""
+    found = []
+    for what, before, after in STEPS:
+        if before in arms and after in arms:
+            first, second = (end_scores(arms[arm], metric) for arm in (before, after))
+            seeds = min(len(first), len(second))
+            gain = seed_interval(second[:seeds, :seeds], first[:seeds, :seeds])
+            found.append(Step(what, before, after, gain, seeds))
+    return found
 
 
 def by_budget(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -80,6 +117,15 @@ def by_budget(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str,
     for rows in zip(*arms.values(), strict=True):
         scores = {arm: ArmScores(np.array(row["pairs"]), row["r2"]) for arm, row in zip(arms, rows, strict=True)}
         found.append({"tokens": rows[0]["tokens"]} | decide(scores).as_dict())
+    return found
+
+
+def gain_by_budget(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Gain of the first of two arms over the second after each of their `budgets` of tokens."""
+    found = []
+    for first, second in zip(*(row["budgets"] for row in arms.values()), strict=True):
+        gain = seed_interval(np.array(first["pairs"]), np.array(second["pairs"]))
+        found.append({"tokens": first["tokens"], "gain": gain._asdict()})
     return found
 
 
@@ -135,7 +181,7 @@ def decide_interpretability(pair: tuple[str, str] | None, gain: Interval | None)
 
 
 def _mean(matrix: Float[np.ndarray, "n_seeds n_seeds"]) -> float:
-    return seed_interval(matrix, n=1).estimate
+    return seed_interval(matrix).estimate
 
 
 def flags(result: Mapping[str, Any], k: int) -> list[str]:

@@ -32,7 +32,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "Adam, 1e-5": ("ra", PUBLISHED | {"w_lr": 1e-5}),
     "Adam, 1e-6": ("ra", PUBLISHED | {"w_lr": 1e-6}),
     "Adam, 1e-6, unit norms": ("ra", PUBLISHED | {"w_lr": 1e-6, "unit_norm": True}),
-    "W fixed": ("frozen", {}),
+    "frozen centroids, no Λ": ("frozen", {}),
     "no constraint": ("topk-kmeans", {}),
 }
 """Name of each variant to its arm and what it changes in the config."""

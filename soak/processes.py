@@ -26,7 +26,7 @@ from archsae_core.report import Report
 report = Report(configure({"preset": "smoke"}), Path(sys.argv[1]))
 report.activations(), report.anchors(), report.dictionary("topk"), report.dictionary("ra"), report.w_steps()
 report.hull(), report.identifiability(), report.evaluation(), report.structure(), report.stability(), report.swap()
-report.robustness(), report.reappearance(), report.ablation(), report.features(), report.probing()
+report.robustness(), report.longer(), report.reappearance(), report.ablation(), report.features(), report.probing()
 """
 """Every table of the report in one process, without notebooks: seconds instead of minutes."""
 

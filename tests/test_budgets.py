@@ -68,6 +68,16 @@ def test_steps_of_the_same_r2_do_not_divide_by_zero(arms):
     assert [row["stability"][1]["estimate"] for row in rows] == pytest.approx([0.1, 0.1])
 
 
+def test_the_sentence_is_about_the_arms_of_the_verdict(arms):
+    rows = at_equal_r2(arms)
+    gain = next(row["gain"] for row in rows if (row["ra"], row["topk"]) == ("ra-indep-anchors", "topk"))
+    text = sweep_prose.equal_r2({"equal_r2": rows, "verdict": {"pair": ("ra-indep-anchors", "topk")}})
+    assert "(R² 0.700, which" in text
+    assert f"{gain['estimate']:.3f} [" in text
+    for pair in (None, ("ra-random-w", "topk-kmeans-indep")):  # the second pair's ranges of R² do not meet
+        assert "no common R²" in sweep_prose.equal_r2({"equal_r2": rows, "verdict": {"pair": pair}})
+
+
 def test_the_table_shows_intervals(arms):
     rows = at_equal_r2(arms)
     table = sweep_prose.equal_r2_table({"equal_r2": rows})

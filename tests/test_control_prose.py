@@ -57,17 +57,23 @@ def test_structure_separates_start_and_constraint():
     assert "In 6 of the 6 metrics the start" in text
 
 
-def probing_table(gain, verdict):
+def probing_table(gain, verdict, published=None):
     rows = [{"name": name, "label": name, "kind": kind, "accuracy": {"1": span(0.2), "5": span(0.3)}, "entropy": 1.0,
              "entropy_features": 5.0, "seeds": 3}
             for name, kind in (("topk", "trained"), ("ra", "trained"), ("random directions", "control"))]  # fmt: skip
     raw = {"1": span(0.2), "5": span(0.3), "all": span(0.9)}
     rows.append(rows[0] | {"name": "raw", "label": "raw activations", "kind": "ceiling", "accuracy": raw})
     about = {"headline": 5, "topics": 5, "passage": 32, "passages": {"train": 1, "heldout": 1}}
-    decided = {"verdict": verdict, "reason": "why", "gain": gain, "pair": gain and ("ra", "topk")}
+    gains = {"gain": gain, "published_gain": published}
+    decided = {
+        "verdict": verdict,
+        "reason": "why",
+        "pair": gain and ("ra", "topk"),
+        "by_size": {"1": gains, "5": gains},
+    }
     return {
         "rows": rows,
-        "verdict": decided | {"published_gain": None},
+        "verdict": decided | {"by_size": {"1": gains, "5": gains}},
         "documents": {"train": 1, "heldout": 1},
     } | about
 
@@ -81,6 +87,12 @@ def test_probing_reports_verdict_controls_and_ceiling():
     assert "gains" not in control_prose.probing(probing_table(None, "undetermined"))
     assert "(all coordinates: 0.900)" in control_prose.probing_table(probing_table(None, "undetermined"))
     assert control_prose.probing_table({"reason": "no labels"}) == "Not testable here: no labels."
+
+
+def test_probing_reports_the_gains_of_other_sizes():
+    text = control_prose.probing(probing_table(span(0.01), "not supported", span(-0.2)))
+    assert "the two gains are 0.010 [-0.090, 0.110] and -0.200 [-0.300, -0.100] with 1." in text
+    assert "with 5" not in text
 
 
 def test_identifiability_reports_the_best_of_each_kind():

@@ -11,7 +11,7 @@ from toy import D_MODEL, activation_set, language_model, token_set, unit_sae
 from archsae_core import contexts, features
 from archsae_core.contexts import token_strings
 from archsae_core.dictionary import ArchetypalDictionary
-from archsae_core.rendering import context_html, context_text
+from archsae_core.rendering import context_html
 from archsae_core.sae import SAE
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -143,10 +143,6 @@ def test_word_level_tokens_keep_their_spaces():
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0, "the": 1, "cat": 2}, unk_token="<unk>"))
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     assert token_strings(transformers.PreTrainedTokenizerFast(tokenizer_object=words), [1, 2]) == ["the", " cat"]
-
-
-def test_text_marks_the_token_on_one_line():
-    assert context_text(["a", "\n", " b"], 2) == "a⏎« b»"
 
 
 def test_html_escapes_tokens_and_needs_no_style():

@@ -83,7 +83,7 @@ def test_documents_may_spread_over_batches():
 def test_result_with_intervals_is_json():
     x = torch.randn(90, 4)
     batches = zip(x.split(9), torch.arange(10).repeat_interleave(9).split(9), strict=True)
-    found = metrics.quality_by_document(unit_sae(4, 4), batches)
+    found = metrics.with_intervals(metrics.document_sums(unit_sae(4, 4), batches))
     json.dumps(found, allow_nan=False)
     assert set(found["intervals"]) == {"r2", "mse", "mse_normalised", "l0", "cosine", "cosine_centred"}
     assert found["intervals"]["r2"][0] < found["r2"] < found["intervals"]["r2"][1]

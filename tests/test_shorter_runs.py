@@ -29,13 +29,14 @@ def separate(tmp_path_factory):
     [
         (LONG, SHORT),
         (SHORT, None),
+        (replace(LONG, steps=3 * CONFIG.steps), LONG),
         (replace(LONG, seed=CONFIG.ablation_seeds), None),
         (replace(LONG, delta=0.123), None),
         (replace(LONG, arm="ra-random-w"), None),
         (replace(LONG, arm="frozen"), replace(SHORT, arm="frozen")),
     ],
 )
-def test_only_runs_of_the_ablation_are_left_on_the_way(run, shorter):
+def test_only_runs_of_the_report_are_left_on_the_way(run, shorter):
     assert passed(run, CONFIG) == shorter
 
 

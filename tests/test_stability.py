@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
 from archsae_core import intervals, matching, stability
@@ -319,28 +320,34 @@ def seed_scores(seed, n=5):
     )
 
 
-def drawn_means(matrix, n, seed):
-    """The bootstrap written out: mean over pairs of drawn seeds, those of a seed with itself left out."""
-    for counts in np.random.default_rng(seed).multinomial(len(matrix), np.full(len(matrix), 1 / len(matrix)), size=n):
-        drawn = np.repeat(np.arange(len(matrix)), counts)
-        scores = [matrix[i, j] for i, j in itertools.combinations(drawn, 2) if i != j]
-        if scores:
-            yield np.mean(scores)
-
-
-def test_seeds_are_drawn_and_never_paired_with_themselves():
+def test_the_interval_is_the_jackknife_over_seeds_with_student_s_t():
     matrix = seed_scores(0)
-    found = intervals.seed_interval(matrix + np.eye(5), n=200, seed=1)  # the diagonal must not matter
+    found = intervals.seed_interval(matrix + np.eye(5))  # the diagonal must not matter
+    left_out = [np.delete(np.delete(matrix, seed, 0), seed, 1)[np.triu_indices(4, 1)].mean() for seed in range(5)]
+    error = np.sqrt(4 / 5 * np.square(left_out - np.mean(left_out)).sum())
     assert found.estimate == pytest.approx(matrix[np.triu_indices(5, 1)].mean())
-    low, high = np.quantile(list(drawn_means(matrix, 200, 1)), [0.025, 0.975])
-    assert (found.low, found.high) == pytest.approx((low, high))
-    assert found.low < found.estimate < found.high
+    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, 4, loc=found.estimate, scale=error))
 
 
-def test_paired_difference_uses_the_same_draws():
+def test_scores_may_depend_on_the_order_of_a_pair():
+    matrix, order = seed_scores(0), np.triu(np.full((5, 5), 0.1), 1)
+    assert intervals.seed_interval(matrix + order - order.T) == pytest.approx(intervals.seed_interval(matrix))
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5])
+def test_intervals_hold_the_truth_as_often_as_they_say(n_seeds):
+    """Scores that are the sum of what each seed brings and of what is the pair's own: 95 % means 95 %."""
+    generator, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        own, noise = generator.normal(size=n_seeds), np.triu(0.5 * generator.normal(size=(n_seeds, n_seeds)), 1)
+        found = intervals.seed_interval(own[:, None] + own + noise + noise.T)
+        held += found.low <= 0 <= found.high
+    assert 0.92 <= held / 400 <= 0.99
+
+
+def test_what_seeds_have_in_common_cancels_in_a_difference():
     matrix = seed_scores(0)
-    found = intervals.seed_interval(matrix + 0.25, matrix)
-    assert found == pytest.approx((0.25, 0.25, 0.25))  # what seeds have in common cancels
+    assert intervals.seed_interval(matrix + 0.25, matrix) == pytest.approx((0.25, 0.25, 0.25))
     assert intervals.seed_interval(matrix + 0.25).low < 0.25 + intervals.seed_interval(matrix).estimate
 
 

@@ -72,8 +72,8 @@ def test_too_few_atoms_are_not_compared(basis):
     assert claims.reproducible_subspaces({"reappearance": {"arms": {}}}).outcome == "not testable here"
 
 
-@pytest.mark.parametrize(("other", "outcome"), [(0.48, "match"), (0.32, "partly"), (0.2, "no")])
-def test_the_claim_is_graded_between_chance_and_the_own_subspace(other, outcome):
+@pytest.mark.parametrize(("other", "outcome"), [(0.49, "match"), (0.45, "partly"), (0.42, "no")])
+def test_the_claim_is_graded_between_principal_components_and_the_own_subspace(other, outcome):
     found = {"unstable": 4000.0, "rank": 60.0, "own": 0.5, "data": 0.4, "chance": 0.1}
     found["other"] = {"estimate": other, "low": other - 0.01, "high": other + 0.01}
     table = {"arms": {"topk": {"label": "TopK", "subspace": found}}}
