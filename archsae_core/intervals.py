@@ -40,7 +40,8 @@ def seed_interval(
 
     Pairs that share a seed are not independent, so the jackknife's unit is the seed, and its standard error comes with
     Student's t. Drawing seeds with replacement gives intervals that are far too short for so few. `minus` subtracts a
-    second arm seed by seed. No interval for fewer than 3 seeds: 2 have a single pair.
+    second arm seed by seed; without it, an interval ends at 1, the largest score there is. No interval for fewer than 3
+    seeds: 2 have a single pair.
     """
     difference = matrix - (0 if minus is None else minus)
     n_seeds = len(matrix)
@@ -53,4 +54,5 @@ def seed_interval(
         return Interval(estimate, None, None)
     without = (total - difference.sum(axis=0) - difference.sum(axis=1)) / ((n_seeds - 1) * (n_seeds - 2))
     variance = (n_seeds - 1) * float(without.var())
-    return t_interval(estimate, variance, n_seeds, level)
+    found = t_interval(estimate, variance, n_seeds, level)
+    return found._replace(high=min(found.high, 1.0)) if minus is None else found

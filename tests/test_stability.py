@@ -321,7 +321,7 @@ def seed_scores(seed, n=5):
 
 
 def test_the_interval_is_the_jackknife_over_seeds_with_student_s_t():
-    matrix = seed_scores(0)
+    matrix = seed_scores(0) / 2
     found = intervals.seed_interval(matrix + np.eye(5))  # the diagonal must not matter
     left_out = [np.delete(np.delete(matrix, seed, 0), seed, 1)[np.triu_indices(4, 1)].mean() for seed in range(5)]
     error = np.sqrt(4 / 5 * np.square(left_out - np.mean(left_out)).sum())
@@ -349,6 +349,12 @@ def test_what_seeds_have_in_common_cancels_in_a_difference():
     matrix = seed_scores(0)
     assert intervals.seed_interval(matrix + 0.25, matrix) == pytest.approx((0.25, 0.25, 0.25))
     assert intervals.seed_interval(matrix + 0.25).low < 0.25 + intervals.seed_interval(matrix).estimate
+
+
+def test_an_interval_of_scores_ends_at_1_and_one_of_differences_does_not():
+    matrix = intervals.pair_matrix({(0, 1): 1.0, (0, 2): 0.9, (1, 2): 0.9}, 3)
+    assert intervals.seed_interval(matrix).high == 1.0
+    assert intervals.seed_interval(matrix, np.zeros((3, 3))).high > 1.0
 
 
 def test_too_few_seeds_for_an_interval():
