@@ -65,15 +65,10 @@ def probing_table(gain, verdict, published=None):
     rows.append(rows[0] | {"name": "raw", "label": "raw activations", "kind": "ceiling", "accuracy": raw})
     about = {"headline": 5, "topics": 5, "passage": 32, "passages": {"train": 1, "heldout": 1}}
     gains = {"gain": gain, "published_gain": published}
-    decided = {
-        "verdict": verdict,
-        "reason": "why",
-        "pair": gain and ("ra", "topk"),
-        "by_size": {"1": gains, "5": gains},
-    }
+    decided = {"verdict": verdict, "reason": "why", "pair": gain and ("ra", "topk")}
     return {
         "rows": rows,
-        "verdict": decided | {"by_size": {"1": gains, "5": gains}},
+        "verdict": decided | gains | {"by_size": {"1": gains, "5": gains}},
         "documents": {"train": 1, "heldout": 1},
     } | about
 
