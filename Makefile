@@ -62,7 +62,7 @@ readme: $(INSTALLED) ## rewrite the README's generated tables
 	$(PY) -m benchmarks.page
 
 site: $(INSTALLED) ## the committed notebooks as HTML pages in runs/site
-	$(PY) -m nbconvert --to html --output-dir runs/site notebooks/*.ipynb
+	$(PY) -m nbconvert --to html --template classic --output-dir runs/site notebooks/*.ipynb
 
 bench: $(FETCHED) ## speed against other packages, each in its own environment: half an hour
 	$(PY) -m benchmarks $(ARGS)
