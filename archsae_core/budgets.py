@@ -27,6 +27,12 @@ def headline(a: Tensor, b: Tensor) -> float:
     return stability.chance_normalised(stability.hungarian_centred(a, b), stability.hungarian_centred(*unrelated))
 
 
+def headlines(seeds: Sequence[Tensor]) -> Float[np.ndarray, "n_seeds n_seeds"]:
+    """The headline score of every pair of seeds' dictionaries."""
+    pairs = {(i, j): headline(seeds[i], seeds[j]) for i, j in combinations(range(len(seeds)), 2)}
+    return intervals.pair_matrix(pairs, len(seeds))
+
+
 def budgets(study: Study, folders: Sequence[Path], kept: Sequence[Mapping[int, Tensor]]) -> list[dict[str, Any]]:
     """One arm at its last kept steps: tokens seen, R² (mean over seeds), and stability with its interval over seeds.
 
@@ -39,8 +45,7 @@ def at_step(study: Study, folders: Sequence[Path], kept: Sequence[Mapping[int, T
     """One row of `budgets`; `pairs` [n_seeds][n_seeds] holds the headline score of every pair of seeds."""
     saes = (snapshot_sae(folder, step, study.config.k, study.normalizer).to(study.device) for folder in folders)
     r2 = [summarise(document_sums(sae, study.scored_batches("heldout", TOKENS))).r2 for sae in saes]
-    pairs = {(i, j): headline(kept[i][step], kept[j][step]) for i, j in combinations(range(len(kept)), 2)}
-    matrix = intervals.pair_matrix(pairs, len(kept))
+    matrix = headlines([atoms[step] for atoms in kept])
     row = {"step": step, "tokens": step * study.config.batch_size, "r2": float(np.mean(r2))}
     return row | {"stability": intervals.seed_interval(matrix)._asdict(), "pairs": matrix.tolist()}
 

@@ -7,6 +7,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import stdtrit
 
+LEVEL = 0.95
+"""Share of intervals that hold the truth."""
+
 
 class Interval(NamedTuple):
     """Estimate with its 95 % interval; `low` and `high` are None where there are too few seeds for one."""
@@ -24,17 +27,14 @@ def pair_matrix(pairs: Mapping[tuple[int, int], float], n_seeds: int) -> Float[n
     return matrix
 
 
-def t_interval(estimate: float, variance: float, n_seeds: int, level: float = 0.95) -> Interval:
+def t_interval(estimate: float, variance: float, n_seeds: int) -> Interval:
     """Estimate ± Student's t with n_seeds − 1 degrees of freedom times the standard error."""
-    reach = float(stdtrit(n_seeds - 1, (1 + level) / 2)) * variance**0.5
+    reach = float(stdtrit(n_seeds - 1, (1 + LEVEL) / 2)) * variance**0.5
     return Interval(estimate, estimate - reach, estimate + reach)
 
 
 def seed_interval(
-    matrix: Float[np.ndarray, "n_seeds n_seeds"],
-    minus: Float[np.ndarray, "n_seeds n_seeds"] | None = None,
-    *,
-    level: float = 0.95,
+    matrix: Float[np.ndarray, "n_seeds n_seeds"], minus: Float[np.ndarray, "n_seeds n_seeds"] | None = None
 ) -> Interval:
     """Mean score over ordered pairs of different seeds, with an interval from leaving out one seed at a time.
 
@@ -54,5 +54,5 @@ def seed_interval(
         return Interval(estimate, None, None)
     without = (total - difference.sum(axis=0) - difference.sum(axis=1)) / ((n_seeds - 1) * (n_seeds - 2))
     variance = (n_seeds - 1) * float(without.var())
-    found = t_interval(estimate, variance, n_seeds, level)
+    found = t_interval(estimate, variance, n_seeds)
     return found._replace(high=min(found.high, 1.0)) if minus is None else found

@@ -114,13 +114,14 @@ def _match_candidates(similarity: Float[Tensor, "n_a n_b"], like: Float[Tensor, 
     for _ in range(ROUNDS):
         if known.sum() > 8 * CANDIDATES * n:
             return None  # many ties, such as zero atoms
-        i, j = np.divmod(np.flatnonzero(known), n)
+        keys = np.flatnonzero(known)
+        i, j = np.divmod(keys, n)
         starts = np.searchsorted(i, np.arange(n + 1))
         weights = square.numpy()[i, j] - v[j]
         weights -= np.maximum.reduceat(weights, starts[:-1])[i]
         # 1 − weight, since a cost of 0 would be no entry
         matched = min_weight_full_bipartite_matching(csr_array((1 - weights, j, starts), shape=(n, n)))[1]
-        own = weights[np.searchsorted(i * n + j, rows * n + matched)]
+        own = weights[np.searchsorted(keys, rows * n + matched)]
         v += _column_prices(j, weights - own[i], matched[i], n)
         u = square.numpy()[rows, matched] - v[matched]
         if _add_useful(known, square, v, u, MARGIN) <= 1e-6:

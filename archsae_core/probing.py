@@ -136,17 +136,22 @@ def accuracy_interval(hits: Sequence[Hits], minus: Sequence[Hits] = (), *, n: in
     """
     topic = hits[0].topic
     groups = [np.flatnonzero(topic == name) for name in np.unique(topic)]
-    weights = np.zeros((n + 1, len(topic)))
-    weights[0] = 1  # the documents as they are
-    generator = np.random.default_rng(seed)
-    for group in groups:
-        weights[1:, group] = generator.multinomial(len(group), np.full(len(group), 1 / len(group)), size=n)
-    scores = _by_seed(hits, weights) - (_by_seed(minus, weights) if minus else 0.0)
-    estimate = float(scores[0].mean())
+    (scores,) = _gain_by_seed(hits, minus, np.ones((1, len(topic))))
+    estimate = float(scores.mean())
     if len(hits) < 3 or min(map(len, groups)) < 2:
         return Interval(estimate, None, None)
-    variance = scores[0].var(ddof=1) / len(hits) + scores[1:].mean(axis=1).var()
+    generator = np.random.default_rng(seed)
+    weights = np.zeros((n, len(topic)))
+    for group in groups:
+        weights[:, group] = generator.multinomial(len(group), np.full(len(group), 1 / len(group)), size=n)
+    variance = scores.var(ddof=1) / len(hits) + _gain_by_seed(hits, minus, weights).mean(axis=1).var()
     return t_interval(estimate, float(variance), len(hits))
+
+
+def _gain_by_seed(
+    hits: Sequence[Hits], minus: Sequence[Hits], weights: Float[np.ndarray, "draws documents"]
+) -> Float[np.ndarray, "draws seeds"]:
+    return _by_seed(hits, weights) - (_by_seed(minus, weights) if minus else 0.0)
 
 
 def _by_seed(hits: Sequence[Hits], weights: Float[np.ndarray, "draws documents"]) -> Float[np.ndarray, "draws seeds"]:

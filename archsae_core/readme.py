@@ -56,7 +56,7 @@ def answer(folder: Path) -> str:
     recovered = (f"{name} {cell(sae['behaviour']['recovered_mean'])}" for name, sae in evaluation["saes"].items())
     parts = [prose.stability_table(stability), f"CE loss recovered: {', '.join(recovered)}."]
     verdicts = [prose.stability(stability), sweep_prose.equal_r2(stability), sweep_prose.decomposition_table(stability)]
-    verdicts += [sweep_prose.trend(stability), sweep_prose.longer(longer).split("\n")[0] * bool(longer["arms"])]
+    verdicts += [sweep_prose.trend(stability), sweep_prose.longer_gain(longer)]
     verdicts += [sweep_prose.by_metric(stability), control_prose.probing(probing)]
     return "\n\n".join(filter(None, [*parts, *verdicts]))
 

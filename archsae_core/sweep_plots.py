@@ -27,7 +27,7 @@ def budgets(table: Mapping[str, Any]) -> Figure:
 def gains(table: Mapping[str, Any], longer: Mapping[str, Any]) -> Figure:
     """Gain as published and gain of independent runs after each budget of tokens, longer runs included."""
     figure, (axis,) = panels(1, width=8.0, height=4.4)
-    found = verdict.by_budget({arm: row["budgets"] for arm, row in table["arms"].items()})
+    found = verdict.by_budget(table["arms"])
     further = verdict.gain_by_budget(longer["arms"]) if longer["arms"] else []
     lines = [
         ("as published: ra − topk", COLOURS["ra"], found, "published_gain"),

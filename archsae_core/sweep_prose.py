@@ -67,14 +67,14 @@ def rule_by_budget_table(table: Table) -> str:
             _arms(row),
             row["verdict"],
         ]
-        for row in _by_budget(table)
+        for row in verdict.by_budget(table["arms"])
     ]
     return markdown_table(["tokens", "ra − topk", "independent gain", "of the arms", "the rule would say"], rows)
 
 
 def trend(table: Table) -> str:
     """How the independent gain changes along training."""
-    found = [row for row in _by_budget(table) if row["independent_gain"]]
+    found = [row for row in verdict.by_budget(table["arms"]) if row["independent_gain"]]
     if len(found) < 2:
         return "Independent arms reach equal R² at fewer than two budgets of tokens."
     steps = [f"{interval(row['independent_gain'])} after {row['tokens'] / 1e6:.1f} M tokens" for row in found]
@@ -82,17 +82,19 @@ def trend(table: Table) -> str:
 
 
 def longer(table: Table) -> str:
-    """How much RA-SAE gains over TopK, both independent, in runs longer than the report's."""
+    """What runs longer than the report's gain, and the tables behind it."""
     if not table["arms"]:
         return "No run was trained for longer (`longer_factor` is 1)."
+    return "\n\n".join([longer_gain(table), budgets_table(table), equal_r2_table(table)])
+
+
+def longer_gain(table: Table) -> str:
+    """How much RA-SAE gains over TopK, both independent, in the longer runs; nothing where there are none."""
+    if not table["arms"]:
+        return ""
     ra, topk = (row["label"] for row in table["arms"].values())
     *_, last = verdict.gain_by_budget(table["arms"])
-    found = f"**After {last['tokens']:,} tokens, {ra} gains {interval(last['gain'])} over {topk}.**"
-    return "\n\n".join([found, budgets_table(table), equal_r2_table(table)])
-
-
-def _by_budget(table: Table) -> list[dict[str, Any]]:
-    return verdict.by_budget({arm: row["budgets"] for arm, row in table["arms"].items()})
+    return f"**After {last['tokens']:,} tokens, {ra} gains {interval(last['gain'])} over {topk}.**"
 
 
 def _arms(row: Mapping[str, Any]) -> str | None:

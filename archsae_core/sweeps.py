@@ -11,7 +11,7 @@ from torch import Tensor
 
 from archsae_core import intervals, longer, robustness, stability, verdict, w_steps
 from archsae_core.arms import ABLATION_REFERENCES, ARMS, CONTROL_SEEDS, MAIN_ARMS
-from archsae_core.budgets import at_equal_r2, budgets, headline
+from archsae_core.budgets import at_equal_r2, budgets, headline, headlines
 from archsae_core.runs import Run, ablation_runs, moved, read_alive, read_quality, sweep_runs
 from archsae_core.sae import Codes, load_sae
 from archsae_core.scheduler import train_ahead
@@ -165,6 +165,5 @@ def _sweep_stability(study: Study, runs: Sequence[Run], results: Sequence[Mappin
     if len(sound) < 2:
         return {"stability": None, "stability_interval": None}
     atoms = [snapshots(study.run_folder(run), run.steps)[run.steps] for run in sound]
-    pairs = {(i, j): headline(atoms[i], atoms[j]) for i, j in combinations(range(len(atoms)), 2)}
-    found = intervals.seed_interval(intervals.pair_matrix(pairs, len(atoms)))
+    found = intervals.seed_interval(headlines(atoms))
     return {"stability": found.estimate, "stability_interval": found._asdict()}

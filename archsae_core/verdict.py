@@ -111,10 +111,10 @@ def decomposition(arms: Mapping[str, Mapping[str, Any]], metric: str) -> list[St
     return found
 
 
-def by_budget(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def by_budget(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The same rule after each budget of tokens, from the `budgets` of every arm: does training decide?"""
     found = []
-    for rows in zip(*arms.values(), strict=True):
+    for rows in zip(*(row["budgets"] for row in arms.values()), strict=True):
         scores = {arm: ArmScores(np.array(row["pairs"]), row["r2"]) for arm, row in zip(arms, rows, strict=True)}
         found.append({"tokens": rows[0]["tokens"]} | decide(scores).as_dict())
     return found

@@ -99,12 +99,12 @@ def trained(**scores):
 
 def test_the_rule_is_applied_at_every_budget():
     arms = trained(ra=(0.9, 0.9), topk=(0.1, 0.2), **{"ra-indep-anchors": (0.4, 0.7), "topk-kmeans-indep": (0.5, 0.5)})
-    first, last = verdict.by_budget(arms)
+    table = {"arms": {arm: {"budgets": rows} for arm, rows in arms.items()}}
+    first, last = verdict.by_budget(table["arms"])
     assert (first["tokens"], last["tokens"]) == (10**6, 5 * 10**6)
     assert (first["verdict"], last["verdict"]) == ("explained by shared initialisation", "supported")
     assert first["independent_gain"]["estimate"] == pytest.approx(-0.1)
     assert last["independent_gain"]["estimate"] == pytest.approx(0.2)
-    table = {"arms": {arm: {"budgets": rows} for arm, rows in arms.items()}}
     assert "-0.100 [-0.100, -0.100] after 1.0 M tokens, 0.200 [0.200, 0.200] after 5.0 M" in sweep_prose.trend(table)
     lines = sweep_prose.rule_by_budget_table(table).splitlines()
     assert lines[-1].startswith("| 5,000,000 | 0.700 [")
