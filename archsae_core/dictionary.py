@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from archsae_core import kernels
@@ -15,15 +15,22 @@ from archsae_core.topk import fast_bfloat16
 CACHED_ROWS = 64
 """Rows of W worked on at a time, few enough to stay in the processor's cache."""
 
-Decoder = Callable[
-    [Float[Tensor, "batch k"], Int[Tensor, "batch k"], kernels.ByFeature], Float[Tensor, "batch d_model"]
-]
-"""Values, indices and their grouping to the sum of the active atoms, differentiable."""
+Decoder = Callable[[Float[Tensor, "batch k"], Tensor, kernels.ByFeature | None], Float[Tensor, "batch d_model"]]
+"""Values, indices [batch, k] and their grouping to the sum of the active atoms, differentiable.
+
+Without a grouping, indices [k] are of features that are active in every token.
+"""
 
 
 def decoder_of(atoms: Float[Tensor, "n_features d_model"]) -> Decoder:
     """Decoder for atoms that are at hand."""
-    return lambda values, indices, grouped: kernels.decode(values, indices, atoms, grouped)
+
+    def decode(values: Tensor, indices: Tensor, grouped: kernels.ByFeature | None) -> Tensor:
+        if grouped is None:
+            return values @ atoms.index_select(0, indices)
+        return kernels.decode(values, indices, atoms, grouped)
+
+    return decode
 
 
 class FreeDictionary(nn.Module):
@@ -97,7 +104,7 @@ class ArchetypalDictionary(nn.Module):
             return decoder_of(self.atoms(hull_points))
         weights, relax = decoder_of(self.W), decoder_of(self.relax)
 
-        def decode(values: Tensor, indices: Tensor, grouped: kernels.ByFeature) -> Tensor:
+        def decode(values: Tensor, indices: Tensor, grouped: kernels.ByFeature | None) -> Tensor:
             inside = kernels.product(weights(values, indices, grouped), self.C, rounded=self.rounded)
             return (inside + relax(values, indices, grouped)) * self.log_scale.exp()
 

@@ -58,7 +58,7 @@ class SAE(nn.Module):
 
     def normalize(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
         """Raw to normalised activations, on the model's device."""
-        return (x.to(self.mean.device).float() - self.mean) * self.scale
+        return (x.to(self.mean.device).float() - self.mean).mul_(self.scale)
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "batch d_model"]) -> Codes:

@@ -44,7 +44,7 @@ class MirrorStep:
     def step(self, gradient: Float[Tensor, "n_features d_model"], step: int) -> None:
         """Update the moments with the gradient at W C + Λ, then move block `step` modulo BLOCKS. Steps count from 0."""
         self.momentum.lerp_(gradient, 1 - BETA1)
-        self.size.lerp_(gradient.square().mean(dim=1), 1 - BETA2)
+        self.size.lerp_(torch.linalg.vector_norm(gradient, dim=1).square() / gradient.shape[1], 1 - BETA2)
         rows = slice(step % BLOCKS, None, BLOCKS)
         direction = self.momentum[rows] / (1 - BETA1 ** (step + 1))
         scale = (self.size[rows] / (1 - BETA2 ** (step + 1))).sqrt() * self.anchor_norm

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -14,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from archsae_core import kernels
+from archsae_core.auxk import by_dead_features, by_features
 from archsae_core.config import Config
 from archsae_core.dictionary import ArchetypalDictionary, Decoder
 from archsae_core.sae import SAE, save_sae
@@ -79,35 +81,20 @@ class Trainer:
         # W C is not computed again where the mirror step keeps it
         kept = (self.mirror.hull,) if self.mirror else ()
         decode = sae.dictionary.decoder(len(x), *kept)
-        values, x_hat = self._reconstruct(values, indices, centred, decode)
-        error = x - x_hat - sae.b_dec
-        fvu = error.square().sum() / (x - x.mean(dim=0)).square().sum().clamp_min(1e-12)
-        return Losses(fvu, self._aux(centred, error.detach(), decode), values.detach(), indices)
+        values, x_hat = by_features(sae, values, indices, centred, decode)
+        x_hat = x_hat + sae.b_dec
+        variance = torch.linalg.vector_norm(x - x.mean(dim=0)).square()
+        fvu = F.mse_loss(x_hat, x, reduction="sum") / variance.clamp_min(1e-12)
+        return Losses(fvu, self._aux(centred, x, x_hat.detach(), decode), values.detach(), indices)
 
-    def _reconstruct(self, values: Tensor, indices: Tensor, centred: Tensor, decode: Decoder) -> tuple[Tensor, Tensor]:
-        sae, grouped = self.sae, kernels.group_by_feature(indices, self.sae.n_features)
-        values = kernels.select(values, centred, sae.b_dec, sae.W_enc, sae.b_enc, indices, grouped)
-        return values, decode(values, indices, grouped)
-
-    def _aux(self, centred: Tensor, error: Tensor, decode: Decoder) -> Tensor:
+    def _aux(self, centred: Tensor, x: Tensor, x_hat: Tensor, decode: Decoder) -> Tensor:
         """AuxK (Gao et al. 2024): the dead features' reconstruction of the residual, as a share of the residual."""
         dead = self.step - self.last_fired > self.config.dead_after
         if self.config.aux_coefficient == 0 or (not dead.is_cuda and not dead.any()):
-            return error.new_zeros(())
-        values, indices = self._largest_among(dead, centred)
-        rest = error - self._reconstruct(values, indices, centred, decode)[1]
+            return x.new_zeros(())
+        error = x - x_hat
+        rest = error - by_dead_features(self.sae, dead, self.config.aux_k, centred, decode)
         return dead.any() * rest.square().sum() / error.square().sum().clamp_min(1e-12)
-
-    @torch.no_grad()
-    def _largest_among(self, dead: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
-        """The `aux_k` largest pre-activations of each token among the dead features."""
-        sae, aux_k = self.sae, self.config.aux_k
-        if dead.is_cuda:  # as many as there are dead would make the GPU wait for the host
-            bias = sae.b_enc.masked_fill(~dead, -torch.inf)
-            return top_k(centred, sae.W_enc, bias, min(aux_k, sae.n_features))
-        rows = dead.nonzero().flatten()
-        values, chosen = top_k(centred, sae.W_enc[rows], sae.b_enc[rows], min(aux_k, len(rows)))
-        return values, rows[chosen]
 
     def train_step(self, x: Float[Tensor, "batch d_model"]) -> None:
         """One optimiser step, then the constraint."""
@@ -117,15 +104,21 @@ class Trainer:
         if not loss.is_cuda or self.step % LOG_EVERY == 0:  # to look at it more often would make a GPU wait
             self._check(loss.detach())
         loss.backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.sae.parameters() if p.grad is not None])
+        norm = self._gradient_norm()
         # fused Adam divides by it on the way: clipping without another pass over the gradients
-        self.optimizer.grad_scale = (norm / CLIP).clamp_min(1.0)
+        within = not norm.is_cuda and norm <= CLIP
+        self.optimizer.grad_scale = None if within else (norm / CLIP).clamp_min(1.0)
         self.optimizer.step()
         self._constrain()
         self.last_fired.scatter_reduce_(0, losses.indices.flatten(), self.step * (losses.values > 0).flatten(), "amax")
         self.step += 1
         if self.step % LOG_EVERY == 0 or self.step == 1:
             self.log.append(self._row(losses, float(norm)))
+
+    def _gradient_norm(self) -> Float[Tensor, ""]:
+        """Over all parameters; by rows, which is faster and more exact than one sum over millions of squares."""
+        gradients = (p.grad for p in self.sae.parameters() if p.grad is not None)
+        return torch.linalg.vector_norm(torch.cat([torch.linalg.vector_norm(g, dim=-1).flatten() for g in gradients]))
 
     def _check(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):

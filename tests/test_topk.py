@@ -29,21 +29,44 @@ def test_support_and_values_are_those_of_exact_arithmetic(fast, seed, k, bias):
     assert (exact.gather(1, indices).amin(dim=1) >= exact.topk(k, dim=1).values[:, -1] - 1e-5).all()
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_equal_values_take_no_more_than_k_places(monkeypatch, fast):
+    monkeypatch.setattr(topk, "fast_bfloat16", lambda: fast)
+    x, weight, bias = problem(0)
+    weight, bias = weight[:32].repeat(8, 1), bias[:32].repeat(8)
+    values, indices = topk.top_k(x, weight, bias, 4)
+    exact = (x.double() @ weight.double().T + bias).topk(4, dim=1).values
+    assert torch.allclose(values.double().sort(dim=1, descending=True).values, exact, atol=1e-4)
+    assert [len(set(row)) for row in indices.tolist()] == [4] * len(x)
+
+
 def test_few_entries_are_computed_again():
     x, weight, bias = problem(0, batch=64, d_model=256, n_features=4096)
-    pre = (x.bfloat16() @ weight.bfloat16().T).add_(bias.bfloat16())
-    bound = topk._bound(pre, 16, 64).float()
-    starts, _ = topk._at_least(pre, (bound - 2 * topk._error(x, weight, bias, bound)).bfloat16())
-    assert starts.diff().min() >= 16
-    assert starts.diff().float().mean() < 200
+    counts = torch.from_numpy(topk._rescored(x, weight, bias, 16, 64).indptr).diff()
+    assert counts.min() >= 16
+    assert counts.float().mean() < 200
+
+
+def rounded_product(x, weight, bias):
+    """Largest error that `_rescored` allows for each of its pre-activations, and the error itself."""
+    pre = torch.nn.functional.linear(weight.bfloat16(), x.bfloat16()).add_(bias.bfloat16()[:, None]).double()
+    _, norms, errors = topk._round(weight)
+    error = topk._error(x, norms.max(), errors.max()) + topk.TWICE_ROUNDED * bias.abs().max()
+    exact = weight.double() @ x.double().T + bias.double()[:, None]
+    return torch.stack([row - topk._within(row, error) for row in exact]), exact - pre
 
 
 def test_the_error_bound_holds():
-    x, weight, bias = problem(1, batch=64, d_model=256)
-    pre = (x.bfloat16() @ weight.bfloat16().T).add_(bias.bfloat16()).double()
-    exact = x.double() @ weight.double().T + bias
-    allowed = torch.cat([topk._error(x, weight, bias, column[:, None].float()) for column in pre.T], dim=1)
-    assert ((pre - exact).abs() <= allowed).all()
+    allowed, error = rounded_product(*problem(1, batch=64, d_model=256))
+    assert (error <= allowed).all()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_error_bound_holds_where_every_number_is_rounded_the_same_way(sign):
+    worst = 1 + (2**-8 - sign * 2**-16)  # just below, or above, the middle between two numbers of bfloat16
+    allowed, error = rounded_product(torch.full((2, 64), worst), torch.full((64, 64), worst), torch.full((64,), worst))
+    assert (error.abs() > 0.9 * 64 * 2**-7).all()
+    assert (error <= allowed).all()
 
 
 @pytest.mark.parametrize("fast", [False, True])

@@ -143,6 +143,56 @@ def test_aux_loss_is_the_unexplained_share_of_the_residual():
     assert aux == pytest.approx(float((rest.square().sum() / error.square().sum()).detach()), rel=1e-4)
 
 
+def dense_loss(sae, config, x, dead):
+    """The loss written out, on matrices of all codes."""
+    dictionary = sae.dictionary
+    if isinstance(dictionary, ArchetypalDictionary):
+        atoms = dictionary.W @ dictionary.C + dictionary.relax
+        unit = torch.nn.functional.normalize(atoms, dim=1)
+        atoms = unit if dictionary.unit_norm else atoms * dictionary.log_scale.exp()
+    else:
+        atoms = dictionary.D
+    x = sae.normalize(x)
+    pre = (x - sae.b_dec) @ sae.W_enc.T + sae.b_enc
+
+    def reconstruction(pre, k):
+        values, indices = pre.topk(k, dim=1)
+        return torch.zeros_like(pre).scatter(1, indices, values.relu()) @ atoms
+
+    error = x - reconstruction(pre, config.k) - sae.b_dec
+    loss = error.square().sum() / (x - x.mean(dim=0)).square().sum()
+    if not dead:
+        return loss
+    living = torch.ones(sae.n_features, dtype=torch.bool)
+    living[dead] = False
+    rest = error.detach() - reconstruction(pre.masked_fill(living, -torch.inf), min(config.aux_k, len(dead)))
+    return loss + config.aux_coefficient * rest.square().sum() / error.detach().square().sum()
+
+
+FACTORISED = {"w_step": "published", "unit_norm": False, "learn_scale": True, "n_features": 512}
+
+
+@pytest.mark.parametrize("dead", [[], [1, 30, 41], list(range(12, 46))], ids=["none", "few", "more-than-aux_k"])
+@pytest.mark.parametrize(
+    ("arm", "more"), [("topk", {}), ("ra", {}), ("ra", {"w_step": "published"}), ("ra", FACTORISED)]
+)
+def test_loss_and_gradients_are_those_of_the_dense_formula(arm, more, dead):
+    sae, config = build(arm, aux_k=8, w_dtype="float32", **more)
+    trainer = Trainer(sae, config)
+    for step in range(3):
+        trainer.train_step(data(step))
+    trainer.step, trainer.last_fired[:] = 100, 100
+    trainer.last_fired[dead] = 0
+    wanted = dense_loss(sae, config, data(9), dead)
+    losses = trainer.losses(data(9))
+    found = losses.fvu + config.aux_coefficient * losses.aux
+    assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
+    parameters = [p for p in sae.parameters() if p.requires_grad]
+    pairs = zip(torch.autograd.grad(found, parameters), torch.autograd.grad(wanted, parameters), strict=True)
+    for gradient, reference in pairs:
+        assert (gradient - reference).norm() <= 2e-5 * reference.norm()
+
+
 def test_nan_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
     sae, config = build()
     with pytest.raises(TrainingDiverged, match="step 10: lower lr"):
