@@ -224,11 +224,11 @@ def _run(study: Study, run: Run) -> Stage:
     archetypal = arm.dictionary == "archetypal"
     numbers = 2 * atoms + (config.n_features * anchors + anchors * width if archetypal else 0)
     encode = 2.0 * config.batch_size * atoms
-    # measured (`make bench`): a TopK step takes 1.8 times its encoder's dense product in float32, and W this share of
+    # measured over whole runs: a TopK step takes 1.5 times its encoder's dense product in float32, and W this share of
     # a dense W C and its gradient
-    share = {"mirror": 0.18, "published": 1.05 if config.unit_norm else 0.6}[config.w_step] * archetypal
+    share = {"mirror": 0.15, "published": 1.05 if config.unit_norm else 0.6}[config.w_step] * archetypal
     hull = 4.0 * config.n_features * anchors * width * share
-    flops = run.steps * (1.8 * encode + hull) + _scoring(study)
+    flops = run.steps * (1.5 * encode + hull) + _scoring(study)
     # parameters, gradients and two moments of Adam; a batch's dense codes and their gradients
     memory = 4 * 4 * numbers + 4 * 3 * max(config.batch_size, SCORE_BATCH) * config.n_features
     disk = 4 * numbers + 4 * atoms * len(snapshot_steps(run.steps))
