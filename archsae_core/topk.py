@@ -62,9 +62,9 @@ def _computed(x: Tensor, weight: Tensor, bias: Tensor, k: int, n_groups: int) ->
 
 def _rescored(x: Tensor, weight: Tensor, bias: Tensor, k: int, n_groups: int) -> csc_array:
     """`_computed` by a product in bfloat16; candidates alone are computed in float32."""
-    rounded, norms, errors = _round(weight)
-    pre = torch.nn.functional.linear(rounded, x.bfloat16()).add_(bias.bfloat16()[:, None])
-    error = _error(x, norms.max(), errors.max()) + TWICE_ROUNDED * bias.abs().max()
+    (rounded, *of_weight), (x_rounded, *of_x) = _round(weight), _round(x)
+    pre = torch.nn.functional.linear(rounded, x_rounded).add_(bias.bfloat16()[:, None])
+    error = _error(*of_weight, *of_x, x.shape[1]) + TWICE_ROUNDED * bias.abs().max()
     bound = _within(_within(_bound(pre, k, n_groups).float(), error), error)
     starts, tokens = _reached(pre, (bound - ROUNDING * bound.abs()).bfloat16())
     # each row of `weight` is read once
@@ -82,13 +82,19 @@ def _round(rows: Tensor) -> tuple[Tensor, Float[Tensor, " rows"], Float[Tensor, 
     return rounded, torch.cat(norms), torch.cat(errors)
 
 
-def _error(x: Tensor, norm: Tensor, error: Tensor) -> Float[Tensor, " batch"]:
-    """How far the product of rounded factors can be from the exact one, by Cauchy and Schwarz, before it is rounded.
+def _error(
+    norms: Float[Tensor, " n_features"],
+    errors: Float[Tensor, " n_features"],
+    x_norms: Float[Tensor, " batch"],
+    x_errors: Float[Tensor, " batch"],
+    d_model: int,
+) -> Float[Tensor, " batch"]:
+    """How far a product of rows that `_round` rounded can be from the exact one, before it is rounded itself.
 
-    `norm` is the largest of the weight's rows, `error` the most that rounding moved one of them.
+    By Cauchy and Schwarz, for the largest of the features' norms and errors.
     """
-    _, norms, errors = _round(x)
-    return errors * norm + (norms + errors) * (error + SUMMATION * x.shape[1] * (norm + error))
+    norm, error = norms.max(), errors.max()
+    return x_errors * norm + (x_norms + x_errors) * (error + SUMMATION * d_model * (norm + error))
 
 
 def _within(bound: Tensor, error: Tensor) -> Float[Tensor, " batch"]:
@@ -134,7 +140,8 @@ def _largest(candidates: csc_array, k: int) -> tuple[Tensor, Tensor] | None:
     counts, batch = np.diff(candidates.indptr)[:, None], candidates.shape[1]
     padded = np.full((batch, max(k, counts.max())), -np.inf, np.float32)
     padded[np.arange(padded.shape[1]) < counts] = candidates.data
-    kth = np.partition(padded, -k, axis=1)[:, -k]
+    kth = np.partition(padded.view(np.int32), -k, axis=1)[:, -k].view(np.float32)  # numbers above 0 keep their order
+    kth = kth if (kth > 0).all() else np.partition(padded, -k, axis=1)[:, -k]
     if not np.isfinite(kth).all():
         return None
     chosen = np.flatnonzero(candidates.data >= np.repeat(kth, counts[:, 0]))
