@@ -9,6 +9,7 @@ support is that of float32 arithmetic, not an approximation of it.
 
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -62,39 +63,41 @@ def _computed(x: Tensor, weight: Tensor, bias: Tensor, k: int, n_groups: int) ->
 
 def _rescored(x: Tensor, weight: Tensor, bias: Tensor, k: int, n_groups: int) -> csc_array:
     """`_computed` by a product in bfloat16; candidates alone are computed in float32."""
-    (rounded, *of_weight), (x_rounded, *of_x) = _round(weight), _round(x)
-    pre = torch.nn.functional.linear(rounded, x_rounded).add_(bias.bfloat16()[:, None])
-    error = _error(*of_weight, *of_x, x.shape[1]) + TWICE_ROUNDED * bias.abs().max()
+    features, tokens = _round(weight), _round(x)
+    pre = torch.nn.functional.linear(features.rows, tokens.rows).add_(bias.bfloat16()[:, None])
+    error = _error(features, tokens) + TWICE_ROUNDED * bias.abs().max()
     bound = _within(_within(_bound(pre, k, n_groups).float(), error), error)
-    starts, tokens = _reached(pre, (bound - ROUNDING * bound.abs()).bfloat16())
+    starts, columns = _reached(pre, (bound - ROUNDING * bound.abs()).bfloat16())
     # each row of `weight` is read once
-    values = kernels.sampled_entries(weight, x, torch.from_numpy(starts), torch.from_numpy(tokens)).numpy()
+    values = kernels.sampled_entries(weight, x, torch.from_numpy(starts), torch.from_numpy(columns)).numpy()
     values += np.repeat(bias.numpy(), np.diff(starts))
-    return csr_array((values, tokens, starts), shape=pre.shape).tocsc()
+    return csr_array((values, columns, starts), shape=pre.shape).tocsc()
 
 
-def _round(rows: Tensor) -> tuple[Tensor, Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+class _Rounded(NamedTuple):
     """Rows in bfloat16, their norms before, and how far each one was moved."""
+
+    rows: Float[Tensor, "n d_model"]
+    norms: Float[Tensor, " n"]
+    errors: Float[Tensor, " n"]
+
+
+def _round(rows: Float[Tensor, "n d_model"]) -> _Rounded:
     rounded, norms, errors = torch.empty_like(rows, dtype=torch.bfloat16), [], []
     for before, after in zip(rows.split(kernels.CACHED_ROWS), rounded.split(kernels.CACHED_ROWS), strict=True):
         norms.append(torch.linalg.vector_norm(before, dim=1))
         errors.append(torch.linalg.vector_norm(after.copy_(before).float().sub_(before), dim=1))
-    return rounded, torch.cat(norms), torch.cat(errors)
+    return _Rounded(rounded, torch.cat(norms), torch.cat(errors))
 
 
-def _error(
-    norms: Float[Tensor, " n_features"],
-    errors: Float[Tensor, " n_features"],
-    x_norms: Float[Tensor, " batch"],
-    x_errors: Float[Tensor, " batch"],
-    d_model: int,
-) -> Float[Tensor, " batch"]:
-    """How far a product of rows that `_round` rounded can be from the exact one, before it is rounded itself.
+def _error(features: _Rounded, tokens: _Rounded) -> Float[Tensor, " batch"]:
+    """How far a product of rounded rows can be from the exact one, before it is rounded itself.
 
     By Cauchy and Schwarz, for the largest of the features' norms and errors.
     """
-    norm, error = norms.max(), errors.max()
-    return x_errors * norm + (x_norms + x_errors) * (error + SUMMATION * d_model * (norm + error))
+    norm, error = features.norms.max(), features.errors.max()
+    summation = SUMMATION * tokens.rows.shape[1] * (norm + error)
+    return tokens.errors * norm + (tokens.norms + tokens.errors) * (error + summation)
 
 
 def _within(bound: Tensor, error: Tensor) -> Float[Tensor, " batch"]:
@@ -106,17 +109,17 @@ def _bound(pre: Float[Tensor, "n_features batch"], k: int, n_groups: int) -> Flo
     """A value that at least k entries of each column reach."""
     groups = pre.view(-1, n_groups, pre.shape[1])
     if pre.dtype == torch.float32:
-        return _kth_largest(groups.amax(dim=0).T, k)
+        return torch.from_numpy(_kth_largest(groups.amax(dim=0).T.contiguous().numpy(), k))
     # bfloat16 is unknown to numpy; read as integers, numbers above 0 keep their order
-    bound = _kth_largest(groups.view(torch.int16).amax(dim=0).T, k)
+    bound = torch.from_numpy(_kth_largest(groups.view(torch.int16).amax(dim=0).T.contiguous().numpy(), k))
     if (bound > 0).all():
         return bound.view(torch.bfloat16)
     return groups.amax(dim=0).topk(k, dim=0, sorted=False).values.amin(dim=0)
 
 
-def _kth_largest(rows: Tensor, k: int) -> Tensor:
+def _kth_largest(rows: np.ndarray, k: int) -> np.ndarray:
     """Of each row. numpy takes a twentieth of the time of torch's top-k."""
-    return torch.from_numpy(np.partition(rows.contiguous().numpy(), -k, axis=1)[:, -k].copy())
+    return np.partition(rows, -k, axis=1)[:, -k].copy()
 
 
 def _reached(pre: Tensor, bound: Tensor) -> tuple[Int[np.ndarray, " n_features_1"], Int[np.ndarray, " entries"]]:
@@ -140,8 +143,8 @@ def _largest(candidates: csc_array, k: int) -> tuple[Tensor, Tensor] | None:
     counts, batch = np.diff(candidates.indptr)[:, None], candidates.shape[1]
     padded = np.full((batch, max(k, counts.max())), -np.inf, np.float32)
     padded[np.arange(padded.shape[1]) < counts] = candidates.data
-    kth = np.partition(padded.view(np.int32), -k, axis=1)[:, -k].view(np.float32)  # numbers above 0 keep their order
-    kth = kth if (kth > 0).all() else np.partition(padded, -k, axis=1)[:, -k]
+    kth = _kth_largest(padded.view(np.int32), k).view(np.float32)  # numbers above 0 keep their order
+    kth = kth if (kth > 0).all() else _kth_largest(padded, k)
     if not np.isfinite(kth).all():
         return None
     chosen = np.flatnonzero(candidates.data >= np.repeat(kth, counts[:, 0]))

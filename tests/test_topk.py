@@ -50,8 +50,7 @@ def test_few_entries_are_computed_again():
 def rounded_product(x, weight, bias):
     """Largest error that `_rescored` allows for each of its pre-activations, and the error itself."""
     pre = torch.nn.functional.linear(weight.bfloat16(), x.bfloat16()).add_(bias.bfloat16()[:, None]).double()
-    (_, *of_weight), (_, *of_x) = topk._round(weight), topk._round(x)
-    error = topk._error(*of_weight, *of_x, x.shape[1]) + topk.TWICE_ROUNDED * bias.abs().max()
+    error = topk._error(topk._round(weight), topk._round(x)) + topk.TWICE_ROUNDED * bias.abs().max()
     exact = weight.double() @ x.double().T + bias.double()[:, None]
     return torch.stack([row - topk._within(row, error) for row in exact]), exact - pre
 
