@@ -14,7 +14,7 @@ from archsae_core.arms import ARMS
 from archsae_core.config import FIELDS, Config, ConfigError
 from archsae_core.language_model import blocks, d_model
 from archsae_core.runs import Run, passed
-from archsae_core.scheduler import local_processes
+from archsae_core.scheduler import local_processes, threads_each
 from archsae_core.snapshots import snapshot_steps
 from archsae_core.source import determining, source_of
 from archsae_core.store import canonical_hash
@@ -25,6 +25,8 @@ INDEX_BYTES = 18
 """Of one row in index.safetensors: document, position, token, window, norm."""
 NOTEBOOK_SECONDS = 6.0
 """A kernel's start and its imports, times seven notebooks."""
+UNSHARED = 0.9
+"""Time of two runs of one thread each, side by side, as a share of one after the other on two threads; measured."""
 MARGIN = 64 * 2**20
 """Bytes left for notebooks, tables and figures."""
 
@@ -79,17 +81,21 @@ def estimate(study: Study) -> Estimate:
     unique = list({stage.folder: stage for stage in reversed(stages)}.values())[::-1]  # named by who needs it first
     open_stages = [stage for stage in unique if not stage.kept]
     peak = max((stage.memory for stage in unique), default=0)
-    at_once = _at_once(study.config)
-    work = sum(stage.flops / (at_once if stage.folder.parent.name == "runs" else 1) for stage in open_stages)
+    share = _share(study.config)
+    work = sum(stage.flops * (share if stage.folder.parent.name == "runs" else 1) for stage in open_stages)
     seconds = work / _rate() + 7 * NOTEBOOK_SECONDS
     held = psutil.Process().memory_info().rss
     return Estimate(unique, sum(stage.disk for stage in open_stages), held + peak, seconds)
 
 
-def _at_once(config: Config) -> int:
-    """Runs side by side: of the processes on this machine, as many as have cores of their own."""
-    processes = local_processes(config.scheduler or "") or 1
-    return min(processes, max(1, (os.cpu_count() or 1) // torch.get_num_threads()))
+def _share(config: Config) -> float:
+    """Of the time that training runs one after the other with all threads takes: less where cores go side by side."""
+    if local_processes(config.scheduler or "") is None:
+        return 1.0
+    each = threads_each(config.scheduler)
+    at_once = min(local_processes(config.scheduler), max(1, (os.cpu_count() or 1) // each))
+    waits = UNSHARED if each < torch.get_num_threads() else 1.0
+    return waits * torch.get_num_threads() / (at_once * each)
 
 
 def _changes(study: Study, own: Study) -> str:

@@ -38,6 +38,11 @@ def local_processes(address: str) -> int | None:
     return int(address.removeprefix("local:")) if address.startswith("local:") else None
 
 
+def threads_each(address: str) -> int:
+    """Threads of each run: processes of `local:N` share those of this one, workers elsewhere take as many as it has."""
+    return max(1, get_num_threads() // (local_processes(address) or 1))
+
+
 def check(address: str) -> None:
     """Raise SchedulerError where nobody answers at `address`; `local:N` is not started for it."""
     if local_processes(address) is None:
@@ -49,8 +54,8 @@ def train_ahead(study: Any, runs: Iterable[tuple[Any, Run]]) -> None:
     """Train what is missing of `runs` on the scheduler of a Study, many at once; without a scheduler, do nothing.
 
     Each run comes with the Study it belongs to. Workers need the shared run folder alone: what a run starts from is
-    made here. Bits are those of this process: its number of threads, which workers take over, its torch, its kind of
-    processor. A run that diverged is left to `Study.run_folder`, which meets the same error. Raises SchedulerError.
+    made here. Bits are those of this process where a run has as many threads (`threads_each`), the same torch and kind
+    of processor. A run that diverged is left to `Study.run_folder`, which meets the same error. Raises SchedulerError.
     """
     address = study.config.scheduler
     places = {own.store.path("runs", own.run_recipe(run)): (own, run) for own, run in runs}
@@ -61,7 +66,7 @@ def train_ahead(study: Any, runs: Iterable[tuple[Any, Run]]) -> None:
     for path, (own, run) in missing.items():
         own.prepare(run)
         config = replace(own.config, device=own.device.type, scheduler=None)
-        given = (type(own), config, str(own.root.resolve()), own.source, run, get_num_threads())
+        given = (type(own), config, str(own.root.resolve()), own.source, run, threads_each(address))
         tasks[f"{run.arm} seed {run.seed} delta {run.delta:g} ({path.name})"] = given
     for name, error in run_all(address, train_for, tasks, study.root / LOG).items():
         if not isinstance(error, TrainingDiverged):
