@@ -12,6 +12,7 @@ import torch
 
 from archsae_core.arms import ARMS
 from archsae_core.config import FIELDS, Config, ConfigError
+from archsae_core.extraction import BATCH_TOKENS
 from archsae_core.language_model import blocks, d_model
 from archsae_core.runs import Run, passed
 from archsae_core.scheduler import local_processes, threads_each
@@ -73,15 +74,14 @@ def estimate(study: Study) -> Estimate:
     anchors = [(study, None), *((study, fold) for fold in range(min(2, study.config.n_seeds)))]
     anchors += [(own, own.fold(run)) for own, run in runs if ARMS[run.arm].start != "random"]
     # ways to move W are compared on the validation documents, in the report's own layer alone
-    found = [(own, _activations(own, part)) for own in sources.values() for part in ("train", "heldout")]
+    found = [pair for part in ("train", "heldout") for pair in _reading(list(sources.values()), part)]
     found.append((study, _activations(study, "validation")))
     found += [(own, _anchor(own, fold)) for own, fold in anchors] + _runs(runs)
     stages = [stage._replace(name=stage.name + _changes(study, own)) for own, stage in found]
     stages += [_evaluation(study), _stability(study)]
     unique = list({stage.folder: stage for stage in reversed(stages)}.values())[::-1]  # named by who needs it first
     open_stages = [stage for stage in unique if not stage.kept]
-    peak = max((stage.memory for stage in unique), default=0)
-    share = _share(study.config)
+    peak, share = max((stage.memory for stage in unique), default=0), _share(study.config)
     work = sum(stage.flops * (share if stage.folder.parent.name == "runs" else 1) for stage in open_stages)
     seconds = work / _rate() + 7 * NOTEBOOK_SECONDS
     held = psutil.Process().memory_info().rss
@@ -155,6 +155,13 @@ def _rate() -> float:
     return done / passed
 
 
+def _reading(studies: Sequence[Study], part: str) -> list[tuple[Study, Stage]]:
+    """Activations of several layers: those that are missing come from one pass, which ends after the last of them."""
+    stages = [_activations(study, part) for study in studies]
+    longest = max((stage.flops for stage in stages if not stage.kept), default=0.0)
+    return [(own, s if s.flops == longest else s._replace(flops=0.0)) for own, s in zip(studies, stages, strict=True)]
+
+
 def _activations(study: Study, part: str) -> Stage:
     model, found = study.model, getattr(study.tokens, part)
     layers = blocks(model)[: study.config.layer + 1]
@@ -164,10 +171,10 @@ def _activations(study: Study, part: str) -> Stage:
     rows = found.n_tokens - len(found.ids)
     attention = 4 * study.config.context * width * len(layers)
     # both halves of a gated MLP, its product, and about six copies of the residual stream
-    memory = 4096 * (3 * inner + 6 * width) * 4 + rows * INDEX_BYTES
+    memory = BATCH_TOKENS * (3 * inner + 6 * width) * 4 + rows * INDEX_BYTES
     folder = study.store.path("activations", study.source | {"part": part})
-    # bfloat16, where the machine is fast in it, runs about two and a half times as fast as the rate of `_rate`
-    flops = found.n_tokens * (2 * weights + attention) * (0.4 if model.dtype == torch.bfloat16 else 1.0)
+    # bfloat16, where the machine is fast in it, runs half again as fast as the rate of `_rate`
+    flops = found.n_tokens * (2 * weights + attention) * (0.65 if model.dtype == torch.bfloat16 else 1.0)
     return Stage(f"activations, {part}", folder, rows * (width * size + INDEX_BYTES), memory, flops)
 
 
@@ -196,7 +203,8 @@ def _evaluation(study: Study) -> Stage:
     vocabulary = study.model.get_input_embeddings().num_embeddings
     tokens = min(config.behaviour_tokens, study.tokens.heldout.n_tokens)
     memory = 2 * 16 * config.context * vocabulary * 4  # logits of a batch of 16 windows, and their log-softmax
-    return Stage("evaluation", _table_folder(study, "eval_results"), 2**16, memory, 6 * 2.0 * tokens * weights)
+    # measured: the products that are run again after the splice, in bfloat16, take as long as two passes in float32
+    return Stage("evaluation", _table_folder(study, "eval_results"), 2**16, memory, 2 * 2.0 * tokens * weights)
 
 
 def _stability(study: Study) -> Stage:

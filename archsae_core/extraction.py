@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from archsae_core.config import ConfigError
-from archsae_core.language_model import ModelError, check_layer, d_model, residual_after
+from archsae_core.language_model import ModelError, check_layer, d_model, residuals_after
 from archsae_core.store import read_json, write_atomically, write_json
 from archsae_core.tokens import TokenSet
 
@@ -27,9 +28,9 @@ ROWS_FILE = "activations.safetensors"
 INDEX_FILE = "index.safetensors"
 PROGRESS_FILE = "extraction.json"
 NORMS_FILE = "norms.partial"
-BATCH_TOKENS = 4096
-"""Tokens, padding included, in one forward pass."""
-CHECKPOINT_BATCHES = 8
+BATCH_TOKENS = 1024
+"""Tokens, padding included, in one forward pass: a processor's cache holds so few, for less time than 4096 take."""
+CHECKPOINT_BATCHES = 32
 """Batches between two flushes to disk; a killed extraction repeats at most these."""
 HEADER_BYTES = 256
 """Length word and header of the file of rows, padded so that the rows start aligned."""
@@ -54,40 +55,65 @@ class Plan(NamedTuple):
     """Hash of everything that determines the rows, apart from the model's weights."""
 
 
-def extract(work: Path, model: PreTrainedModel, tokens: TokenSet, layer: int, *, progress: bool | None = None) -> None:
-    """Write the residual stream after block `layer` at every position but 0 of every window into the folder `work`.
+def extract(
+    folders: Mapping[int, Path], model: PreTrainedModel, tokens: TokenSet, *, progress: bool | None = None
+) -> None:
+    """Write the residual stream after some blocks at every position but 0 of every window, in one pass.
 
-    Files: activations.safetensors (`x` [n_rows, d_model] in the model's dtype, rows in the order of the windows) and
-    index.safetensors (document, position, token, window and norm of each row; norm at position 0 of each window). Rows
-    go to disk batch by batch, so memory does not grow with them, and a killed call continues where it was. A bar on
-    stderr is shown where `progress` is True, or None at a terminal.
+    `folders` has one for each layer. Files: activations.safetensors (`x` [n_rows, d_model] in the model's dtype, rows
+    in the order of the windows) and index.safetensors (document, position, token, window and norm of each row; norm at
+    position 0 of each window). Rows go to disk batch by batch, so memory does not grow with them, and a killed call
+    continues where it was. A bar on stderr is shown where `progress` is True, or None at a terminal.
 
     Raises ConfigError naming `layer` or `context`, ModelError where the tokenizer does not fit the model, and
     ActivationError where the model yields NaN or infinity.
     """
-    _check(model, tokens, layer)
-    plan = _plan(model, tokens, layer)
-    done = _finished_batches(work, plan)
-    if done == len(plan.batches) and (work / INDEX_FILE).exists():
+    for layer in folders:
+        _check(model, tokens, layer)
+    plans = {layer: _plan(model, tokens, layer) for layer in folders}
+    done = min(_finished_batches(folder, plans[layer]) for layer, folder in folders.items())
+    complete = all(done == len(plan.batches) for plan in plans.values())
+    if complete and all((folder / INDEX_FILE).exists() for folder in folders.values()):
         return
     if done == 0:
-        _allocate(work, plan)
+        for layer, folder in folders.items():
+            _allocate(folder, plans[layer])
+    _read(model, tokens, folders, plans, done, None if progress is None else not progress)
+    for folder in folders.values():
+        _write_index(folder, tokens)
+    for folder in folders.values():
+        (folder / NORMS_FILE).unlink()
+
+
+def _read(
+    model: PreTrainedModel,
+    tokens: TokenSet,
+    folders: Mapping[int, Path],
+    plans: Mapping[int, Plan],
+    done: int,
+    no_bar: bool | None,
+) -> None:
+    """Run the batches from `done` on, and write each layer's rows to its folder."""
+    batches = next(iter(plans.values())).batches
     with ExitStack() as stack:
-        files = [stack.enter_context(open(work / name, "r+b")) for name in (ROWS_FILE, NORMS_FILE)]
-        disable = None if progress is None else not progress
-        bar = stack.enter_context(tqdm(total=len(plan.batches), initial=done, desc="activations", disable=disable))
+        files = {
+            layer: [stack.enter_context(open(folder / name, "r+b")) for name in (ROWS_FILE, NORMS_FILE)]
+            for layer, folder in folders.items()
+        }
+        bar = stack.enter_context(tqdm(total=len(batches), initial=done, desc="activations", disable=no_bar))
         # the last entered, so that whatever happens the writer is done before its files are closed
         writer, writes = stack.enter_context(ThreadPoolExecutor(1)), []
-        for number in range(done, len(plan.batches)):
-            states = _forward(model, layer, [tokens.ids[window] for window in plan.batches[number]])
+        for number in range(done, len(batches)):
+            states = _forward(model, list(folders), [tokens.ids[window] for window in batches[number]])
             for write in writes:
                 write.result()
-            writes = [writer.submit(_write_batch, states, plan, number, *files, work)]
+            writes = [
+                writer.submit(_write_batch, found, plans[layer], number, *files[layer], folders[layer])
+                for layer, found in states.items()
+            ]
             bar.update()
         for write in writes:
             write.result()
-    _write_index(work, tokens)
-    (work / NORMS_FILE).unlink()
 
 
 def open_rows(folder: Path) -> Float[Tensor, "n_rows d_model"]:
@@ -163,17 +189,22 @@ def _write_batch(
         _checkpoint(work, plan, number + 1, rows, norms)
 
 
-def _forward(model: PreTrainedModel, layer: int, windows: list[np.ndarray]) -> list[Float[Tensor, "_ d_model"]]:
-    """Residual stream of each window, on the CPU, from one pass padded on the right."""
+def _forward(
+    model: PreTrainedModel, layers: list[int], windows: list[np.ndarray]
+) -> dict[int, list[Float[Tensor, "_ d_model"]]]:
+    """Residual stream of each window after each of `layers`, on the CPU, from one pass padded on the right."""
     lengths = torch.tensor([len(window) for window in windows])
     mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
     ids = torch.zeros_like(mask)
     ids[mask.bool()] = torch.from_numpy(np.concatenate(windows)).long()
-    x = residual_after(model, layer, ids.to(model.device), mask.to(model.device)).to("cpu", model.dtype)
-    if not torch.isfinite(x[mask.bool()]).all():
-        name = str(model.dtype).removeprefix("torch.")
-        raise ActivationError(f"layer = {layer}: NaN or infinity in {name}: set dtype to float32, or check the weights")
-    return [states[:length] for states, length in zip(x, lengths.tolist(), strict=True)]
+    residuals, found = residuals_after(model, layers, ids.to(model.device), mask.to(model.device)), {}
+    for layer, residual in zip(layers, residuals, strict=True):
+        x = residual.to("cpu", model.dtype)
+        if not torch.isfinite(x[mask.bool()]).all():
+            name, fix = str(model.dtype).removeprefix("torch."), "set dtype to float32, or check the weights"
+            raise ActivationError(f"layer = {layer}: NaN or infinity in {name}: {fix}")
+        found[layer] = [states[:length] for states, length in zip(x, lengths.tolist(), strict=True)]
+    return found
 
 
 def _bytes(x: Tensor) -> memoryview:

@@ -1,7 +1,8 @@
-"""Language models: loading one by name, finding its blocks, and reading the residual stream after one of them."""
+"""Language models: loading one by name, finding its blocks, and reading the residual stream after some of them."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,31 +99,34 @@ def check_layer(model: PreTrainedModel | PretrainedConfig, layer: int) -> None:
 
 
 @torch.inference_mode()
-def residual_after(
-    model: PreTrainedModel, layer: int, ids: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"]
-) -> Float[Tensor, "batch seq d_model"]:
-    """Residual stream after block `layer`, in the model's dtype; later blocks are not run. `mask` is 0 at padding.
+def residuals_after(
+    model: PreTrainedModel, layers: Sequence[int], ids: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"]
+) -> list[Float[Tensor, "batch seq d_model"]]:
+    """Residual stream after each block of `layers`, in the model's dtype; blocks after the last of them are not run.
 
-    Equals transformers' `hidden_states[layer + 1]` except after the last block, where that entry has the final norm
-    applied and this one has not: SAEs are trained on what blocks write, not on what the unembedding reads. Raises
-    ModelError where the block returns anything but one vector of d_model numbers a token.
+    `mask` is 0 at padding. Equals transformers' `hidden_states[layer + 1]` except after the last block, where that
+    entry has the final norm applied and this one has not: SAEs are trained on what blocks write, not on what the
+    unembedding reads. Raises ModelError where a block returns anything but one vector of d_model numbers a token.
     """
-    caught: list[Tensor] = []
+    caught: dict[int, Tensor] = {}
 
-    def stop(module: nn.Module, inputs: Any, output: Any) -> None:
-        caught.append(output[0] if isinstance(output, tuple) else output)
-        raise StopForward
+    def catch(layer: int, module: nn.Module, inputs: Any, output: Any) -> None:
+        caught[layer] = output[0] if isinstance(output, tuple) else output
+        if layer == max(layers):
+            raise StopForward
 
-    handle = blocks(model)[layer].register_forward_hook(stop)
+    handles = [blocks(model)[layer].register_forward_hook(partial(catch, layer)) for layer in layers]
     try:
         model(input_ids=ids, attention_mask=mask, use_cache=False)
     except StopForward:
         pass
     finally:
-        handle.remove()
-    if caught[0].shape != (*ids.shape, d_model(model)):
-        raise ModelError(f"model: block {layer} of {type(model).__name__} does not return one vector a token")
-    return caught[0]
+        for handle in handles:
+            handle.remove()
+    for layer, found in caught.items():
+        if found.shape != (*ids.shape, d_model(model)):
+            raise ModelError(f"model: block {layer} of {type(model).__name__} does not return one vector a token")
+    return [caught[layer] for layer in layers]
 
 
 def d_model(model: PreTrainedModel) -> int:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from archsae_core import estimate, scheduler
 from archsae_core.config import Config, configure
+from archsae_core.layers import read_layers
 from archsae_core.report import PROJECT, identity, run_folder
 from archsae_core.source import default_root
 from archsae_core.store import write_atomically, write_json
@@ -62,7 +63,9 @@ def run_report(
     with _alone(folder, say), _environment(environment):
         write_json(folder / "config.json", identity(config))
         if notebooks == NOTEBOOKS:
-            scheduler.train_ahead(study, report_runs(study))
+            runs = report_runs(study)
+            read_layers([study, *(own for own, _ in runs)])
+            scheduler.train_ahead(study, runs)
         for name in notebooks:
             start = time.perf_counter()
             say(f"{name} …")

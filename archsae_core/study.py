@@ -116,7 +116,7 @@ class Study:
 
     def _activation_folder(self, part: str) -> Path:
         def build(work: Path) -> None:
-            extract(work, self.model, getattr(self.tokens, part), self.config.layer, progress=self.progress)
+            extract({self.config.layer: work}, self.model, getattr(self.tokens, part), progress=self.progress)
 
         return self.store.artifact("activations", self.source | {"part": part}, build)
 

@@ -30,7 +30,7 @@ def run(study: Study, tokens: int) -> dict[str, float | int]:
     config, model = study.config, study.model
     text: TokenSet = first_windows(study.tokens.heldout, tokens)
     with tempfile.TemporaryDirectory() as folder:
-        extract(Path(folder), model, text, config.layer, progress=False)
+        extract({config.layer: Path(folder)}, model, text, progress=False)
         heldout = open_activations(Path(folder), config.outlier_factor)
         mean, scale = fit_normalizer(heldout)
         points = (heldout.gather(heldout.kept[: config.n_anchors]) - mean) * scale

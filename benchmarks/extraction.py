@@ -90,7 +90,7 @@ def run(study: Study, budget: int) -> dict[str, float | str]:
     text = first_windows(study.tokens.train, budget)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        extract(Path(folder), model, text, layer, progress=False)
+        extract({layer: Path(folder)}, model, text, progress=False)
         taken = time.perf_counter() - begin
         waiting = reading_share(study, open_activations(Path(folder), study.config.outlier_factor))
     speed, full = text.n_tokens / taken, ids.numel() / forward

@@ -64,7 +64,7 @@ def write(folder, x, **index):
 
 @pytest.mark.usefixtures("small_batches")
 def test_every_row_is_the_hidden_state_of_its_token(model, tokens, tmp_path):
-    extract(tmp_path, model, tokens, 1)
+    extract({1: tmp_path}, model, tokens)
     found = open_activations(tmp_path, 10.0)
     states = states_one_by_one(model, tokens, 1)
     torch.testing.assert_close(found.x, torch.cat([x[1:] for x in states]), rtol=1e-5, atol=1e-5)
@@ -77,7 +77,7 @@ def test_every_row_is_the_hidden_state_of_its_token(model, tokens, tmp_path):
 
 
 def test_dtypes_of_the_index(model, tokens, tmp_path):
-    extract(tmp_path, model, tokens, 1)
+    extract({1: tmp_path}, model, tokens)
     found = open_activations(tmp_path, 10.0)
     assert [found.document.dtype, found.token.dtype, found.window.dtype] == [torch.int32] * 3
     assert (found.position.dtype, found.kept.dtype) == (torch.int16, torch.int64)
@@ -85,7 +85,7 @@ def test_dtypes_of_the_index(model, tokens, tmp_path):
 
 def test_bfloat16_is_stored_as_bfloat16_bit_by_bit(tokens, tmp_path):
     model = load_model(configure({"preset": "smoke", "dtype": "bfloat16"}))
-    extract(tmp_path, model, tokens, 1)
+    extract({1: tmp_path}, model, tokens)
     with safe_open(tmp_path / extraction.ROWS_FILE, framework="pt") as file:
         assert file.get_slice("x").get_dtype() == "BF16"
     found = open_activations(tmp_path, 10.0)
@@ -101,10 +101,10 @@ def test_twice_gives_the_same_files_and_the_second_call_runs_nothing(model, toke
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
         folder.mkdir()
-        extract(folder, model, tokens, 1)
+        extract({1: folder}, model, tokens)
     assert contents(folders[0]) == contents(folders[1])
-    monkeypatch.setattr(extraction, "residual_after", None)
-    extract(folders[0], model, tokens, 1)
+    monkeypatch.setattr(extraction, "residuals_after", None)
+    extract({1: folders[0]}, model, tokens)
 
 
 def contents(folder):
@@ -117,7 +117,7 @@ class Killed(Exception):
 
 def killed_after(n_batches, monkeypatch):
     """Let `n_batches` forward passes through, count them, and fail in the next."""
-    real, calls = extraction.residual_after, []
+    real, calls = extraction.residuals_after, []
 
     def forward(*arguments):
         if len(calls) == n_batches:
@@ -125,7 +125,7 @@ def killed_after(n_batches, monkeypatch):
         calls.append(arguments[2].shape)
         return real(*arguments)
 
-    monkeypatch.setattr(extraction, "residual_after", forward)
+    monkeypatch.setattr(extraction, "residuals_after", forward)
     return calls
 
 
@@ -138,17 +138,41 @@ def test_a_killed_extraction_continues_and_ends_the_same(model, tokens, tmp_path
     resumed.mkdir()
     with monkeypatch.context() as patch:
         all_batches = killed_after(99, patch)
-        extract(whole, model, tokens, 1)
+        extract({1: whole}, model, tokens)
     assert len(all_batches) == 3
     with monkeypatch.context() as patch:
         killed_after(1, patch)
         with pytest.raises(Killed):
-            extract(resumed, model, tokens, 1)
+            extract({1: resumed}, model, tokens)
     with monkeypatch.context() as patch:
         rest = killed_after(99, patch)
-        extract(resumed, model, tokens, 1)
+        extract({1: resumed}, model, tokens)
     assert rest == all_batches[1 - repeated :]
     assert contents(whole) == contents(resumed)
+
+
+@pytest.mark.parametrize("batches", [1, 99])
+def test_layers_read_in_one_pass_hold_what_each_holds_alone(
+    model, tokens, tmp_path, monkeypatch, small_batches, batches
+):
+    folders = [{n: tmp_path / f"{name} {n}" for n in (1, 0)} for name in ("alone", "together")]
+    for folder in (*folders[0].values(), *folders[1].values()):
+        folder.mkdir()
+    for n, folder in folders[0].items():
+        extract({n: folder}, model, tokens)
+    with monkeypatch.context() as patch:
+        killed_after(batches, patch)
+        if batches < 99:
+            with pytest.raises(Killed):
+                extract(folders[1], model, tokens)
+        else:
+            extract(folders[1], model, tokens)
+    with monkeypatch.context() as patch:
+        calls = killed_after(99, patch)
+        extract(folders[1], model, tokens)
+    assert len(calls) == (0 if batches == 99 else 2)
+    for n in (0, 1):
+        assert contents(folders[0][n]) == contents(folders[1][n])
 
 
 @pytest.fixture
@@ -156,7 +180,7 @@ def fresh(model, tokens, tmp_path, small_batches):
     """What an undisturbed extraction after block 1 leaves."""
     folder = tmp_path / "fresh"
     folder.mkdir()
-    extract(folder, model, tokens, 1)
+    extract({1: folder}, model, tokens)
     return contents(folder)
 
 
@@ -165,12 +189,12 @@ def test_leftovers_of_another_plan_are_not_continued(model, tokens, tmp_path, mo
     folder = tmp_path / "a"
     folder.mkdir()
     other = tokens._replace(ids=[window[::-1].copy() for window in tokens.ids])
-    extract(folder, model, *((tokens, 0) if change == "layer" else (other, 1)))
+    extract({0 if change == "layer" else 1: folder}, model, tokens if change == "layer" else other)
     with monkeypatch.context() as patch:
         patch.setattr(extraction, "_write_index", killed)
         with pytest.raises(Killed):
-            extract(folder, model, tokens, 1)
-    extract(folder, model, tokens, 1)
+            extract({1: folder}, model, tokens)
+    extract({1: folder}, model, tokens)
     assert contents(folder) == fresh
 
 
@@ -181,10 +205,10 @@ def test_progress_without_its_rows_is_not_believed(model, tokens, tmp_path, monk
         with monkeypatch.context() as patch:
             killed_after(n_batches, patch)
             with pytest.raises(Killed):
-                extract(folder, model, tokens, 1)
+                extract({1: folder}, model, tokens)
         if n_batches:
             (folder / "activations.safetensors").unlink()
-    extract(folder, model, tokens, 1)
+    extract({1: folder}, model, tokens)
     assert contents(folder) == fresh
 
 
@@ -203,7 +227,7 @@ def test_a_bar_is_drawn_only_when_asked_for(model, tokens, tmp_path, capfd):
     for progress, expected in ((None, False), (False, False), (True, True)):
         folder = tmp_path / str(progress)
         folder.mkdir()
-        extract(folder, model, tokens, 1, progress=progress)
+        extract({1: folder}, model, tokens, progress=progress)
         out, err = capfd.readouterr()
         assert (out, "activations" in err) == ("", expected)
 
@@ -213,7 +237,7 @@ def test_a_diverging_model_is_refused_with_layer_and_dtype(tokens, tmp_path):
     with torch.no_grad():
         model.transformer.h[1].mlp.c_proj.bias[3] = torch.inf
     with pytest.raises(ActivationError, match=r"layer = 1: NaN or infinity in float32: set dtype"):
-        extract(tmp_path, model, tokens, 1)
+        extract({1: tmp_path}, model, tokens)
 
 
 def test_what_does_not_suit_the_model_is_refused_before_anything_is_written(model, tokens, tmp_path):
@@ -227,7 +251,7 @@ def test_what_does_not_suit_the_model_is_refused_before_anything_is_written(mode
         (long, 1, ConfigError, "context = 32769"),
     ):
         with pytest.raises(error, match=message):
-            extract(tmp_path, model, bad, layer)
+            extract({layer: tmp_path}, model, bad)
     assert not list(tmp_path.iterdir())
 
 
@@ -236,13 +260,13 @@ def test_any_decoder_is_extracted(tokens, tmp_path):
         vocab_size=384, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16
     )
     llama = transformers.LlamaForCausalLM(settings).eval()
-    extract(tmp_path, llama, tokens, 0)
+    extract({0: tmp_path}, llama, tokens)
     expected = torch.cat([x[1:] for x in states_one_by_one(llama, tokens, 0)])
     torch.testing.assert_close(open_activations(tmp_path, 10.0).x, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_leaves_only_sealed_files(model, tokens, tmp_path):
-    extract(tmp_path, model, tokens, 1)
+    extract({1: tmp_path}, model, tokens)
     assert {path.name for path in tmp_path.iterdir()} == {
         "activations.safetensors",
         "index.safetensors",

@@ -15,7 +15,7 @@ from archsae_core.language_model import (
     load_model,
     load_tokenizer,
     model_fingerprint,
-    residual_after,
+    residuals_after,
     resolve_device,
     resolve_dtype,
 )
@@ -72,7 +72,7 @@ def test_residual_is_the_hidden_state_after_that_block(architecture, batch, laye
     ids, mask = batch
     with torch.no_grad():
         expected = model(ids, attention_mask=mask, output_hidden_states=True).hidden_states[layer + 1]
-    assert torch.equal(residual_after(model, layer, ids, mask), expected)
+    assert torch.equal(residuals_after(model, [layer], ids, mask)[0], expected)
 
 
 def test_after_the_last_block_the_final_norm_is_not_applied(architecture, batch):
@@ -80,7 +80,7 @@ def test_after_the_last_block_the_final_norm_is_not_applied(architecture, batch)
     ids, mask = batch
     with torch.no_grad():
         expected = model(ids, attention_mask=mask, output_hidden_states=True).hidden_states[3]
-        residual = residual_after(model, 2, ids, mask)
+        residual = residuals_after(model, [2], ids, mask)[0]
         assert not torch.allclose(residual, expected)
         torch.testing.assert_close(final_norm(name, model)(residual), expected)
 
@@ -88,15 +88,15 @@ def test_after_the_last_block_the_final_norm_is_not_applied(architecture, batch)
 def test_padding_changes_no_real_position(architecture, batch):
     _, model = architecture
     ids, mask = batch
-    alone = residual_after(model, 1, ids[1:, :4], mask[1:, :4])
-    torch.testing.assert_close(residual_after(model, 1, ids, mask)[1:, :4], alone, rtol=1e-5, atol=1e-5)
+    alone = residuals_after(model, [1], ids[1:, :4], mask[1:, :4])[0]
+    torch.testing.assert_close(residuals_after(model, [1], ids, mask)[0][1:, :4], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_later_blocks_are_not_run_and_no_hook_stays(batch):
     model = transformers.AutoModelForCausalLM.from_config(CONFIGS["llama"]).eval()
-    expected = residual_after(model, 1, *batch)
+    expected = residuals_after(model, [1], *batch)[0]
     model.model.layers[2].forward = None
-    assert torch.equal(residual_after(model, 1, *batch), expected)
+    assert torch.equal(residuals_after(model, [1], *batch)[0], expected)
     assert not blocks(model)[1]._forward_hooks
 
 
@@ -110,9 +110,9 @@ def test_blocks_are_the_outermost_list_of_that_length():
 def test_a_block_that_returns_something_else_is_refused(batch):
     model = transformers.GPT2LMHeadModel(CONFIGS["gpt2"]).eval()
     model.transformer.h[1].register_forward_hook(lambda module, inputs, output: output[..., :5])
-    assert residual_after(model, 0, *batch).shape == (2, 7, 16)
+    assert residuals_after(model, [0], *batch)[0].shape == (2, 7, 16)
     with pytest.raises(ModelError, match="block 1 of GPT2LMHeadModel"):
-        residual_after(model, 1, *batch)
+        residuals_after(model, [1], *batch)
 
 
 def test_a_model_without_blocks_is_refused():
@@ -215,7 +215,7 @@ def test_local_folder_gives_the_saved_model_and_tokenizer(folder, batch, capfd):
     ids, mask = batch
     config = smoke(model=str(folder))
     model, original = load_model(config), load_model(smoke())
-    assert torch.equal(residual_after(model, 1, ids, mask), residual_after(original, 1, ids, mask))
+    assert torch.equal(residuals_after(model, [1], ids, mask)[0], residuals_after(original, [1], ids, mask)[0])
     assert load_tokenizer(config)("sea").input_ids == load_tokenizer(smoke())("sea").input_ids
     assert capfd.readouterr() == ("", "")
 
@@ -258,12 +258,12 @@ def test_hub_model_is_pinned_cached_and_later_needs_no_network(hub, batch, capfd
     (hub.root / "user/tiny/pytorch_model.bin").write_bytes(b"never fetched")
     config = smoke(model="user/tiny")
     assert model_fingerprint(config) == f"user/tiny@{'1' * 40}"
-    expected = residual_after(load_model(smoke()), 1, ids, mask)
-    assert torch.equal(residual_after(load_model(config), 1, ids, mask), expected)
+    expected = residuals_after(load_model(smoke()), [1], ids, mask)[0]
+    assert torch.equal(residuals_after(load_model(config), [1], ids, mask)[0], expected)
     assert not list(hub.root.parent.glob("hub-cache/**/pytorch_model.bin"))
     hub.close()
     model_files._pinned.cache_clear()
-    assert torch.equal(residual_after(load_model(config), 1, ids, mask), expected)
+    assert torch.equal(residuals_after(load_model(config), [1], ids, mask)[0], expected)
     assert load_tokenizer(config)("sea").input_ids == load_tokenizer(smoke())("sea").input_ids
     assert model_fingerprint(config) == f"user/tiny@{'1' * 40}"
     assert capfd.readouterr() == ("", "")
