@@ -72,8 +72,7 @@ def extract(
         _check(model, tokens, layer)
     plans = {layer: _plan(model, tokens, layer) for layer in folders}
     done = min(_finished_batches(folder, plans[layer]) for layer, folder in folders.items())
-    complete = all(done == len(plan.batches) for plan in plans.values())
-    if complete and all((folder / INDEX_FILE).exists() for folder in folders.values()):
+    if all(done == len(plans[layer].batches) and (folder / INDEX_FILE).exists() for layer, folder in folders.items()):
         return
     if done == 0:
         for layer, folder in folders.items():

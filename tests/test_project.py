@@ -30,7 +30,7 @@ ORDER = (
     "intervals stability behaviour verdict structure swap identifiability rendering contexts features probing source "
     "runs scheduler study layers tables budgets robustness longer w_steps sweeps interpretability subspaces "
     "reappearance formatting claims plots control_plots sweep_plots feature_tables control_prose sweep_prose prose "
-    "report estimate readme runner __main__"
+    "report stages estimate readme runner __main__"
 ).split()
 
 PICKLING = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
