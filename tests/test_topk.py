@@ -40,6 +40,19 @@ def test_equal_values_take_no_more_than_k_places(monkeypatch, fast):
     assert [len(set(row)) for row in indices.tolist()] == [4] * len(x)
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_tokens_with_fewer_values_above_zero_than_k_stand_beside_others(monkeypatch, fast):
+    monkeypatch.setattr(topk, "fast_bfloat16", lambda: fast)
+    x, weight, bias = problem(3, bias=-15.0)
+    x[::3] *= 20
+    values, indices = topk.top_k(x, weight, bias, 8)
+    exact = x.double() @ weight.double().T + bias
+    positive = (exact > 0).sum(dim=1)
+    assert positive[::3].min() > 8 > positive[1::3].max()
+    assert torch.allclose(values.double(), exact.gather(1, indices), atol=1e-4)
+    assert torch.equal(indices.sort(dim=1).values, exact.topk(8, dim=1).indices.sort(dim=1).values)
+
+
 def test_few_entries_are_computed_again():
     x, weight, bias = problem(0, batch=64, d_model=256, n_features=4096)
     counts = torch.from_numpy(topk._rescored(x, weight, bias, 16, 64).indptr).diff()
