@@ -18,7 +18,7 @@ from archsae_core.activations import ActivationSet, open_activations
 from archsae_core.arms import ARMS
 from archsae_core.dictionary import make_dictionary
 from archsae_core.extraction import BATCH_TOKENS, extract
-from archsae_core.language_model import blocks, residual_after
+from archsae_core.language_model import blocks, residuals_after
 from archsae_core.runs import TrainingBatches
 from archsae_core.sae import SAE
 from archsae_core.study import Study
@@ -85,7 +85,7 @@ def run(study: Study, budget: int) -> dict[str, float | str]:
     ids = torch.randint(model.config.vocab_size, (windows, context), device=device)
     mask = torch.ones_like(ids)
     rate = matrix_rate(model, body[layer], ids.numel())
-    forward = seconds(lambda: residual_after(model, layer, ids, mask), device, repeats=5)
+    forward = seconds(lambda: residuals_after(model, [layer], ids, mask), device, repeats=5)
     reached = sum(flops(block, ids.numel()) for block in body) / forward
     text = first_windows(study.tokens.train, budget)
     with tempfile.TemporaryDirectory() as folder:
