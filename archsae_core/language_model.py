@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,7 @@ def residuals_after(
         if layer == max(layers):
             raise StopForward
 
-    handles = [blocks(model)[layer].register_forward_hook(partial(catch, layer)) for layer in layers]
+    handles = [blocks(model)[layer].register_forward_hook(functools.partial(catch, layer)) for layer in layers]
     try:
         model(input_ids=ids, attention_mask=mask, use_cache=False)
     except StopForward:
