@@ -1,7 +1,5 @@
 """Two layers read in one pass: what each layer's study then finds, and what a kill in between costs."""
 
-from pathlib import Path
-
 import pytest
 
 from archsae_core import extraction, layers
@@ -86,5 +84,5 @@ def test_a_kill_between_the_pass_and_its_end_costs_no_second_pass(tmp_path, pass
 def test_folders_of_a_pass_are_no_artefacts(tmp_path):
     study, other, _ = studies(tmp_path)
     layers.read_layers([study, other])
-    (left,) = {path.suffix for path in Path(tmp_path / "store" / "activations").iterdir() if path.is_dir()}
+    (left,) = {path.suffix for path in (tmp_path / "store" / "activations").iterdir() if path.is_dir()}
     assert left == ".partial"
