@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import psutil
@@ -105,9 +106,9 @@ def _free(root: Path) -> int:
 
 
 def _rate() -> float:
-    """Floating-point operations a second of a dense product here, from a tenth of a second of it."""
-    x, weights, done, start = torch.ones(1024, 768), torch.ones(768, 1024), 0, time.perf_counter()
-    while (passed := time.perf_counter() - start) < 0.1:
+    """Operations a second of a dense product: median over a second, since a processor that was idle starts slowly."""
+    x, weights, rates, begun = torch.ones(1024, 768), torch.ones(768, 1024), [], time.perf_counter()
+    while (start := time.perf_counter()) - begun < 1.0:
         x @ weights
-        done += 2 * 1024 * 768 * 1024
-    return done / passed
+        rates.append(2 * 1024 * 768 * 1024 / (time.perf_counter() - start))
+    return median(rates)
