@@ -31,7 +31,7 @@ def by_dead_features(
     sae: SAE, dead: Bool[Tensor, " n_features"], aux_k: int, centred: Float[Tensor, "batch d_model"], decode: Decoder
 ) -> Float[Tensor, "batch d_model"]:
     """Reconstruction by the `aux_k` largest pre-activations of each token among the dead features (Gao et al. 2024)."""
-    if dead.is_cuda:  # as many as there are dead would make the GPU wait for the host
+    if kernels.on_gpu(dead):  # their number is not known to the host
         bias = sae.b_enc.masked_fill(~dead, -torch.inf)
         values, indices = top_k(centred, sae.W_enc, bias, min(aux_k, sae.n_features))
         return by_features(sae, values, indices, centred, decode)[1]

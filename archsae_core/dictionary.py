@@ -113,10 +113,12 @@ class ArchetypalDictionary(nn.Module):
     @torch.no_grad()
     def project_(self) -> None:
         """Make W row-stochastic (ReLU, then row-normalise) and shrink each Λ_i into the ball of radius delta."""
-        for rows in self.W.split(CACHED_ROWS):
-            empty = (rows.amax(dim=1) <= 0).nonzero().flatten()
-            # ReLU would leave such a row no direction: it becomes its largest entry's anchor.
-            rows[empty, rows[empty].argmax(dim=1)] = 1.0
+        gpu = kernels.on_gpu(self.W)
+        for rows in self.W.split(len(self.W) if gpu else CACHED_ROWS):
+            # ReLU would leave a row of none above 0 no direction: it becomes its largest entry's anchor.
+            empty = slice(None) if gpu else (rows.amax(dim=1) <= 0).nonzero().flatten()
+            largest, anchor = rows[empty].max(dim=1, keepdim=True)
+            rows[empty] = rows[empty].scatter(1, anchor, largest.where(largest > 0, 1.0))
             rows.relu_()
             rows.div_(rows.sum(dim=1, keepdim=True))
         self.project_relax_()

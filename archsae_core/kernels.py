@@ -52,6 +52,11 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def on_gpu(tensor: Tensor) -> bool:
+    """Is it on a device that works ahead of the host, so that a look at a result makes both wait?"""
+    return tensor.is_cuda
+
+
 def linear(x: Float[Tensor, "batch d_in"], weight: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "batch d_out"]:
     """`x @ weight.T` without autograd. On a CPU through oneDNN: exact fp32, up to twice MKL's speed on AMD."""
     if x.device.type == "cpu" and x.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
@@ -62,7 +67,7 @@ def linear(x: Float[Tensor, "batch d_in"], weight: Float[Tensor, "d_out d_in"]) 
 def group_by_feature(indices: Int[Tensor, "batch k"], n_features: int) -> ByFeature:
     """Sort the active entries of a batch by feature; stable, so sums have one order and results repeat to the bit."""
     flat, (batch, k) = indices.flatten(), indices.shape
-    if flat.is_cuda:
+    if on_gpu(flat):
         ordered, order = flat.sort(stable=True)
         # unlike bincount, this does not make a GPU wait for the host
         offsets = torch.searchsorted(ordered, torch.arange(n_features, device=flat.device))
@@ -85,7 +90,7 @@ def weighted_rows(
 def _bags(indices: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor) -> Float[Tensor, "bags width"]:
     """Weighted sums of rows, one for each offset; by blocks of columns where rows are wide and many."""
     width = rows.shape[1]
-    if rows.is_cuda or rows.nbytes <= CACHED or width < 2 * COLUMNS or width % COLUMNS:
+    if on_gpu(rows) or rows.nbytes <= CACHED or width < 2 * COLUMNS or width % COLUMNS:
         return F.embedding_bag(indices, rows, offsets, per_sample_weights=weights, mode="sum")
     blocks = width // COLUMNS
     narrow, first = rows.contiguous().view(-1, COLUMNS), indices * blocks

@@ -90,7 +90,7 @@ class Trainer:
     def _aux(self, centred: Tensor, x: Tensor, x_hat: Tensor, decode: Decoder) -> Tensor:
         """AuxK (Gao et al. 2024): the dead features' reconstruction of the residual, as a share of the residual."""
         dead = self.step - self.last_fired > self.config.dead_after
-        if self.config.aux_coefficient == 0 or (not dead.is_cuda and not dead.any()):
+        if self.config.aux_coefficient == 0 or (not kernels.on_gpu(dead) and not dead.any()):
             return x.new_zeros(())
         error = x - x_hat
         rest = error - by_dead_features(self.sae, dead, self.config.aux_k, centred, decode)
@@ -101,12 +101,12 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.losses(x)
         loss = losses.fvu + self.config.aux_coefficient * losses.aux
-        if not loss.is_cuda or self.step % LOG_EVERY == 0:  # to look at it more often would make a GPU wait
+        if not kernels.on_gpu(loss) or self.step % LOG_EVERY == 0:
             self._check(loss.detach())
         loss.backward()
         norm = self._gradient_norm()
         # fused Adam divides by it on the way: clipping without another pass over the gradients
-        within = not norm.is_cuda and norm <= CLIP
+        within = not kernels.on_gpu(norm) and norm <= CLIP
         self.optimizer.grad_scale = None if within else (norm / CLIP).clamp_min(1.0)
         self.optimizer.step()
         self._constrain()
