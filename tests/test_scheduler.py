@@ -102,6 +102,13 @@ def test_local_processes_give_the_same_bits_and_what_exists_starts_none(here, tm
     assert bits(study(tmp_path, "local:2").run_folders(RUNS)) == here
 
 
+def test_what_local_processes_are_told_does_not_reach_what_this_one_starts_later():
+    before = dict(os.environ)
+    with scheduler._connected("local:1") as client:
+        assert client.submit(os.environ.get, "MALLOC_ARENA_MAX").result(timeout=60) == "1"
+    assert dict(os.environ) == before
+
+
 def test_a_diverged_run_is_left_to_the_caller_and_the_others_are_kept(cluster, tmp_path):
     diverging = Run("topk", 1, 40, 1.0)
     found = study(tmp_path, cluster.address, lr=1e30)
