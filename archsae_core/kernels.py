@@ -69,14 +69,13 @@ def group_by_feature(indices: Int[Tensor, "batch k"], n_features: int) -> ByFeat
     flat, (batch, k) = indices.flatten(), indices.shape
     if on_gpu(flat):
         ordered, order = flat.sort(stable=True)
-        # unlike bincount, this does not make a GPU wait for the host
         offsets = torch.searchsorted(ordered, torch.arange(n_features, device=flat.device))
         return ByFeature(order, order // k, offsets)
     # the transpose of a sparse matrix, of which each entry is its own position: a sort in linear time
     codes = csr_array((np.arange(len(flat)), flat.numpy(), np.arange(0, len(flat) + 1, k)), shape=(batch, n_features))
     features = codes.tocsc()
-    found = (torch.from_numpy(values).long() for values in (features.data, features.indices, features.indptr[:-1]))
-    return ByFeature(*found)
+    found = features.data, features.indices, features.indptr[:-1]
+    return ByFeature(*(torch.from_numpy(values).long() for values in found))
 
 
 def weighted_rows(
@@ -215,8 +214,7 @@ class _UnitRows(torch.autograd.Function):
         found = torch.empty_like(gradient)
         blocks = (rows.split(CACHED_ROWS) for rows in (gradient, *ctx.saved_tensors, found))
         for g, unit, norms, out in zip(*blocks, strict=True):
-            along = torch.linalg.vecdot(g, unit, dim=1)[:, None]
-            torch.addcmul(g, unit, along, value=-1, out=out).div_(norms)
+            torch.addcmul(g, unit, torch.linalg.vecdot(g, unit, dim=1)[:, None], value=-1, out=out).div_(norms)
         return found
 
 
