@@ -60,7 +60,7 @@ def run_report(
     given = {"preset": "quick"} | {name: value for name, value in parameters.items() if value is not None}
     given.pop("scheduler", None)  # where a run was computed is no part of the notebook
     environment = {"ARCHSAE_RUNS": str(folder.parent.resolve()), "ARCHSAE_SCHEDULER": config.scheduler}
-    with _alone(folder, say), _environment(environment):
+    with _alone(folder, say), scheduler.environment(environment):
         write_json(folder / "config.json", identity(config))
         if notebooks == NOTEBOOKS:
             runs = report_runs(study)
@@ -97,19 +97,6 @@ def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Environment variables of the kernels that are started inside the block; None leaves one as it is."""
-    before = dict(os.environ)
-    os.environ.update({name: value for name, value in values.items() if value is not None})
-    try:
-        yield
-    finally:
-        for name in values:
-            os.environ.pop(name, None)
-        os.environ.update({name: value for name, value in before.items() if name in values})
 
 
 def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:

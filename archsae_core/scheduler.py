@@ -148,6 +148,19 @@ def _lost(address: str) -> SchedulerError:
 
 
 @contextmanager
+def environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Environment variables of what is started inside the block; None leaves one as it is. All are put back after."""
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in values.items() if value is not None})
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
 def _connected(address: str) -> "Iterator[Client]":
     """A client of the cluster at `address`; processes of `local:N` end with the block. Raises SchedulerError."""
     try:
@@ -167,7 +180,7 @@ def _connected(address: str) -> "Iterator[Client]":
             "silence_logs": ERROR,
         }
         with (
-            _environment_kept(),
+            environment({}),  # Dask leaves what it sets for its processes, such as one thread for all that is started
             dask.config.set(ONE_ARENA),
             LocalCluster(n_workers=count, **options) as cluster,
             Client(cluster, set_as_default=False) as client,
@@ -182,17 +195,6 @@ def _connected(address: str) -> "Iterator[Client]":
         raise SchedulerError(f"scheduler = {address!r}: nobody answers there ({error}): {fix}") from error
     with client:
         yield client
-
-
-@contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Dask leaves what it sets for its processes in this one's environment, such as one thread for all it starts."""
-    before = set(os.environ)
-    try:
-        yield
-    finally:
-        for name in set(os.environ) - before:
-            del os.environ[name]
 
 
 def _note(log: Path, line: str) -> None:
