@@ -9,7 +9,7 @@ from torch import Tensor
 
 from archsae_core import kernels
 from archsae_core.config import ConfigError
-from archsae_core.topk import fast_bfloat16
+from archsae_core.processor import fast_bfloat16
 
 CHUNK = 8192
 """Rows compared with all centroids at a time."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from archsae_core import kernels
 from archsae_core.arms import Arm
 from archsae_core.config import Config
-from archsae_core.topk import fast_bfloat16
+from archsae_core.processor import fast_bfloat16
 
 CACHED_ROWS = 64
 """Rows of W worked on at a time, few enough to stay in the processor's cache."""
@@ -22,13 +22,15 @@ Without a grouping, indices [k] are of features that are active in every token.
 """
 
 
-def decoder_of(atoms: Float[Tensor, "n_features d_model"]) -> Decoder:
-    """Decoder for atoms that are at hand."""
+def decoder_of(
+    atoms: Float[Tensor, "n_features d_model"], rounded: Float[Tensor, "n_features d_model"] | None = None
+) -> Decoder:
+    """Decoder for atoms that are at hand, and where sums of them may be rounded, for their copy in bfloat16."""
 
     def decode(values: Tensor, indices: Tensor, grouped: kernels.ByFeature | None) -> Tensor:
         if grouped is None:
             return values @ atoms.index_select(0, indices)
-        return kernels.decode(values, indices, atoms, grouped)
+        return kernels.decode(values, indices, atoms, grouped, rounded)
 
     return decode
 
@@ -81,6 +83,7 @@ class ArchetypalDictionary(nn.Module):
         self.W = nn.Parameter(weights.clone())
         self.relax = nn.Parameter(anchors.new_zeros(len(weights), anchors.shape[1]))
         self.log_scale = nn.Parameter(anchors.new_zeros(()), requires_grad=learn_scale and not unit_norm)
+        self._copy: tuple[int, Tensor] = (-1, self.W)
 
     def hull_points(self) -> Float[Tensor, "n_features d_model"]:
         """W C: one point of the anchors' convex hull per atom."""
@@ -100,27 +103,41 @@ class ArchetypalDictionary(nn.Module):
         """
         if self.unit_norm or hull_points is not None or 2 * batch > len(self.W):
             if hull_points is None:
-                hull_points = kernels.product(self.W, self.C, rounded=self.rounded)
+                hull_points = kernels.product(self.W, self.C, self._rounded_weights())
             return decoder_of(self.atoms(hull_points))
-        weights, relax = decoder_of(self.W), decoder_of(self.relax)
+        weights, relax = decoder_of(self.W, self._rounded_weights()), decoder_of(self.relax)
 
         def decode(values: Tensor, indices: Tensor, grouped: kernels.ByFeature | None) -> Tensor:
-            inside = kernels.product(weights(values, indices, grouped), self.C, rounded=self.rounded)
+            mixed = weights(values, indices, grouped)
+            inside = kernels.product(mixed, self.C, mixed.detach().bfloat16() if self.rounded else None)
             return (inside + relax(values, indices, grouped)) * self.log_scale.exp()
 
         return decode
 
     @torch.no_grad()
+    def _rounded_weights(self) -> Float[Tensor, "n_features n_anchors"] | None:
+        """W in bfloat16 if training may round: the copy that `project_` made, unless W was written to since."""
+        if not self.rounded:
+            return None
+        version, copy = self._copy
+        return copy if (version, copy.device) == (self.W._version, self.W.device) else self.W.bfloat16()
+
+    @torch.no_grad()
     def project_(self) -> None:
         """Make W row-stochastic (ReLU, then row-normalise) and shrink each Λ_i into the ball of radius delta."""
         gpu = kernels.on_gpu(self.W)
-        for rows in self.W.split(len(self.W) if gpu else CACHED_ROWS):
+        size = len(self.W) if gpu else CACHED_ROWS
+        copy = torch.empty_like(self.W, dtype=torch.bfloat16) if self.rounded else self.W
+        for rows, rounded in zip(self.W.split(size), copy.split(size), strict=True):
             # ReLU would leave a row of none above 0 no direction: it becomes its largest entry's anchor.
             empty = slice(None) if gpu else (rows.amax(dim=1) <= 0).nonzero().flatten()
             largest, anchor = rows[empty].max(dim=1, keepdim=True)
             rows[empty] = rows[empty].scatter(1, anchor, largest.where(largest > 0, 1.0))
             rows.relu_()
             rows.div_(rows.sum(dim=1, keepdim=True))
+            if self.rounded:  # while they are in the cache
+                rounded.copy_(rows)
+        self._copy = (self.W._version, copy)
         self.project_relax_()
 
     @torch.no_grad()

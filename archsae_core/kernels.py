@@ -5,9 +5,7 @@ Only k of n_features codes are active, so decoding and every gradient touch k ro
 codes. Exact: the tests compare values and gradients with a dense reference under autograd.
 """
 
-import ctypes
 import functools
-import sys
 import warnings
 from typing import Any, NamedTuple
 
@@ -19,14 +17,12 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Parameters of glibc's mallopt."""
+from archsae_core.processor import cache_bytes
+
 COLUMNS = 512
 """Columns of wide rows that are summed at a time, so that all the rows' share of them fits the processor's cache."""
 CACHED_ROWS = 1024
 """Rows worked on at a time where several passes are made over them, few enough to stay in the processor's cache."""
-CACHED = 2**25
-"""Bytes of rows that fit the cache whole: to put blocks of columns together again costs more than it saves there."""
 
 
 class ByFeature(NamedTuple):
@@ -38,18 +34,6 @@ class ByFeature(NamedTuple):
     """Row of the batch that each entry belongs to."""
     offsets: Int[Tensor, " n_features"]
     """Where each feature's entries begin."""
-
-
-@functools.cache
-def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks instead of handing them back to the system.
-
-    A step allocates the same tensors as the one before; page faults on fresh ones cost up to a quarter of its time.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:  # other C libraries have none
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def on_gpu(tensor: Tensor) -> bool:
@@ -81,19 +65,22 @@ def group_by_feature(indices: Int[Tensor, "batch k"], n_features: int) -> ByFeat
 def weighted_rows(
     values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"], rows: Float[Tensor, "n_features d_model"]
 ) -> Float[Tensor, "batch d_model"]:
-    """Σ_j values[b, j] · rows[indices[b, j]]."""
+    """Σ_j values[b, j] · rows[indices[b, j]], in float32; each step rounded to bfloat16 where `rows` are."""
     offsets = torch.arange(0, indices.numel(), indices.shape[1], device=indices.device)
     return _bags(indices.flatten(), rows, offsets, values.flatten())
 
 
 def _bags(indices: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor) -> Float[Tensor, "bags width"]:
-    """Weighted sums of rows, one for each offset; by blocks of columns where rows are wide and many."""
-    width = rows.shape[1]
-    if on_gpu(rows) or rows.nbytes <= CACHED or width < 2 * COLUMNS or width % COLUMNS:
-        return F.embedding_bag(indices, rows, offsets, per_sample_weights=weights, mode="sum")
+    """Weighted sums of rows, one for each offset; by blocks of columns where rows are wide and not in the cache.
+
+    To put blocks of columns together again costs more than it saves where the cache holds all rows.
+    """
+    width, weights, dtype = rows.shape[1], weights.to(rows.dtype), torch.promote_types(rows.dtype, torch.float32)
+    if on_gpu(rows) or rows.nbytes < cache_bytes() or width < 2 * COLUMNS or width % COLUMNS:
+        return F.embedding_bag(indices, rows, offsets, per_sample_weights=weights, mode="sum").to(dtype)
     blocks = width // COLUMNS
     narrow, first = rows.contiguous().view(-1, COLUMNS), indices * blocks
-    sums = rows.new_empty(len(offsets), width)
+    sums = rows.new_empty(len(offsets), width, dtype=dtype)
     for block in range(blocks):
         part = F.embedding_bag(first + block, narrow, offsets, per_sample_weights=weights, mode="sum")
         sums[:, block * COLUMNS : (block + 1) * COLUMNS] = part
@@ -142,9 +129,9 @@ def sampled_product(
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, points: Tensor, rounded: bool) -> Tensor:
-        ctx.points = points.bfloat16() if rounded else points
-        return multiply(weights, ctx.points)
+    def forward(ctx: Any, weights: Tensor, points: Tensor, rounded: Tensor | None) -> Tensor:
+        ctx.points = points if rounded is None else points.to(rounded.dtype)
+        return multiply(weights if rounded is None else rounded, ctx.points)
 
     @staticmethod
     @once_differentiable
@@ -160,17 +147,25 @@ def multiply(a: Float[Tensor, "n m"], b: Float[Tensor, "m p"]) -> Float[Tensor, 
 
 
 def product(
-    weights: Float[Tensor, "rows n_anchors"], points: Float[Tensor, "n_anchors d_model"], *, rounded: bool = False
+    weights: Float[Tensor, "rows n_anchors"],
+    points: Float[Tensor, "n_anchors d_model"],
+    rounded: Float[Tensor, "rows n_anchors"] | None = None,
 ) -> Float[Tensor, "rows d_model"]:
-    """Differentiable `multiply(weights, points)`, `rounded` to bfloat16 or not; gradient to `weights` only."""
+    """Differentiable `multiply(weights, points)`, gradient to `weights` only.
+
+    With `rounded`, the weights in bfloat16, product and gradient are those of rounded numbers.
+    """
     return _Product.apply(weights, points, rounded)
 
 
 class _Decode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, indices: Tensor, atoms: Tensor, grouped: ByFeature) -> Tensor:
+    def forward(
+        ctx: Any, values: Tensor, indices: Tensor, atoms: Tensor, grouped: ByFeature, rounded: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(values, indices, atoms, *grouped)
-        return weighted_rows(values, indices, atoms)
+        ctx.dtype = atoms.dtype if rounded is None else rounded.dtype
+        return weighted_rows(values, indices, atoms if rounded is None else rounded)
 
     @staticmethod
     @once_differentiable
@@ -178,8 +173,8 @@ class _Decode(torch.autograd.Function):
         values, indices, atoms, *grouped = ctx.saved_tensors
         grouped = ByFeature(*grouped)
         for_values = sampled_product(gradient, atoms, indices, grouped) if ctx.needs_input_grad[0] else None
-        for_atoms = transposed_product(values, grouped, gradient) if ctx.needs_input_grad[2] else None
-        return for_values, None, for_atoms, None
+        for_atoms = transposed_product(values, grouped, gradient.to(ctx.dtype)) if ctx.needs_input_grad[2] else None
+        return for_values, None, for_atoms, None, None
 
 
 class _Select(torch.autograd.Function):
@@ -228,9 +223,13 @@ def decode(
     indices: Int[Tensor, "batch k"],
     atoms: Float[Tensor, "n_features d_model"],
     grouped: ByFeature,
+    rounded: Float[Tensor, "n_features d_model"] | None = None,
 ) -> Float[Tensor, "batch d_model"]:
-    """Differentiable sum of the active atoms; gradients to `values` and `atoms`."""
-    return _Decode.apply(values, indices, atoms, grouped)
+    """Differentiable sum of the active atoms; gradients to `values` and `atoms`.
+
+    With `rounded`, the atoms in bfloat16, the sum and the gradient to `atoms` are rounded too.
+    """
+    return _Decode.apply(values, indices, atoms, grouped, rounded)
 
 
 def select(

@@ -17,7 +17,7 @@ from archsae_core.config import Config, ConfigError
 from archsae_core.hub import quiet_transformers
 from archsae_core.model_files import ModelError, model_files
 from archsae_core.model_files import model_fingerprint as model_fingerprint
-from archsae_core.topk import fast_bfloat16
+from archsae_core.processor import fast_bfloat16
 
 
 class StopForward(Exception):

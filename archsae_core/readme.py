@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from archsae_core import config as config_module
 from archsae_core import control_prose, prose, sweep_prose
@@ -69,9 +70,9 @@ def generated() -> dict[str, str]:
     return {"answer": answer(PROJECT), "speed": speed(), "parameters": parameter_table()}
 
 
-def speed() -> str:
-    """How training steps compare with other packages', from the last `make bench`."""
-    found = read_json(PROJECT / "benchmarks" / "results.json")["steps"]
+def speed(found: Mapping[str, Any] | None = None) -> str:
+    """How training steps compare with other packages', in `found` or the last `make bench`."""
+    found = found or read_json(PROJECT / "benchmarks" / "results.json")["steps"]
     names = {"topk": "TopK", "ra": "RA-SAE, mirror step", "ra-published": "RA-SAE, published step"}
     names |= {f"{case}-bf16": f"{names[case]}, gradient of W in bfloat16" for case in ("ra", "ra-published")}
     others = {"topk-bf16": "TopK, bf16 autocast", "ra": "RA-SAE"}

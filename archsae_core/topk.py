@@ -7,7 +7,6 @@ bfloat16 product, widened by that product's largest possible error, and what pas
 support is that of float32 arithmetic, not an approximation of it.
 """
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from scipy.sparse import csc_array, csr_array
 from torch import Tensor
 
 from archsae_core import kernels
+from archsae_core.processor import fast_bfloat16
 
 GROUPS_PER_CODE = 4
 """Groups for each of the k codes: fewer make the bound loose, more make finding it dear."""
@@ -27,13 +27,6 @@ TWICE_ROUNDED = 2.25 * ROUNDING
 """Of a product that is rounded, and once more with its bias; with room for what is of second order."""
 SUMMATION = 2**-23
 """Largest errors of two sums of d float32 products, in d times the norms of what is multiplied."""
-
-
-@functools.cache
-def fast_bfloat16() -> bool:
-    """Does this processor have instructions for bfloat16 products? Without them they are slower than float32's."""
-    found = getattr(torch.cpu, "get_capabilities", dict)()  # older torch: not known, so no
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def top_k(

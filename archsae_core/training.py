@@ -18,6 +18,7 @@ from archsae_core import kernels
 from archsae_core.auxk import by_dead_features, by_features
 from archsae_core.config import Config
 from archsae_core.dictionary import ArchetypalDictionary, Decoder
+from archsae_core.processor import keep_freed_memory
 from archsae_core.sae import SAE, save_sae
 from archsae_core.simplex import MirrorStep
 from archsae_core.snapshots import snapshot_file, snapshot_steps, write_snapshot
@@ -57,7 +58,7 @@ class Trainer:
     """State of one run: model, optimisers, dead-feature clock, log."""
 
     def __init__(self, sae: SAE, config: Config) -> None:
-        kernels.keep_freed_memory()
+        keep_freed_memory()
         self.sae, self.config = sae, config
         self.step, self.log = 0, []
         self.last_fired = torch.zeros(sae.n_features, dtype=torch.int64, device=sae.mean.device)

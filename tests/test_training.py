@@ -193,6 +193,29 @@ def test_loss_and_gradients_are_those_of_the_dense_formula(arm, more, dead):
         assert (gradient - reference).norm() <= 2e-5 * reference.norm()
 
 
+@pytest.mark.parametrize("more", [{"w_step": "published"}, FACTORISED], ids=["by-atom", "by-token"])
+def test_gradients_with_products_in_bfloat16_are_within_half_a_percent(more):
+    sae, config = build("ra", w_dtype="bfloat16", **more)
+    trainer = Trainer(sae, config)
+    for step in range(3):
+        trainer.train_step(data(step))
+    losses, wanted = trainer.losses(data(9)), dense_loss(sae, config, data(9), [])
+    parameters = [p for p in sae.parameters() if p.requires_grad]
+    pairs = zip(torch.autograd.grad(losses.fvu, parameters), torch.autograd.grad(wanted, parameters), strict=True)
+    for gradient, reference in pairs:
+        assert 0 < (gradient - reference).norm() <= 5e-3 * reference.norm()
+
+
+def test_rounded_weights_follow_what_is_written_to_them():
+    sae, _ = build("ra", w_dtype="bfloat16", **FACTORISED)
+    dictionary = sae.dictionary
+    state = dictionary.state_dict() | {"W": dictionary.W.detach().flip(0)}
+    for write in (dictionary.project_, lambda: dictionary.W.mul_(0.5), lambda: dictionary.load_state_dict(state)):
+        with torch.no_grad():
+            write()
+        assert torch.equal(dictionary._rounded_weights(), dictionary.W.bfloat16())
+
+
 def test_nan_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
     sae, config = build()
     with pytest.raises(TrainingDiverged, match="step 10: lower lr"):
