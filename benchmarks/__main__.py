@@ -99,6 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="times every process is run")
     parser.add_argument("--seeds", type=int, default=1, help="dictionaries that this package trains at once")
     parser.add_argument("--device", default="cpu", help="cpu or cuda; the packages' own code paths decide what is used")
+    parser.add_argument("--beside", action="store_true", help="keep the published run, show this machine's beside it")
     parser.add_argument("--smoke", action="store_true", help="a tiny problem, to try the harness")
     return parser.parse_args()
 
@@ -123,8 +124,13 @@ def main() -> None:
     if arguments.device != "cpu" and not arguments.smoke:
         results.save(f"{arguments.device}, {arguments.seeds} at once", found)
     elif not (arguments.smoke or arguments.only or arguments.alone or missing or arguments.seeds > 1):
-        results.save("steps", found)  # a partial run does not replace a whole one
-        figures.save_steps(found)
+        # a partial run does not replace a whole one
+        if arguments.beside:
+            others = results.load().get("steps elsewhere", {})
+            results.save("steps elsewhere", others | {found["machine"]["processor"]: found})
+        else:
+            results.save("steps", found)
+            figures.save_steps(found)
 
 
 if __name__ == "__main__":

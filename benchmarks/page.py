@@ -19,6 +19,15 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
 
 
+def machine(found: Mapping[str, Any]) -> str:
+    """Whose times these are: its processor, and what that reaches."""
+    rates, about = found["shares"]["tflops"], found["machine"]
+    return (
+        f"{about['cores']} cores of {about['processor']}: {rates['float32']:.2f} TFLOP/s in float32, "
+        f"{rates['bfloat16']:.2f} in bfloat16, {rates['gb_per_s']:.0f} GB/s; commit {about['commit']}"
+    )
+
+
 def kmeans(found: Mapping[str, Any]) -> str:
     rows, base = [], median(found["rows"]["ours"]["inertia"])
     ours = median(found["rows"]["ours"]["seconds"])
@@ -124,7 +133,9 @@ def parts() -> dict[str, str]:
               for name, show in sections.items()}  # fmt: skip
     missing = "Not measured yet: `make bench-scaling`."
     filled["workers"] = workers(found["workers"]) if "workers" in found else "Not measured yet: `make bench-workers`."
-    filled |= {"speed": speed(), "limits": limits(rows)}
+    elsewhere = found.get("steps elsewhere", {}).values()
+    filled |= {"speed": f"{machine(found['steps'])}.\n\n{speed()}", "limits": limits(rows)}
+    filled["elsewhere"] = "\n\n".join(f"{machine(other)}.\n\n{speed(other)}" for other in elsewhere)
     if not rows:
         return filled | dict.fromkeys(("scaling", "exponents"), missing)
     figure = "![Time against every size](scaling.png)"
