@@ -27,7 +27,7 @@ def step(problem: Problem, case: str) -> Cost:
 
     Sparse work (decode, and the gradients of codes, atoms and encoder) reads a row of d_model for each active code. The
     published step multiplies z W by C, a row for each token, where the batch is at most half of the features: then
-    decode and the gradients of codes and W read rows of n_anchors.
+    decode and the gradients of codes and W read rows of n_anchors; decode and W's gradient may read them in bfloat16.
     """
     d, n, m, batch = problem.d_model, problem.n_features, problem.n_anchors, problem.batch
     flops = 2 * batch * n * d
@@ -37,7 +37,7 @@ def step(problem: Problem, case: str) -> Cost:
         published = variant.startswith("published")
         share, by_token = 1 if published else 1 / BLOCKS, published and 2 * batch <= n
         flops += 2 * 2 * (batch if by_token else n) * m * d * share
-        traffic += FLOAT * 3 * batch * problem.k * m * by_token
+        traffic += FLOAT * (2 if variant.endswith("bf16") else 3) * batch * problem.k * m * by_token
         # W once for each product and, projected or multiplied, read and written; Adam where it moves W
         traffic += share * n * m * (4 * FLOAT + (ADAM if share == 1 else 0))
     return Cost(flops, traffic)
@@ -50,5 +50,6 @@ def memory(problem: Problem, case: str) -> int:
     kind, _, variant = case.partition("-")
     if kind == "ra":
         # W at its start and in the model, and one block of it on the move; Adam: gradient and two moments as well
-        floats += m * d + n * m * (5 if variant.startswith("published") else 2 + 2 / BLOCKS) + 3 * n * d
+        of_w = {"": 2 + 2 / BLOCKS, "bf16": 2 + 2 / BLOCKS, "published": 5, "published-bf16": 5.5}[variant]
+        floats += m * d + n * m * of_w + 3 * n * d
     return int(FLOAT * floats) + SCRATCH
