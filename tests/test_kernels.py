@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from archsae_core import kernels
+from archsae_core import kernels, processor
 
 BATCH, FEATURES, D_MODEL, K = 33, 40, 12, 5
 
@@ -92,3 +92,31 @@ def test_a_code_below_zero_gets_no_gradient():
     assert values.tolist() == [[1.0, 0.0]]
     assert weight.grad.tolist() == [[1.0], [0.0]]
     assert bias.grad.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_that_do_not_fit_the_cache_are_summed_by_blocks_of_columns_to_the_same_bits(monkeypatch, dtype):
+    generator = torch.Generator().manual_seed(4)
+    rows = torch.randn(FEATURES, 3 * kernels.COLUMNS, generator=generator).to(dtype)
+    values, indices = (
+        torch.rand(BATCH, K, generator=generator),
+        torch.randint(FEATURES, (BATCH, K), generator=generator),
+    )
+    found = []
+    for size in (2**30, 0):
+        monkeypatch.setattr(kernels, "cache_bytes", lambda size=size: size)
+        found.append(kernels.weighted_rows(values, indices, rows))
+    assert found[0].dtype == torch.float32
+    assert torch.equal(*found)
+    wanted = (values[:, :, None] * rows.float()[indices]).sum(dim=1)
+    assert (found[0] - wanted).norm() <= (1e-6 if dtype == torch.float32 else 5e-3) * wanted.norm()
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("49152K\n", 48 * 2**20), ("unknown\n", 2**25), (None, 2**25)], ids=["known", "odd", "missing"]
+)
+def test_size_of_the_cache_is_what_the_system_says(monkeypatch, tmp_path, text, wanted):
+    monkeypatch.setattr(processor, "L3", tmp_path / "size")
+    if text:
+        (tmp_path / "size").write_text(text)
+    assert processor.cache_bytes.__wrapped__() == wanted
