@@ -1,5 +1,6 @@
 """The documents under study: embedded news, synthetic text, a local file or a dataset of the hub; and their split."""
 
+import functools
 import hashlib
 import itertools
 import random
@@ -74,6 +75,7 @@ def shuffled(n_documents: int) -> tuple[int, ...]:
     return tuple(order)
 
 
+@functools.cache
 def synthetic(n_documents: int = 400) -> Rows:
     """Documents of 40 to 80 words on 4 topics: Zipf-distributed made-up words, half of them the topic's own.
 
