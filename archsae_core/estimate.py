@@ -2,23 +2,30 @@
 
 import os
 import shutil
-import time
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 import psutil
 import torch
+from torch.utils.benchmark import Timer
 
+from archsae_core.arms import ARMS
 from archsae_core.config import Config, ConfigError
+from archsae_core.dictionary import make_dictionary
+from archsae_core.language_model import d_model
+from archsae_core.sae import SAE
 from archsae_core.scheduler import local_processes, threads_each
-from archsae_core.stages import Stage, report_stages
+from archsae_core.stages import Stage, report_stages, step_flops
 from archsae_core.study import Study
+from archsae_core.training import Trainer
 
 NOTEBOOK_SECONDS = 6.0
 """A kernel's start and its imports, times seven notebooks."""
 UNSHARED = 0.9
 """Time of two runs of one thread each, side by side, as a share of one after the other on two threads; measured."""
+LARGEST = 4096
+"""Features, anchors and tokens a batch of the steps that are timed, at most."""
 MARGIN = 64 * 2**20
 """Bytes left for notebooks, tables and figures."""
 
@@ -33,6 +40,8 @@ class Estimate(NamedTuple):
     """Bytes at the peak of one process."""
     rate: float
     """Floating-point operations a second of this machine, as it is now."""
+    training_rate: float
+    """The same in training steps, which memory limits where it is slow."""
     parts: dict[str, float]
     """Seconds by kind of stage; runs go side by side where `scheduler` is `local:N`."""
 
@@ -41,18 +50,26 @@ class Estimate(NamedTuple):
         """Of all parts."""
         return sum(self.parts.values())
 
+    def time(self, stage: Stage) -> float:
+        """Seconds of one stage with all threads."""
+        return stage.flops / (self.training_rate if _trains(stage) else self.rate)
+
 
 def estimate(study: Study) -> Estimate:
     """Cost of a report of `study`, whose text is read and model loaded for it. Nothing is written."""
-    stages, rate = report_stages(study), _rate()
-    missing = [stage for stage in stages if not stage.kept]
-    parts = {stage.folder.parent.name: 0.0 for stage in stages}
+    memory, stages = psutil.Process().memory_info().rss, report_stages(study)
+    missing, rate = [stage for stage in stages if not stage.kept], _rate(study.device)
+    training_rate = _training_rate(study) if any(map(_trains, missing)) else rate
+    memory += max((stage.memory for stage in stages), default=0)
+    parts = {stage.folder.parent.name: 0.0 for stage in stages} | {"notebooks": 7 * NOTEBOOK_SECONDS}
+    found = Estimate(stages, sum(stage.disk for stage in missing), memory, rate, training_rate, parts)
     for stage in missing:
-        parts[stage.folder.parent.name] += stage.flops / rate
-    parts["runs"] *= _share(study.config)
-    parts["notebooks"] = 7 * NOTEBOOK_SECONDS
-    memory = psutil.Process().memory_info().rss + max((stage.memory for stage in stages), default=0)
-    return Estimate(stages, sum(stage.disk for stage in missing), memory, rate, parts)
+        parts[stage.folder.parent.name] += found.time(stage) * (_share(study.config) if _trains(stage) else 1.0)
+    return found
+
+
+def _trains(stage: Stage) -> bool:
+    return stage.folder.parent.name == "runs"
 
 
 def _share(config: Config) -> float:
@@ -88,7 +105,7 @@ def table(found: Estimate) -> str:
     lines = ["| stage | kept | disk, MiB | memory, MiB | time |", "|---|---|---|---|---|"]
     for stage in found.stages:
         cells = [stage.name, "yes" if stage.kept else "no", f"{stage.disk / 2**20:.1f}", f"{stage.memory / 2**20:.1f}"]
-        lines.append(f"| {' | '.join([*cells, '–' if stage.kept else duration(stage.flops / found.rate)])} |")
+        lines.append(f"| {' | '.join([*cells, '–' if stage.kept else duration(found.time(stage))])} |")
     return "\n".join(lines)
 
 
@@ -105,10 +122,28 @@ def _free(root: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def _rate() -> float:
-    """Operations a second of a dense product: median over a second, since a processor that was idle starts slowly."""
-    x, weights, rates, begun = torch.ones(1024, 768), torch.ones(768, 1024), [], time.perf_counter()
-    while (start := time.perf_counter()) - begun < 1.0:
-        x @ weights
-        rates.append(2 * 1024 * 768 * 1024 / (time.perf_counter() - start))
-    return median(rates)
+def _rate(device: torch.device) -> float:
+    """Operations a second of a dense product: median over a while, since a processor that was idle starts slowly."""
+    x, weights = torch.ones(1024, 768, device=device), torch.ones(768, 1024, device=device)
+    return 2 * 1024 * 768 * 1024 / _seconds("x @ weights", x=x, weights=weights)
+
+
+def _training_rate(study: Study) -> float:
+    """Operations a second, as `step_flops` counts them, of a TopK and an RA-SAE step on random data."""
+    config, width, flops, seconds = study.config, d_model(study.model), 0.0, 0.0
+    sizes = {name: min(getattr(config, name), LARGEST) for name in ("n_features", "n_anchors", "batch_size")}
+    config = replace(config, **sizes, k=min(config.k, LARGEST), lr=1e-4, w_lr=None)
+    for arm in (ARMS["topk"], ARMS["ra"]):
+        generator = torch.Generator().manual_seed(0)
+        anchors, x = (torch.randn(rows, width, generator=generator) for rows in (config.n_anchors, config.batch_size))
+        sae = SAE(make_dictionary(arm, config, anchors, generator), config.k, torch.zeros(width), 1.0).to(study.device)
+        sae.calibrate(x)
+        seconds += _seconds("trainer.train_step(x)", trainer=Trainer(sae, config), x=x.to(study.device))
+        flops += step_flops(config, arm, width)
+    return flops / seconds
+
+
+def _seconds(statement: str, **names: object) -> float:
+    """Median time of a statement, a GPU waited for, with all threads."""
+    timer = Timer(statement, globals=names, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=0.5).median

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from archsae_core.arms import ARMS
-from archsae_core.config import FIELDS
+from archsae_core.arms import ARMS, Arm
+from archsae_core.config import FIELDS, Config
 from archsae_core.extraction import BATCH_TOKENS
 from archsae_core.language_model import blocks, d_model
 from archsae_core.runs import Run, passed
@@ -146,17 +146,22 @@ def _scoring(study: Study) -> float:
     return 4.0 * heldout * study.config.n_features * d_model(study.model)
 
 
+def step_flops(config: Config, arm: Arm, width: int) -> float:
+    """Operations of a training step, as multiples of what a dense matrix product of the same time does."""
+    encode = 2.0 * config.batch_size * config.n_features * width
+    # measured over whole runs where memory keeps up: a TopK step takes 1.5 times its encoder's dense product in
+    # float32, and W this share of a dense W C and its gradient
+    share = {"mirror": 0.15, "published": 1.05 if config.unit_norm else 0.6}[config.w_step]
+    hull = 4.0 * config.n_features * config.n_anchors * width
+    return 1.5 * encode + share * hull * (arm.dictionary == "archetypal")
+
+
 def _run(study: Study, run: Run) -> Stage:
     config, width, arm = study.config, d_model(study.model), ARMS[run.arm]
     atoms, anchors = config.n_features * width, config.n_anchors
     archetypal = arm.dictionary == "archetypal"
     numbers = 2 * atoms + (config.n_features * anchors + anchors * width if archetypal else 0)
-    encode = 2.0 * config.batch_size * atoms
-    # measured over whole runs: a TopK step takes 1.5 times its encoder's dense product in float32, and W this share of
-    # a dense W C and its gradient
-    share = {"mirror": 0.15, "published": 1.05 if config.unit_norm else 0.6}[config.w_step] * archetypal
-    hull = 4.0 * config.n_features * anchors * width * share
-    flops = run.steps * (1.5 * encode + hull) + _scoring(study)
+    flops = run.steps * step_flops(config, arm, width) + _scoring(study)
     # parameters, gradients and two moments of Adam; a batch's dense codes and their gradients
     memory = 4 * 4 * numbers + 4 * 3 * max(config.batch_size, SCORE_BATCH) * config.n_features
     disk = 4 * numbers + 4 * atoms * len(snapshot_steps(run.steps))

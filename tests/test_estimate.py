@@ -5,7 +5,7 @@ from collections import namedtuple
 
 import pytest
 
-from archsae_core import estimate, scheduler
+from archsae_core import estimate, scheduler, training
 from archsae_core.__main__ import main
 from archsae_core.config import ConfigError, configure
 from archsae_core.estimate import Estimate, check_room, duration
@@ -55,7 +55,7 @@ def test_a_disk_with_too_little_room_is_refused_before_work(tmp_path, capsys, mo
 
 
 def test_room_is_counted_on_the_disk_of_the_folder_that_is_still_missing(tmp_path):
-    none = Estimate([], 0, 0, 1.0, {})
+    none = Estimate([], 0, 0, 1.0, 1.0, {})
     check_room(none, tmp_path / "a" / "b")
     with pytest.raises(ConfigError, match="runs ="):
         check_room(none._replace(disk=2**60), tmp_path / "a" / "b")
@@ -73,8 +73,35 @@ def test_more_work_costs_more():
     assert 8 * 1.5 * flops[0] < flops[1] < 8 * 10 * flops[0]  # 8 times the features; 10 times the steps of some runs
 
 
+def test_slow_steps_make_training_longer_and_nothing_else(monkeypatch):
+    def parts(training_rate):
+        monkeypatch.setattr(estimate, "_training_rate", lambda study: training_rate)
+        return estimate.estimate(Study(configure({"preset": "smoke"}), None)).parts
+
+    monkeypatch.setattr(estimate, "_rate", lambda device: 1e9)
+    fast, slow = parts(1e9), parts(0.5e9)
+    assert fast.pop("runs") == pytest.approx(0.5 * slow.pop("runs"))
+    assert fast == slow
+
+
+@pytest.mark.parametrize("size", [16, 10**6])
+def test_steps_are_timed_at_sizes_that_any_machine_can_hold(size, monkeypatch):
+    timed = []
+
+    def trainer(sae, config):
+        timed.append((sae.n_features, config.n_anchors, config.batch_size))
+        return training.Trainer(sae, config)
+
+    monkeypatch.setattr(estimate, "Trainer", trainer)
+    monkeypatch.setattr(estimate, "LARGEST", 32)
+    sizes = {"n_features": size, "n_anchors": size, "batch_size": size}
+    assert estimate._training_rate(Study(configure({"preset": "smoke"} | sizes), None)) > 0
+    assert timed == 2 * [(min(size, 32),) * 3]
+
+
 def test_processes_side_by_side_take_less_time_while_they_have_cores(monkeypatch):
-    monkeypatch.setattr(estimate, "_rate", lambda: 1.0)
+    monkeypatch.setattr(estimate, "_rate", lambda device: 1.0)
+    monkeypatch.setattr(estimate, "_training_rate", lambda study: 1.0)
     monkeypatch.setattr(estimate.os, "cpu_count", lambda: 4)
 
     def seconds(threads):
