@@ -82,8 +82,7 @@ class Study:
 
     def check(self) -> None:
         """Raise the error of any input that cannot be used, before work starts. Loads the model and reads the text."""
-        _ = self.model, self.source
-        tokens, config = self.tokens, self.config
+        _, _, tokens, config = self.model, self.source, self.tokens, self.config
         available = tokens.train.n_tokens - len(tokens.train.ids)
         folds = config.n_seeds if any(ARMS[arm].anchors == "per-seed" for arm in config.arms) else 1
         # Folds differ in size by their documents; a tenth is a margin.
