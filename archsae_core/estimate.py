@@ -13,6 +13,7 @@ from torch.utils.benchmark import Timer
 from archsae_core.arms import ARMS
 from archsae_core.config import Config, ConfigError
 from archsae_core.dictionary import make_dictionary
+from archsae_core.formatting import markdown_table
 from archsae_core.language_model import d_model
 from archsae_core.sae import SAE
 from archsae_core.scheduler import local_processes, threads_each
@@ -38,10 +39,8 @@ class Estimate(NamedTuple):
     """Bytes."""
     memory: int
     """Bytes at the peak of one process."""
-    rate: float
-    """Floating-point operations a second of this machine, as it is now."""
-    training_rate: float
-    """The same in training steps, which memory limits where it is slow."""
+    rates: dict[str, float]
+    """Floating-point operations a second of this machine, as it is now, in each kind of stage."""
     parts: dict[str, float]
     """Seconds by kind of stage; runs go side by side where `scheduler` is `local:N`."""
 
@@ -50,26 +49,22 @@ class Estimate(NamedTuple):
         """Of all parts."""
         return sum(self.parts.values())
 
-    def time(self, stage: Stage) -> float:
-        """Seconds of one stage with all threads."""
-        return stage.flops / (self.training_rate if _trains(stage) else self.rate)
-
 
 def estimate(study: Study) -> Estimate:
     """Cost of a report of `study`, whose text is read and model loaded for it. Nothing is written."""
-    memory, stages = psutil.Process().memory_info().rss, report_stages(study)
-    missing, rate = [stage for stage in stages if not stage.kept], _rate(study.device)
-    training_rate = _training_rate(study) if any(map(_trains, missing)) else rate
-    memory += max((stage.memory for stage in stages), default=0)
-    parts = {stage.folder.parent.name: 0.0 for stage in stages} | {"notebooks": 7 * NOTEBOOK_SECONDS}
-    found = Estimate(stages, sum(stage.disk for stage in missing), memory, rate, training_rate, parts)
+    stages = report_stages(study)
+    missing = [stage for stage in stages if not stage.kept]
+    rates = dict.fromkeys((stage.kind for stage in stages), _rate(study.device))
+    parts = dict.fromkeys(rates, 0.0)
+    # memory limits training steps, where it is slow
+    if any(stage.kind == "runs" for stage in missing):
+        rates["runs"] = _training_rate(study)
     for stage in missing:
-        parts[stage.folder.parent.name] += found.time(stage) * (_share(study.config) if _trains(stage) else 1.0)
-    return found
-
-
-def _trains(stage: Stage) -> bool:
-    return stage.folder.parent.name == "runs"
+        parts[stage.kind] += stage.flops / rates[stage.kind]
+    parts["runs"] *= _share(study.config)
+    parts["notebooks"] = 7 * NOTEBOOK_SECONDS
+    memory = psutil.Process().memory_info().rss + max((stage.memory for stage in stages), default=0)
+    return Estimate(stages, sum(stage.disk for stage in missing), memory, rates, parts)
 
 
 def _share(config: Config) -> float:
@@ -102,11 +97,12 @@ def summary(found: Estimate, root: Path) -> str:
 
 def table(found: Estimate) -> str:
     """Markdown: every stage with its size, peak memory and time."""
-    lines = ["| stage | kept | disk, MiB | memory, MiB | time |", "|---|---|---|---|---|"]
+    rows = []
     for stage in found.stages:
-        cells = [stage.name, "yes" if stage.kept else "no", f"{stage.disk / 2**20:.1f}", f"{stage.memory / 2**20:.1f}"]
-        lines.append(f"| {' | '.join([*cells, '–' if stage.kept else duration(found.time(stage))])} |")
-    return "\n".join(lines)
+        time = None if stage.kept else duration(stage.flops / found.rates[stage.kind])
+        sizes = (f"{size / 2**20:.1f}" for size in (stage.disk, stage.memory))
+        rows.append((stage.name, "yes" if stage.kept else "no", *sizes, time))
+    return markdown_table(("stage", "kept", "disk, MiB", "memory, MiB", "time"), rows)
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from archsae_core import config as config_module
 from archsae_core import control_prose, prose, sweep_prose
 from archsae_core.config import FIELDS, PRESETS, configure
-from archsae_core.formatting import cell
+from archsae_core.formatting import cell, markdown_table
 from archsae_core.report import read_result
 from archsae_core.source import PROJECT
 from archsae_core.store import read_json, write_atomically
@@ -33,11 +33,11 @@ def field_docs() -> dict[str, str]:
 def parameter_table() -> str:
     """Every parameter: what it means and its value in each preset."""
     presets = {name: configure({"preset": name}) for name in PRESETS}
-    lines = [f"| parameter | meaning | {' | '.join(presets)} |", "|---|---|" + "---|" * len(presets)]
+    rows = []
     for name, text in field_docs().items():
-        values = " | ".join(f"`{_short(getattr(config, name))}`" for config in presets.values())
-        lines.append(f"| `{name}` | {text.replace('|', chr(92) + '|')} | {values} |")
-    return "\n".join(lines)
+        values = (f"`{_short(getattr(config, name))}`" for config in presets.values())
+        rows.append((f"`{name}`", text.replace("|", r"\|"), *values))
+    return markdown_table(("parameter", "meaning", *presets), rows)
 
 
 def _short(value: object) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archsae_core.config import FIELDS, Config, ConfigError, configure
+from archsae_core.formatting import markdown_table
 from archsae_core.source import PROJECT, default_root, determining, source_of
 from archsae_core.store import (
     CorruptArtifact,
@@ -179,14 +180,12 @@ class Report:
 
     def stamp(self) -> str:
         """Markdown: what the tables of this notebook were made with."""
-        header = "| table | commit | device | seconds | torch | transformers | scikit-learn | numpy |"
-        lines = [header, "|---|" + "---|" * 7]
+        packages, rows = ("torch", "transformers", "scikit-learn", "numpy"), []
         for manifest in self._manifests:
             made = manifest["environment"]
-            versions = " | ".join(made[name] for name in ("torch", "transformers", "scikit-learn", "numpy"))
-            cells = f"{manifest['table']} | {made['commit']} | {manifest['device']} | {manifest['seconds']}"
-            lines.append(f"| {cells} | {versions} |")
-        return "\n".join(lines)
+            found = (manifest["table"], made["commit"], manifest["device"], manifest["seconds"])
+            rows.append(map(str, (*found, *(made[name] for name in packages))))
+        return markdown_table(("table", "commit", "device", "seconds", *packages), rows)
 
     def _table(self, name: str, build: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         content = self._committed(name) if self.results_only else self._computed(name, build)

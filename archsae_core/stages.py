@@ -35,6 +35,11 @@ class Stage(NamedTuple):
     """Floating-point operations, as multiples of what a dense matrix product of the same time does."""
 
     @property
+    def kind(self) -> str:
+        """`activations`, `anchors`, `runs` or `tables`."""
+        return self.folder.parent.name
+
+    @property
     def kept(self) -> bool:
         """Whether an earlier run left it."""
         return self.folder.exists()

@@ -55,7 +55,7 @@ def test_a_disk_with_too_little_room_is_refused_before_work(tmp_path, capsys, mo
 
 
 def test_room_is_counted_on_the_disk_of_the_folder_that_is_still_missing(tmp_path):
-    none = Estimate([], 0, 0, 1.0, 1.0, {})
+    none = Estimate([], 0, 0, {}, {})
     check_room(none, tmp_path / "a" / "b")
     with pytest.raises(ConfigError, match="runs ="):
         check_room(none._replace(disk=2**60), tmp_path / "a" / "b")
