@@ -57,9 +57,8 @@ audit: $(INSTALLED) ## known vulnerabilities of what is installed, from PyPI's a
 	$(PY) -m pip list --format=freeze --exclude-editable | sed 's/+.*//' > $(VENV)/audited.txt
 	$(PY) -m pip_audit --requirement $(VENV)/audited.txt --no-deps --disable-pip --strict
 
-readme: $(INSTALLED) ## rewrite the README's generated tables
-	$(PY) -m archsae_core readme
-	$(PY) -m benchmarks.page
+readme: $(INSTALLED) ## rewrite the generated tables of README.md and docs/performance.md
+	$(PY) -m docs.pages
 
 site: $(INSTALLED) ## the committed notebooks as HTML pages in runs/site
 	$(PY) -m nbconvert --to html --template classic --output-dir runs/site notebooks/*.ipynb

@@ -1,4 +1,4 @@
-"""Command line: fetch, report, sweep, publish, readme, clean."""
+"""Command line: fetch, report, sweep, clean."""
 
 import argparse
 import errno
@@ -35,8 +35,6 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--repair", action="store_true", help="make damaged artefacts again instead of refusing")
     report.add_argument("--dry-run", action="store_true", help="print stages, sizes and expected time, then stop")
     report.add_argument("--publish", action="store_true", help="make this run the committed report")
-    readme = commands.add_parser("readme", help="rewrite the generated parts of README.md")
-    readme.add_argument("--check", action="store_true", help="only say whether they are up to date")
     clean = commands.add_parser("clean", help="delete runs and their artefacts, for a re-run from scratch")
     clean.add_argument("--runs", type=Path)
     return parser
@@ -65,13 +63,9 @@ def _run(arguments: argparse.Namespace) -> int:
         for line in assets.fetch():
             _say(line)
         return 0
-    if arguments.command == "readme":
-        from archsae_core import readme
-
-        return readme.main(check=arguments.check)
     # Imported here: papermill and torch take seconds, which `--help` and a mistyped name need not wait for.
     from archsae_core import estimate, runner
-    from archsae_core.readme import answer
+    from archsae_core.answer import answer
     from archsae_core.source import default_root
 
     root = arguments.runs or default_root()

@@ -1,9 +1,9 @@
 """Published claims beside our numbers. † marks a published number known from secondary sources."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from archsae_core.formatting import cell
+from archsae_core.formatting import cell, markdown_table
 
 Tables = Mapping[str, Mapping[str, Any]]
 """The report's tables by name: `activations`, `topk`, `ra`, `evaluation`, `stability`, `reappearance`, `ablation`."""
@@ -198,9 +198,6 @@ BY_NOTEBOOK: Mapping[str, tuple[Callable[[Tables], Claim], ...]] = {
 
 def table(notebook: str | None, tables: Tables) -> str:
     """Markdown table of the claims of one notebook, or of all of them."""
-    wanted: Iterable[Callable[[Tables], Claim]] = dict.fromkeys(sum(BY_NOTEBOOK.values(), ()))
-    if notebook is not None:
-        wanted = BY_NOTEBOOK[notebook]
-    lines = ["| claim | source | published | this run | |", "|---|---|---|---|---|"]
-    lines += [f"| {' | '.join([*claim[:4], f'**{claim.outcome}**'])} |" for claim in (test(tables) for test in wanted)]
-    return "\n".join(lines)
+    wanted = dict.fromkeys(sum(BY_NOTEBOOK.values(), ())) if notebook is None else BY_NOTEBOOK[notebook]
+    rows = [[*claim[:4], f"**{claim.outcome}**"] for claim in (test(tables) for test in wanted)]
+    return markdown_table(["claim", "source", "published", "this run", "outcome"], rows)

@@ -1,22 +1,31 @@
-"""The generated tables of docs/performance.md: `python -m benchmarks.page` rewrites them, `--check` compares."""
+"""The tables of docs/performance.md, from what the benchmarks wrote; `docs/pages.py` puts them into the page."""
 
-import sys
 from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from archsae_core.readme import rewrite, speed
-from archsae_core.store import read_json, write_atomically
+from archsae_core.formatting import markdown_table as table
+from archsae_core.store import read_json
 from benchmarks import results, scaling
-from benchmarks.peers import ROOT
 
-PAGE = ROOT / "docs" / "performance.md"
 GIB = 2**30
 LIMIT = 24 * GIB
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+def speed(found: Mapping[str, Any]) -> str:
+    """How the training steps of one run of `python -m benchmarks` compare with other packages'."""
+    names = {"topk": "TopK", "ra": "RA-SAE, mirror step", "ra-published": "RA-SAE, published step"}
+    names |= {f"{case}-bf16": f"{names[case]}, gradient of W in bfloat16" for case in ("ra", "ra-published")}
+    others = {"topk-bf16": "TopK, bf16 autocast", "ra": "RA-SAE"}
+    rows = []
+    for case, ratios in found["ratios"].items():
+        rows.append([f"**{names.get(case, case)}**", f"**{median(found['ms'][f'ours {case}']):.0f}**", ""])
+        for other, ratio in ratios.items():
+            package, step = other.split()
+            spread = f"{ratio['median']:.1f} [{ratio['min']:.1f}, {ratio['max']:.1f}]"
+            label = f"{found['versions'][package]}, {others.get(step, names.get(step, step))}"
+            rows.append([label, f"{median(found['ms'][other]):.0f}", spread])
+    return table(["training step", "ms", "this package is times as fast"], rows)
 
 
 def machine(found: Mapping[str, Any]) -> str:
@@ -134,22 +143,9 @@ def parts() -> dict[str, str]:
     missing = "Not measured yet: `make bench-scaling`."
     filled["workers"] = workers(found["workers"]) if "workers" in found else "Not measured yet: `make bench-workers`."
     elsewhere = found.get("steps elsewhere", {}).values()
-    filled |= {"speed": f"{machine(found['steps'])}.\n\n{speed()}", "limits": limits(rows)}
+    filled |= {"speed": f"{machine(found['steps'])}.\n\n{speed(found['steps'])}", "limits": limits(rows)}
     filled["elsewhere"] = "\n\n".join(f"{machine(other)}.\n\n{speed(other)}" for other in elsewhere)
     if not rows:
         return filled | dict.fromkeys(("scaling", "exponents"), missing)
     figure = "![Time against every size](scaling.png)"
     return filled | {"scaling": f"{measured(rows)}\n\n{figure}", "exponents": exponents(rows)}
-
-
-def main() -> int:
-    old = PAGE.read_text(encoding="utf-8")
-    new = rewrite(old, parts(), PAGE.name)
-    if "--check" in sys.argv:
-        return int(new != old and sys.stderr.write("docs/performance.md is out of date: run `make readme`\n") > 0)
-    write_atomically(PAGE, lambda temporary: temporary.write_text(new, encoding="utf-8"))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

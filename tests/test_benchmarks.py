@@ -126,10 +126,6 @@ def test_one_axis_can_vary_two_sizes():
     assert (problem.n_features, problem.n_anchors, problem.d_model) == (2048, 2048, Problem().d_model)
 
 
-def test_page_is_up_to_date():
-    run("benchmarks.page", "--check")
-
-
 def test_time_of_a_sweep_by_hand():
     # 24 runs on 4 processes of 2 cores: 6 each, at half speed
     assert scaling_workers.total(1.5, 0.05, 24, 4, 2) == pytest.approx(24 * 0.05 + 6 * 2 * 1.5)

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from archsae_core import readme, report, runner
+from archsae_core import report, runner
 from archsae_core.__main__ import main, parameters_of
 from archsae_core.config import ConfigError, configure
 from archsae_core.report import MissingResult, Report, parameters_in
@@ -199,7 +199,3 @@ def test_command_line_values_are_typed():
     assert parameters_of("smoke", ["delta=1", "deltas=0,0.5"]) == {
         "preset": "smoke", "delta": 1.0, "deltas": (0.0, 0.5),
     }  # fmt: skip
-
-
-def test_every_parameter_is_documented():
-    assert all(f"`{name}`" in readme.parameter_table() for name in readme.FIELDS)

@@ -1,0 +1,86 @@
+"""The generated parts of README.md and docs/performance.md: `python -m docs.pages` writes them, `--check` compares."""
+
+import ast
+import inspect
+import itertools
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from archsae_core import config as config_module
+from archsae_core.answer import answer
+from archsae_core.config import FIELDS, PRESETS, configure
+from archsae_core.formatting import markdown_table
+from archsae_core.source import PROJECT
+from archsae_core.store import write_atomically
+from benchmarks import page
+
+
+def field_docs() -> dict[str, str]:
+    """The one-line docstring under each field of `Config`."""
+    tree = ast.parse(inspect.getsource(config_module))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config").body
+    pairs = itertools.pairwise(body)
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairs
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
+
+
+def parameter_table() -> str:
+    """Every parameter: what it means and its value in each preset."""
+    presets = {name: configure({"preset": name}) for name in PRESETS}
+    rows = []
+    for name, text in field_docs().items():
+        values = (f"`{_short(getattr(config, name))}`" for config in presets.values())
+        rows.append((f"`{name}`", text.replace("|", r"\|"), *values))
+    return markdown_table(("parameter", "meaning", *presets), rows)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        names = any(isinstance(item, str) for item in value)
+        return f"{len(value)} of them" if names else ", ".join(map(_short, value))
+    return str(value)
+
+
+def generated() -> dict[Path, dict[str, str]]:
+    """Of each page, the content of each pair of markers `<!-- name:start -->` … `<!-- name:end -->`."""
+    missing = set(FIELDS) - set(field_docs())
+    if missing:
+        raise RuntimeError(f"fields without a docstring: {', '.join(sorted(missing))}")
+    readme = {"answer": answer(PROJECT), "speed": page.speed(page.results.load()["steps"])}
+    readme["parameters"] = parameter_table()
+    return {PROJECT / "README.md": readme, PROJECT / "docs" / "performance.md": page.parts()}
+
+
+def rewrite(text: str, parts: Mapping[str, str], where: str) -> str:
+    """`text` with each generated part renewed. Raises RuntimeError for a missing marker."""
+    for name, content in parts.items():
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        if text.count(start) != 1 or text.count(end) != 1:
+            raise RuntimeError(f"{where} needs {start} and {end} once each")
+        before, rest = text.split(start)
+        text = f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main(*, check: bool) -> int:
+    """Rewrite the pages, or with `check` return 1 where one is out of date."""
+    stale = 0
+    for path, parts in generated().items():
+        old = path.read_text(encoding="utf-8")
+        new = rewrite(old, parts, path.name)
+        if check and new != old:
+            stale = 1
+            sys.stderr.write(f"{path.name} is out of date: run `make readme`\n")
+        elif new != old:
+            write_atomically(path, lambda temporary, new=new: temporary.write_text(new, encoding="utf-8"))
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main(check="--check" in sys.argv))
