@@ -127,7 +127,9 @@ class ArchetypalDictionary(nn.Module):
         """Make W row-stochastic (ReLU, then row-normalise) and shrink each Λ_i into the ball of radius delta."""
         gpu = kernels.on_gpu(self.W)
         size = len(self.W) if gpu else CACHED_ROWS
-        copy = torch.empty_like(self.W, dtype=torch.bfloat16) if self.rounded else self.W
+        copy = self._copy[1]  # kept where it is, since a recorded step reads it there
+        if self.rounded and (copy.dtype, copy.device) != (torch.bfloat16, self.W.device):
+            copy = torch.empty_like(self.W, dtype=torch.bfloat16)
         for rows, rounded in zip(self.W.split(size), copy.split(size), strict=True):
             # ReLU would leave a row of none above 0 no direction: it becomes its largest entry's anchor.
             empty = slice(None) if gpu else (rows.amax(dim=1) <= 0).nonzero().flatten()

@@ -41,13 +41,16 @@ class MirrorStep:
         return {"momentum": self.momentum, "size": self.size, "hull": self.hull}
 
     @torch.no_grad()
-    def step(self, gradient: Float[Tensor, "n_features d_model"], step: int) -> None:
-        """Update the moments with the gradient at W C + Λ, then move block `step` modulo BLOCKS. Steps count from 0."""
+    def step(self, gradient: Float[Tensor, "n_features d_model"], step: int, now: int | Tensor) -> None:
+        """Update the moments with the gradient at W C + Λ, then move block `step` modulo BLOCKS.
+
+        Steps count from 0; `now` is the same number, perhaps on the device.
+        """
         self.momentum.lerp_(gradient, 1 - BETA1)
         self.size.lerp_(torch.linalg.vector_norm(gradient, dim=1).square() / gradient.shape[1], 1 - BETA2)
         rows = slice(step % BLOCKS, None, BLOCKS)
-        direction = self.momentum[rows] / (1 - BETA1 ** (step + 1))
-        scale = (self.size[rows] / (1 - BETA2 ** (step + 1))).sqrt() * self.anchor_norm
+        direction = self.momentum[rows] / (1 - BETA1 ** (now + 1))
+        scale = (self.size[rows] / (1 - BETA2 ** (now + 1))).sqrt() * self.anchor_norm
         slope = kernels.multiply(direction / scale.clamp_min(1e-30)[:, None], self.points)
         weights = self.dictionary.W[rows] * slope.mul_(-self.lr * BLOCKS).clamp_(-5, 5).exp_()
         weights /= weights.sum(dim=1, keepdim=True)

@@ -18,9 +18,10 @@ from archsae_core import kernels
 from archsae_core.auxk import by_dead_features, by_features
 from archsae_core.config import Config
 from archsae_core.dictionary import ArchetypalDictionary, Decoder
+from archsae_core.graphs import Graphs
 from archsae_core.processor import keep_freed_memory
 from archsae_core.sae import SAE, save_sae
-from archsae_core.simplex import MirrorStep
+from archsae_core.simplex import BLOCKS, MirrorStep
 from archsae_core.snapshots import snapshot_file, snapshot_steps, write_snapshot
 from archsae_core.store import read_json, write_atomically, write_json
 from archsae_core.topk import top_k
@@ -36,6 +37,8 @@ class TrainingDiverged(RuntimeError):
 
 Batches = Callable[[int], Tensor]
 """Raw activations [batch, d_model] of a step: a function of the step alone, so a resumed run sees the same data."""
+Step = int | Tensor
+"""A step's number, counted from 0, on the host or on the device."""
 
 
 class Losses(NamedTuple):
@@ -71,9 +74,10 @@ class Trainer:
             groups.append({"params": [sae.dictionary.relax], "lr": learning_rate_of_relax(sae, config)})
             if not mirror:
                 groups.append({"params": [sae.dictionary.W], "lr": config.w_rate})
-        self.optimizer = torch.optim.Adam(groups, fused=True)
+        self.graphs = Graphs(self.last_fired, period=BLOCKS if mirror else 1)
+        self.optimizer = torch.optim.Adam(groups, fused=True, capturable=self.graphs.on)
 
-    def losses(self, x: Float[Tensor, "batch d_model"]) -> Losses:
+    def losses(self, x: Float[Tensor, "batch d_model"], now: Step | None = None) -> Losses:
         """Fraction of variance unexplained on a raw batch (per-dimension mean of the batch) and the AuxK loss."""
         sae = self.sae
         x = sae.normalize(x)
@@ -86,11 +90,11 @@ class Trainer:
         x_hat = x_hat + sae.b_dec
         variance = torch.linalg.vector_norm(x - x.mean(dim=0)).square()
         fvu = F.mse_loss(x_hat, x, reduction="sum") / variance.clamp_min(1e-12)
-        return Losses(fvu, self._aux(centred, x, x_hat.detach(), decode), values.detach(), indices)
+        dead = (self.step if now is None else now) - self.last_fired > self.config.dead_after
+        return Losses(fvu, self._aux(dead, centred, x, x_hat.detach(), decode), values.detach(), indices)
 
-    def _aux(self, centred: Tensor, x: Tensor, x_hat: Tensor, decode: Decoder) -> Tensor:
+    def _aux(self, dead: Tensor, centred: Tensor, x: Tensor, x_hat: Tensor, decode: Decoder) -> Tensor:
         """AuxK (Gao et al. 2024): the dead features' reconstruction of the residual, as a share of the residual."""
-        dead = self.step - self.last_fired > self.config.dead_after
         if self.config.aux_coefficient == 0 or (not kernels.on_gpu(dead) and not dead.any()):
             return x.new_zeros(())
         error = x - x_hat
@@ -98,39 +102,43 @@ class Trainer:
         return dead.any() * rest.square().sum() / error.square().sum().clamp_min(1e-12)
 
     def train_step(self, x: Float[Tensor, "batch d_model"]) -> None:
-        """One optimiser step, then the constraint."""
+        """One optimiser step, then the constraint. Raises TrainingDiverged; on a GPU it is looked for now and then."""
+        losses, norm = self.graphs(self._update, x, self.step)
+        self.step += 1
+        logged = self.step % LOG_EVERY == 0
+        if logged or not kernels.on_gpu(norm):
+            self._check(losses)
+        if logged or self.step == 1:
+            self.log.append(self._row(losses, float(norm)))
+
+    def _update(self, x: Float[Tensor, "batch d_model"], step: int, now: Step) -> tuple[Losses, Float[Tensor, ""]]:
+        """All that a step does to tensors; its losses, detached, and the gradient's norm."""
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.losses(x)
-        loss = losses.fvu + self.config.aux_coefficient * losses.aux
-        if not kernels.on_gpu(loss) or self.step % LOG_EVERY == 0:
-            self._check(loss.detach())
-        loss.backward()
+        losses = self.losses(x, now)
+        (losses.fvu + self.config.aux_coefficient * losses.aux).backward()
         norm = self._gradient_norm()
         # fused Adam divides by it on the way: clipping without another pass over the gradients
         within = not kernels.on_gpu(norm) and norm <= CLIP
         self.optimizer.grad_scale = None if within else (norm / CLIP).clamp_min(1.0)
         self.optimizer.step()
-        self._constrain()
-        self.last_fired.scatter_reduce_(0, losses.indices.flatten(), self.step * (losses.values > 0).flatten(), "amax")
-        self.step += 1
-        if self.step % LOG_EVERY == 0 or self.step == 1:
-            self.log.append(self._row(losses, float(norm)))
+        if self.mirror:
+            self.mirror.step(self.sae.dictionary.relax.grad, step, now)
+            self.sae.dictionary.project_relax_()
+        else:
+            self.sae.dictionary.project_()
+        fired = (now * (losses.values > 0)).long()
+        self.last_fired.scatter_reduce_(0, losses.indices.flatten(), fired.flatten(), "amax")
+        return losses._replace(fvu=losses.fvu.detach(), aux=losses.aux.detach()), norm
 
     def _gradient_norm(self) -> Float[Tensor, ""]:
         """Over all parameters; by rows, which is faster and more exact than one sum over millions of squares."""
         gradients = (p.grad for p in self.sae.parameters() if p.grad is not None)
         return torch.linalg.vector_norm(torch.cat([torch.linalg.vector_norm(g, dim=-1).flatten() for g in gradients]))
 
-    def _check(self, loss: Tensor) -> None:
+    def _check(self, losses: Losses) -> None:
+        loss = losses.fvu + self.config.aux_coefficient * losses.aux
         if not torch.isfinite(loss):
-            raise TrainingDiverged(f"loss is {float(loss)} at step {self.step}: lower lr or w_lr, then run again")
-
-    def _constrain(self) -> None:
-        if self.mirror:
-            self.mirror.step(self.sae.dictionary.relax.grad, self.step)
-            self.sae.dictionary.project_relax_()
-        else:
-            self.sae.dictionary.project_()
+            raise TrainingDiverged(f"loss is {float(loss)} at step {self.step - 1}: lower lr or w_lr, then run again")
 
     @torch.no_grad()
     def _row(self, losses: Losses, norm: float) -> dict[str, float | int]:
@@ -169,6 +177,7 @@ class Trainer:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
         for name, tensor in _under(tensors, "mirror.").items():
             setattr(self.mirror, name, tensor.to(device))
+        self.graphs.forget()
 
 
 def constraint_state(dictionary: ArchetypalDictionary) -> dict[str, float | int]:

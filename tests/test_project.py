@@ -26,8 +26,8 @@ each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.ste
 # A module imports only from those before it.
 ORDER = (
     "arms config store hub assets text_files corpus tokens random_model model_files processor kernels topk "
-    "language_model extraction activations anchors dictionary hull sae auxk simplex snapshots training metrics splice "
-    "matching intervals stability behaviour verdict structure swap identifiability rendering contexts features "
+    "language_model extraction activations anchors dictionary hull sae auxk simplex graphs snapshots training metrics "
+    "splice matching intervals stability behaviour verdict structure swap identifiability rendering contexts features "
     "probing source runs scheduler study layers tables budgets robustness longer w_steps sweeps interpretability "
     "subspaces reappearance formatting claims plots control_plots sweep_plots feature_tables control_prose "
     "sweep_prose prose report answer stages estimate runner __main__"
@@ -281,5 +281,5 @@ def test_readme_tables_are_up_to_date():
 
 
 def test_readme_has_no_placeholder():
-    environment = {"ARCHSAE_RUNS", "ARCHSAE_SCHEDULER", "MALLOC_ARENA_MAX", "OMP_NUM_THREADS"}
+    environment = {"ARCHSAE_CUDA_GRAPHS", "ARCHSAE_RUNS", "ARCHSAE_SCHEDULER", "MALLOC_ARENA_MAX", "OMP_NUM_THREADS"}
     assert set(re.findall(r"\b(?:TODO|FIXME|TBD|[A-Z]{3,}_[A-Z_]+)\b", read("README.md"))) <= environment
