@@ -55,6 +55,13 @@ class Plan(NamedTuple):
     """Hash of everything that determines the rows, apart from the model's weights."""
 
 
+class Residual(NamedTuple):
+    """What is written of one window after one block, on the CPU."""
+
+    states: Float[Tensor, "_ d_model"]
+    norms: Float[Tensor, " _"]
+
+
 def extract(
     folders: Mapping[int, Path], model: PreTrainedModel, tokens: TokenSet, *, progress: bool | None = None
 ) -> None:
@@ -174,23 +181,19 @@ def _allocate(work: Path, plan: Plan) -> None:
         file.truncate(4 * n_tokens)
 
 
-def _write_batch(
-    states: list[Float[Tensor, "_ d_model"]], plan: Plan, number: int, rows: BinaryIO, norms: BinaryIO, work: Path
-) -> None:
+def _write_batch(states: list[Residual], plan: Plan, number: int, rows: BinaryIO, norms: BinaryIO, work: Path) -> None:
     """Write the rows and norms of one batch of windows to their places; now and then make sure that they are there."""
-    for window, x in zip(plan.batches[number], states, strict=True):
+    for window, (x, norm) in zip(plan.batches[number], states, strict=True):
         # each earlier window has one token, at its position 0, that has no row
         rows.seek(HEADER_BYTES + (plan.starts[window] - window) * plan.d_model * plan.dtype.itemsize)
         rows.write(_bytes(x[1:]))
         norms.seek(4 * plan.starts[window])
-        norms.write(_bytes(x.float().norm(dim=1)))
+        norms.write(_bytes(norm))
     if (number + 1) % CHECKPOINT_BATCHES == 0 or number + 1 == len(plan.batches):
         _checkpoint(work, plan, number + 1, rows, norms)
 
 
-def _forward(
-    model: PreTrainedModel, layers: list[int], windows: list[np.ndarray]
-) -> dict[int, list[Float[Tensor, "_ d_model"]]]:
+def _forward(model: PreTrainedModel, layers: list[int], windows: list[np.ndarray]) -> dict[int, list[Residual]]:
     """Residual stream of each window after each of `layers`, on the CPU, from one pass padded on the right."""
     lengths = torch.tensor([len(window) for window in windows])
     mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
@@ -202,7 +205,9 @@ def _forward(
         if not torch.isfinite(x[mask.bool()]).all():
             name, fix = str(model.dtype).removeprefix("torch."), "set dtype to float32, or check the weights"
             raise ActivationError(f"layer = {layer}: NaN or infinity in {name}: {fix}")
-        found[layer] = [states[:length] for states, length in zip(x, lengths.tolist(), strict=True)]
+        # not by the writer: where two threads compute, OpenMP's wait asleep for each other, here by half of the time
+        norms = x.float().norm(dim=2)
+        found[layer] = [Residual(x[row, :end], norms[row, :end]) for row, end in enumerate(lengths.tolist())]
     return found
 
 
