@@ -205,7 +205,7 @@ def _forward(model: PreTrainedModel, layers: list[int], windows: list[np.ndarray
         if not torch.isfinite(x[mask.bool()]).all():
             name, fix = str(model.dtype).removeprefix("torch."), "set dtype to float32, or check the weights"
             raise ActivationError(f"layer = {layer}: NaN or infinity in {name}: {fix}")
-        # not by the writer: where two threads compute, OpenMP's wait asleep for each other, here by half of the time
+        # not by the writer: once two threads compute, OpenMP's sleep between loops, and waking them can double the time
         norms = x.float().norm(dim=2)
         found[layer] = [Residual(x[row, :end], norms[row, :end]) for row, end in enumerate(lengths.tolist())]
     return found
