@@ -14,7 +14,9 @@ WANTED = "ARCHSAE_CUDA_GRAPHS"
 WARM_UP = 3
 """Calls before the first is recorded, in which libraries and optimisers make what they keep."""
 
-Work = Callable[[Tensor, int, int | Tensor], Any]
+Step = int | Tensor
+"""A step's number, counted from 0, on the host or on the device."""
+Work = Callable[[Tensor, int, Step], Any]
 """What is done with a batch in a step, which comes twice: as a number, and where recorded as a float64 on the device.
 
 A replay reads and writes the memory of the recording and repeats its numbers of Python: only `step % period` may be

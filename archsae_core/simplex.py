@@ -11,6 +11,7 @@ from torch import Tensor
 
 from archsae_core import kernels
 from archsae_core.dictionary import ArchetypalDictionary
+from archsae_core.graphs import Step
 
 BLOCKS = 8
 """A step moves one block of rows in turn, since the two products with C are most of the cost."""
@@ -41,11 +42,8 @@ class MirrorStep:
         return {"momentum": self.momentum, "size": self.size, "hull": self.hull}
 
     @torch.no_grad()
-    def step(self, gradient: Float[Tensor, "n_features d_model"], step: int, now: int | Tensor) -> None:
-        """Update the moments with the gradient at W C + Λ, then move block `step` modulo BLOCKS.
-
-        Steps count from 0; `now` is the same number, perhaps on the device.
-        """
+    def step(self, gradient: Float[Tensor, "n_features d_model"], step: int, now: Step) -> None:
+        """Update the moments with the gradient at W C + Λ, then move block `step` modulo BLOCKS; `now` is the same."""
         self.momentum.lerp_(gradient, 1 - BETA1)
         self.size.lerp_(torch.linalg.vector_norm(gradient, dim=1).square() / gradient.shape[1], 1 - BETA2)
         rows = slice(step % BLOCKS, None, BLOCKS)

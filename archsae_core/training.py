@@ -18,7 +18,7 @@ from archsae_core import kernels
 from archsae_core.auxk import by_dead_features, by_features
 from archsae_core.config import Config
 from archsae_core.dictionary import ArchetypalDictionary, Decoder
-from archsae_core.graphs import Graphs
+from archsae_core.graphs import Graphs, Step
 from archsae_core.processor import keep_freed_memory
 from archsae_core.sae import SAE, save_sae
 from archsae_core.simplex import BLOCKS, MirrorStep
@@ -37,8 +37,6 @@ class TrainingDiverged(RuntimeError):
 
 Batches = Callable[[int], Tensor]
 """Raw activations [batch, d_model] of a step: a function of the step alone, so a resumed run sees the same data."""
-Step = int | Tensor
-"""A step's number, counted from 0, on the host or on the device."""
 
 
 class Losses(NamedTuple):
@@ -107,7 +105,7 @@ class Trainer:
         self.step += 1
         logged = self.step % LOG_EVERY == 0
         if logged or not kernels.on_gpu(norm):
-            self._check(losses)
+            self._check(self._loss(losses))
         if logged or self.step == 1:
             self.log.append(self._row(losses, float(norm)))
 
@@ -115,7 +113,7 @@ class Trainer:
         """All that a step does to tensors; its losses, detached, and the gradient's norm."""
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.losses(x, now)
-        (losses.fvu + self.config.aux_coefficient * losses.aux).backward()
+        self._loss(losses).backward()
         norm = self._gradient_norm()
         # fused Adam divides by it on the way: clipping without another pass over the gradients
         within = not kernels.on_gpu(norm) and norm <= CLIP
@@ -135,8 +133,10 @@ class Trainer:
         gradients = (p.grad for p in self.sae.parameters() if p.grad is not None)
         return torch.linalg.vector_norm(torch.cat([torch.linalg.vector_norm(g, dim=-1).flatten() for g in gradients]))
 
-    def _check(self, losses: Losses) -> None:
-        loss = losses.fvu + self.config.aux_coefficient * losses.aux
+    def _loss(self, losses: Losses) -> Float[Tensor, ""]:
+        return losses.fvu + self.config.aux_coefficient * losses.aux
+
+    def _check(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
             raise TrainingDiverged(f"loss is {float(loss)} at step {self.step - 1}: lower lr or w_lr, then run again")
 

@@ -13,7 +13,7 @@ from archsae_core.config import FIELDS, PRESETS, configure
 from archsae_core.formatting import markdown_table
 from archsae_core.source import PROJECT
 from archsae_core.store import write_atomically
-from benchmarks import page
+from benchmarks import page, results
 
 
 def field_docs() -> dict[str, str]:
@@ -52,7 +52,7 @@ def generated() -> dict[Path, dict[str, str]]:
     missing = set(FIELDS) - set(field_docs())
     if missing:
         raise RuntimeError(f"fields without a docstring: {', '.join(sorted(missing))}")
-    readme = {"answer": answer(PROJECT), "speed": page.speed(page.results.load()["steps"])}
+    readme = {"answer": answer(PROJECT), "speed": page.speed(results.load()["steps"])}
     readme["parameters"] = parameter_table()
     return {PROJECT / "README.md": readme, PROJECT / "docs" / "performance.md": page.parts()}
 

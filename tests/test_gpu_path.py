@@ -21,6 +21,12 @@ RESHAPES = {"squeeze_", "unsqueeze_", "t_", "transpose_"}
 """Operations in place that launch nothing."""
 
 
+def waits(function, args):
+    name = function.overloadpacket.__name__
+    indices = [index for index in args[1] if torch.is_tensor(index)] if name in ("index", "index_put_") else []
+    return name in WAITS or any(index.dtype == torch.bool for index in indices)
+
+
 class Waits(TorchDispatchMode):
     """Names of the operations that a GPU would be waited for."""
 
@@ -29,10 +35,8 @@ class Waits(TorchDispatchMode):
         self.found = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        indices = [index for index in args[1] if torch.is_tensor(index)] if name in ("index", "index_put_") else []
-        if name in WAITS or any(index.dtype == torch.bool for index in indices):
-            self.found.append(name)
+        if waits(function, args):
+            self.found.append(function.overloadpacket.__name__)
         return function(*args, **(kwargs or {}))
 
 
@@ -60,7 +64,7 @@ class Recording(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name, given = function.overloadpacket.__name__, tree_map(alias, (args, kwargs or {}))
-        if name in WAITS:
+        if waits(function, args):
             raise RuntimeError(f"{name} makes the host wait")
         if function._schema.is_mutable:
             for tensor in memory(given):
@@ -92,17 +96,16 @@ def record(work):
 
 
 @pytest.fixture
-def recorded(monkeypatch):
-    """Trainers replay what `record` recorded."""
-    monkeypatch.setattr(graphs, "record", record)
-    monkeypatch.setenv(graphs.WANTED, "1")
+def gpu(monkeypatch):
     monkeypatch.setattr(kernels, "on_gpu", lambda tensor: True)
-    monkeypatch.setattr(torch.Tensor, "numpy", None)
 
 
 @pytest.fixture
-def gpu(monkeypatch):
-    monkeypatch.setattr(kernels, "on_gpu", lambda tensor: True)
+def recorded(gpu, monkeypatch):
+    """Trainers replay what `record` recorded."""
+    monkeypatch.setattr(graphs, "record", record)
+    monkeypatch.setenv(graphs.WANTED, "1")
+    monkeypatch.setattr(torch.Tensor, "numpy", None)
 
 
 def trained(arm, overrides, steps, device="cpu"):
@@ -170,13 +173,14 @@ def test_a_checkpoint_continues_replayed_steps(tmp_path, recorded):
 
 
 def test_a_recording_keeps_numbers_and_rereads_memory():
-    x, y = torch.ones(2), torch.zeros(2)
-    for number in (2, 3):
-        if number == 2:
-            replay, total = record(lambda number=number: y.add_(x * number).sum())
-            assert y.tolist() == [0, 0]
-        x.fill_(number)
-        replay()
+    x, y, number = torch.ones(2), torch.zeros(2), 2
+    replay, total = record(lambda: y.add_(x * number).sum())
+    assert y.tolist() == [0, 0]
+    x.fill_(2)
+    replay()
+    x.fill_(3)
+    number = 3
+    replay()
     assert (y.tolist(), total.item()) == ([10, 10], 20)
     with pytest.raises(RuntimeError, match="nonzero makes the host wait"):
         record(x.nonzero)

@@ -25,8 +25,8 @@ each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.ste
 
 # A module imports only from those before it.
 ORDER = (
-    "arms config store hub assets text_files corpus tokens random_model model_files processor kernels topk "
-    "language_model extraction activations anchors dictionary hull sae auxk simplex graphs snapshots training metrics "
+    "arms config store hub assets text_files corpus tokens random_model model_files processor kernels graphs "
+    "topk language_model extraction activations anchors dictionary hull sae auxk simplex snapshots training metrics "
     "splice matching intervals stability behaviour verdict structure swap identifiability rendering contexts features "
     "probing source runs scheduler study layers tables budgets robustness longer w_steps sweeps interpretability "
     "subspaces reappearance formatting claims plots control_plots sweep_plots feature_tables control_prose "
