@@ -23,10 +23,10 @@ help: ## list these targets
 setup: $(FETCHED) ## make .venv, install what constraints.txt pins, fetch the embedded model and text
 
 report: $(FETCHED) ## run the seven notebooks: PRESET=quick, more with ARGS="--set delta=0.5"
-	$(PY) -m archsae_core report --preset $(PRESET) $(ARGS)
+	$(PY) -m archsae_study report --preset $(PRESET) $(ARGS)
 
 smoke: $(INSTALLED) ## the same on a model and a text made on the spot: no network, seconds a notebook
-	$(PY) -m archsae_core report --preset smoke $(ARGS)
+	$(PY) -m archsae_study report --preset smoke $(ARGS)
 
 lab: $(FETCHED) ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks
@@ -84,7 +84,7 @@ bench-workers: $(INSTALLED) ## a sweep on 1, 2 and 4 processes, and what more wo
 
 clean: ## remove what tools leave behind; .venv and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints
-	find archsae_core tests benchmarks soak -name __pycache__ -exec rm -rf {} + 2>/dev/null || true
+	find archsae_core archsae_study tests benchmarks soak -name __pycache__ -exec rm -rf {} + 2>/dev/null || true
 
 define make_venv
 command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }; \
@@ -97,10 +97,10 @@ endef
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PY) -m pip --version >/dev/null 2>&1 || { $(make_venv); }
 	@echo "installing into $(VENV): minutes on the first run"
-	$(PY) -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev,cluster]'
+	$(PY) -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[report,dev,cluster]'
 	$(PY) -m ipykernel install --sys-prefix --name archsae --display-name archsae
 	@touch $@
 
-$(FETCHED): archsae_core/assets.py | $(INSTALLED)
-	$(PY) -m archsae_core fetch
+$(FETCHED): archsae_core/data/assets.py | $(INSTALLED)
+	$(PY) -m archsae_study fetch
 	@touch $@

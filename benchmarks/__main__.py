@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from archsae_core.graphs import WANTED
+from archsae_core.kernels.graphs import WANTED
 from benchmarks import figures, results, theory
 from benchmarks.machine import about, bandwidth, check_device, matrix_rate
 from benchmarks.ours import CASES

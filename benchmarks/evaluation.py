@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from archsae_core.activations import extract, fit_normalizer, open_activations
-from archsae_core.arms import ARMS
-from archsae_core.behaviour import behaviour
-from archsae_core.dictionary import make_dictionary
-from archsae_core.metrics import document_sums, with_intervals
-from archsae_core.sae import SAE
-from archsae_core.study import Study
-from archsae_core.tokens import TokenSet
+from archsae_core.data.activations import extract, fit_normalizer, open_activations
+from archsae_core.data.tokens import TokenSet
+from archsae_core.metrics.behaviour import behaviour
+from archsae_core.metrics.reconstruction import document_sums, with_intervals
+from archsae_core.models.dictionary import make_dictionary
+from archsae_core.models.sae import SAE
+from archsae_study.arms import ARMS
+from archsae_study.study import Study
 from benchmarks import of_study
 from benchmarks.extraction import first_windows
 
@@ -30,20 +30,27 @@ def run(study: Study, tokens: int) -> dict[str, float | int]:
     config, model = study.config, study.model
     text: TokenSet = first_windows(study.tokens.heldout, tokens)
     with tempfile.TemporaryDirectory() as folder:
-        extract({config.layer: Path(folder)}, model, text, progress=False)
-        heldout = open_activations(Path(folder), config.outlier_factor)
+        extract({config.language_model.layer: Path(folder)}, model, text, progress=False)
+        heldout = open_activations(Path(folder), config.activations.outlier_factor)
         mean, scale = fit_normalizer(heldout)
-        points = (heldout.gather(heldout.kept[: config.n_anchors]) - mean) * scale
+        points = (heldout.gather(heldout.kept[: config.anchors.n_anchors]) - mean) * scale
         saes = {}
         for arm in ("topk", "ra"):
-            dictionary = make_dictionary(ARMS[arm], config, points, torch.Generator().manual_seed(0))
-            saes[arm] = SAE(dictionary, config.k, mean, scale).to(study.device)
+            dictionary = make_dictionary(
+                ARMS[arm].dictionary,
+                ARMS[arm].start,
+                points,
+                config.dictionary,
+                config.training,
+                torch.Generator().manual_seed(0),
+            )
+            saes[arm] = SAE(dictionary, config.dictionary.k, mean, scale).to(study.device)
         marks = [time.perf_counter()]
         for sae in saes.values():
             batches = ((heldout.gather(rows), heldout.document[rows]) for rows in heldout.kept.split(ROWS))
             with_intervals(document_sums(sae, batches))
         marks.append(time.perf_counter())
-        behaviour(model, config.layer, text, saes, mean.to(study.device), max_norm=heldout.threshold)
+        behaviour(model, config.language_model.layer, text, saes, mean.to(study.device), max_norm=heldout.threshold)
         marks.append(time.perf_counter())
     quality, ce = (after - before for before, after in itertools.pairwise(marks))
     return {"tokens": text.n_tokens, "quality_s": quality, "ce_and_kl_s": ce, "seconds": quality + ce}

@@ -14,16 +14,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from archsae_core.activations import ActivationSet, open_activations
-from archsae_core.arms import ARMS
-from archsae_core.dictionary import make_dictionary
-from archsae_core.extraction import BATCH_TOKENS, extract
-from archsae_core.language_model import blocks, residuals_after
-from archsae_core.runs import TrainingBatches
-from archsae_core.sae import SAE
-from archsae_core.study import Study
-from archsae_core.tokens import TokenSet
-from archsae_core.training import Trainer
+from archsae_core.data.activations import ActivationSet, open_activations
+from archsae_core.data.extraction import BATCH_TOKENS, extract
+from archsae_core.data.language_model import blocks, residuals_after
+from archsae_core.data.tokens import TokenSet
+from archsae_core.models.dictionary import make_dictionary
+from archsae_core.models.sae import SAE
+from archsae_core.models.training import Trainer
+from archsae_study.runs import TrainingBatches
+from archsae_study.study import Study
 from benchmarks import of_study
 from benchmarks.machine import seconds
 
@@ -64,9 +63,11 @@ def reading_share(study: Study, activations: ActivationSet, steps: int = 20) -> 
     """Share of a TopK step, the shortest there is, that waits for its shuffled batch."""
     config = study.config
     points = torch.zeros(1, activations.x.shape[1])
-    dictionary = make_dictionary(ARMS["topk"], config, points, torch.Generator().manual_seed(0))
-    trainer = Trainer(SAE(dictionary, config.k, points[0], 1.0).to(study.device), config)
-    batches = TrainingBatches(activations, config.batch_size, 0)
+    dictionary = make_dictionary(
+        "free", "random", points, config.dictionary, config.training, torch.Generator().manual_seed(0)
+    )
+    trainer = Trainer(SAE(dictionary, config.dictionary.k, points[0], 1.0).to(study.device), config.training)
+    batches = TrainingBatches(activations, config.training.batch_size, 0)
     trainer.train_step(batches(0).to(study.device))
     waited, begin = 0.0, time.perf_counter()
     for step in range(1, steps + 1):
@@ -79,7 +80,7 @@ def reading_share(study: Study, activations: ActivationSet, steps: int = 20) -> 
 
 def run(study: Study, budget: int) -> dict[str, float | str]:
     """Rates of one forward pass on full windows and of `extract` on `budget` tokens of text."""
-    model, layer, context = study.model, study.config.layer, study.config.context
+    model, layer, context = study.model, study.config.language_model.layer, study.config.language_model.context
     body, device = blocks(model)[: layer + 1], str(model.device)
     windows = max(1, BATCH_TOKENS // context)
     ids = torch.randint(model.config.vocab_size, (windows, context), device=device)
@@ -92,7 +93,7 @@ def run(study: Study, budget: int) -> dict[str, float | str]:
         begin = time.perf_counter()
         extract({layer: Path(folder)}, model, text, progress=False)
         taken = time.perf_counter() - begin
-        waiting = reading_share(study, open_activations(Path(folder), study.config.outlier_factor))
+        waiting = reading_share(study, open_activations(Path(folder), study.config.activations.outlier_factor))
     speed, full = text.n_tokens / taken, ids.numel() / forward
     rates = {"forward_tokens_per_s": full, "extract_tokens_per_s": speed, "matrix_gflops": rate / 1e9}
     shares = {"forward_share": reached / rate, "extract_share": speed / full * reached / rate}

@@ -52,7 +52,7 @@ def fit(name: str, x: torch.Tensor, n_clusters: int, iterations: int) -> np.ndar
     """Centroids by one implementation."""
     warnings.simplefilter("ignore")  # fewer iterations than convergence takes are meant
     if name == "ours":
-        from archsae_core.anchors import fit_anchors
+        from archsae_core.models.anchors import fit_anchors
 
         return fit_anchors(x, n_clusters, iterations=iterations, seed=0).points
     first = start(x, n_clusters)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from archsae_core.kernels import linear
-from archsae_core.store import environment
+from archsae_core.kernels.sparse import linear
+from archsae_core.storage import environment
 from benchmarks.problem import synchronise
 
 

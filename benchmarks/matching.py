@@ -10,9 +10,9 @@ from functools import partial
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from archsae_core.matching import cosines, match
-from archsae_core.sae import Codes
-from archsae_core.stability import Side, compare
+from archsae_core.metrics.matching import cosines, match
+from archsae_core.metrics.stability import Side, compare
+from archsae_core.models.sae import Codes
 from benchmarks import results
 from benchmarks.machine import about, seconds
 from benchmarks.peers import TOOLS, PeerMissing, environment

@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from archsae_core.config import configure
-from archsae_core.study import Study
+from archsae_study.config import configure
+from archsae_study.study import Study
 from benchmarks import results
 from benchmarks.machine import about, check_device
 

@@ -5,11 +5,11 @@ from contextlib import nullcontext
 
 import torch
 
-from archsae_core.arms import ARMS
-from archsae_core.config import configure
-from archsae_core.dictionary import make_dictionary
-from archsae_core.sae import SAE
-from archsae_core.training import Trainer
+from archsae_core.models.dictionary import make_dictionary
+from archsae_core.models.sae import SAE
+from archsae_core.models.training import Trainer
+from archsae_study.arms import ARMS
+from archsae_study.config import configure
 from benchmarks.problem import Problem, peak_memory, report
 
 PUBLISHED = {"w_step": "published", "unit_norm": False, "learn_scale": True}
@@ -29,10 +29,17 @@ def make_trainer(problem: Problem, case: str, seed: int) -> Trainer:
     sizes = {"n_features": problem.n_features, "k": problem.k, "n_anchors": problem.n_anchors, "lr": problem.lr}
     config = configure(sizes | {"batch_size": problem.batch} | parameters)
     generator = torch.Generator().manual_seed(seed)
-    dictionary = make_dictionary(ARMS[arm], config, problem.anchors().cpu(), generator)
+    dictionary = make_dictionary(
+        ARMS[arm].dictionary,
+        ARMS[arm].start,
+        problem.anchors().cpu(),
+        config.dictionary,
+        config.training,
+        generator,
+    )
     sae = SAE(dictionary, problem.k, torch.zeros(problem.d_model), 1.0).to(problem.device)
     sae.calibrate(problem.batches()[0])
-    return Trainer(sae, config)
+    return Trainer(sae, config.training)
 
 
 def main(case: str, text: str) -> None:

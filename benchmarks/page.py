@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from archsae_core.formatting import markdown_table as table
-from archsae_core.store import read_json
+from archsae_core.storage import read_json
+from archsae_study.pages.formatting import markdown_table as table
 from benchmarks import results, scaling
 
 GIB = 2**30

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from archsae_core.store import read_json, write_json
+from archsae_core.storage import read_json, write_json
 
 PATH = Path(__file__).with_name("results.json")
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from scipy.stats import linregress
 
-from archsae_core.matching import cosines, match
-from archsae_core.store import read_json, write_json
+from archsae_core.metrics.matching import cosines, match
+from archsae_core.storage import read_json, write_json
 from benchmarks import figures, theory
 from benchmarks.machine import about, bandwidth, matrix_rate, seconds, total_memory
 from benchmarks.matching import RELATIONS, pair

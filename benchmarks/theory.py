@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from archsae_core.simplex import BLOCKS
+from archsae_core.models.w_step import BLOCKS
 from benchmarks.problem import Problem
 
 FLOAT = 4

@@ -7,20 +7,21 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from archsae_core import config as config_module
-from archsae_core.answer import answer
-from archsae_core.config import FIELDS, PRESETS, configure
-from archsae_core.formatting import markdown_table
-from archsae_core.source import PROJECT
-from archsae_core.store import write_atomically
+from archsae_core import config as core_config
+from archsae_core.storage import write_atomically
+from archsae_study import config as study_config
+from archsae_study.config import FIELDS, PRESETS, configure
+from archsae_study.pages.answer import answer
+from archsae_study.pages.formatting import markdown_table
+from archsae_study.source import PROJECT
 from benchmarks import page, results
 
 
 def field_docs() -> dict[str, str]:
-    """The one-line docstring under each field of `Config`."""
-    tree = ast.parse(inspect.getsource(config_module))
-    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config").body
-    pairs = itertools.pairwise(body)
+    """The docstring under each field of the dataclasses that hold parameters."""
+    trees = [ast.parse(inspect.getsource(module)) for module in (study_config, core_config)]
+    classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    pairs = [pair for node in classes for pair in itertools.pairwise(node.body)]
     return {
         field.target.id: " ".join(text.value.value.split())
         for field, text in pairs
@@ -32,8 +33,9 @@ def parameter_table() -> str:
     """Every parameter: what it means and its value in each preset."""
     presets = {name: configure({"preset": name}) for name in PRESETS}
     rows = []
-    for name, text in field_docs().items():
-        values = (f"`{_short(getattr(config, name))}`" for config in presets.values())
+    documented = field_docs()
+    for name, text in ((name, documented[name]) for name in FIELDS):
+        values = (f"`{_short(config[name])}`" for config in presets.values())
         rows.append((f"`{name}`", text.replace("|", r"\|"), *values))
     return markdown_table(("parameter", "meaning", *presets), rows)
 

@@ -7,9 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from archsae_core import assets
-from archsae_core.report import read_result
-from archsae_core.store import MANIFEST, REPAIR, CorruptArtifact, Store, cache_dir, read_json, verify, write_atomically
+from archsae_core.data import assets
+from archsae_core.storage import (
+    MANIFEST,
+    REPAIR,
+    CorruptArtifact,
+    Store,
+    cache_dir,
+    read_json,
+    verify,
+    write_atomically,
+)
+from archsae_study.report import read_result
 from soak.processes import Undisturbed, differences, finish, outcome, program, start
 
 

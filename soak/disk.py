@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from archsae_core.store import MANIFEST, CorruptArtifact, verify
+from archsae_core.storage import MANIFEST, CorruptArtifact, verify
 from soak.processes import Undisturbed, differences, finish, outcome, program, start
 
 MIB = 2**20
@@ -72,7 +72,7 @@ def _sound(folder: Path) -> bool:
 
 
 CACHE_READER = """
-from archsae_core import assets
+from archsae_core.data import assets
 print(assets.text_folder("bbc-news"))
 """
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import transformers
 
-from archsae_core import random_model
-from archsae_core.config import configure
-from archsae_core.corpus import load_text
-from archsae_core.store import read_json
+from archsae_core.data import random_model
+from archsae_core.data.corpus import load_text
+from archsae_core.storage import read_json
+from archsae_study.config import configure
 from soak.processes import REPORT, finish, start
 
 SHORT = {
@@ -28,7 +28,7 @@ def save_model(folder: Path) -> int:
     config = transformers.GPT2Config(initializer_range=random_model.recipe(256)["initializer_range"])
     model = transformers.GPT2LMHeadModel(config)
     model.save_pretrained(folder)
-    bpe = random_model.byte_level_bpe(load_text(configure({"text": "bbc-news"})).texts, config.vocab_size)
+    bpe = random_model.byte_level_bpe(load_text(configure({"text": "bbc-news"}).corpus).texts, config.vocab_size)
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=random_model.END_OF_TEXT)
     tokenizer.save_pretrained(folder)
     return model.num_parameters()

@@ -12,10 +12,10 @@ STUDY = """
 import json, resource, sys, threading
 from pathlib import Path
 import psutil, torch, transformers
-from archsae_core import random_model
-from archsae_core.config import configure
-from archsae_core.runs import Run
-from archsae_core.study import Study
+from archsae_core.data import random_model
+from archsae_study.config import configure
+from archsae_study.runs import Run
+from archsae_study.study import Study
 
 root, allowed, tokens, width = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 torch.set_num_threads(1)
@@ -74,10 +74,10 @@ LINE = """
 import json, sys
 import psutil
 from pathlib import Path
-from archsae_core.config import ConfigError, configure
-from archsae_core.corpus import load_text
+from archsae_study.config import ConfigError, configure
+from archsae_core.data.corpus import load_text
 try:
-    load_text(configure({"preset": "smoke", "text": sys.argv[1]}))
+    load_text(configure({"preset": "smoke", "text": sys.argv[1]}).corpus)
 except ConfigError as error:
     print(str(error))
 """

@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from archsae_core.store import file_sha256, read_json
+from archsae_core.storage import file_sha256, read_json
 
 HOOKS = Path(__file__).parent / "hooks"
 PROJECT = Path(__file__).resolve().parents[1]
-REPORT = ("-m", "archsae_core", "report", "--preset", "smoke")
+REPORT = ("-m", "archsae_study", "report", "--preset", "smoke")
 TABLES = """
 import sys
 from pathlib import Path
-from archsae_core.config import configure
-from archsae_core.report import Report
+from archsae_study.config import configure
+from archsae_study.report import Report
 report = Report(configure({"preset": "smoke"}), Path(sys.argv[1]))
 report.activations(), report.anchors(), report.dictionary("topk"), report.dictionary("ra"), report.w_steps()
 report.hull(), report.identifiability(), report.evaluation(), report.structure(), report.stability(), report.swap()

@@ -20,7 +20,7 @@ def hub(tmp_path, monkeypatch):
     import datasets
     import huggingface_hub
 
-    from archsae_core import model_files
+    from archsae_core.data import model_files
 
     stub = StubHub(tmp_path / "hub", gated=("user/gated",))
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", stub.url)

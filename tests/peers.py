@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from archsae_core.store import cache_dir
+from archsae_core.storage import cache_dir
 
 OVERCOMPLETE = "0.3.0"
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archsae_core.arms import ARMS
-from archsae_core.config import DTYPES, W_STEPS, Config, ConfigError, configure
-from archsae_core.runs import Run
-from archsae_core.study import Study
+from archsae_core.config import DTYPES, W_STEPS
+from archsae_study.arms import ARMS
+from archsae_study.config import Config, ConfigError, configure
+from archsae_study.runs import Run
+from archsae_study.study import Study
 from bad_inputs import BAD, NOTEBOOKS, error_of, parameters_cell
 
 
@@ -87,7 +88,7 @@ def tiny_study_runs_or_is_refused_first(overrides: dict, arm: str, root: Path) -
         study.check()
     except ConfigError:
         return False
-    run = Run(arm, study.config.seed, study.config.steps, study.config.delta)
+    run = Run(arm, study.config.comparison.seed, study.config.training.steps, study.config.dictionary.delta)
     assert (study.run_folder(run) / "quality.json").exists()
     return True
 

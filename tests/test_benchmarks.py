@@ -10,9 +10,9 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from archsae_core import anchors
-from archsae_core.report import PROJECT
-from archsae_core.store import cache_dir
+from archsae_core.models import anchors
+from archsae_core.storage import cache_dir
+from archsae_study.report import PROJECT
 from benchmarks import kmeans, matching, scaling, scaling_workers, theory
 from benchmarks.__main__ import OURS, THEIRS, ratios
 from benchmarks.peers import PEERS

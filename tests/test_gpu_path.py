@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from test_training import build, data
+from models.test_training import build, data
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from archsae_core import graphs, kernels
-from archsae_core.simplex import BLOCKS
-from archsae_core.training import LOG_EVERY, Trainer
+from archsae_core.kernels import graphs
+from archsae_core.kernels import sparse as kernels
+from archsae_core.models.training import LOG_EVERY, Trainer
+from archsae_core.models.w_step import BLOCKS
 
 FEW, MANY = {"aux_k": 16}, {"aux_k": 4}
 """Fewer dead features than aux_k, and more."""

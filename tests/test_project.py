@@ -16,22 +16,12 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from archsae_core.config import FIELDS
+from archsae_study.config import FIELDS
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "archsae_core"
-MODULES = sorted(PACKAGE.rglob("*.py"))
-each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-
-# A module imports only from those before it.
-ORDER = (
-    "arms config store hub assets text_files corpus tokens random_model model_files processor kernels graphs "
-    "topk language_model extraction activations anchors dictionary hull sae auxk simplex snapshots training metrics "
-    "splice matching intervals stability behaviour verdict structure swap identifiability rendering contexts features "
-    "probing source runs scheduler study layers tables budgets robustness longer w_steps sweeps interpretability "
-    "subspaces reappearance formatting claims plots control_plots sweep_plots feature_tables control_prose "
-    "sweep_prose prose report answer stages estimate runner __main__"
-).split()
+PACKAGES = ("archsae_core", "archsae_study")
+MODULES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 
 PICKLING = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 AT_MODULE_LEVEL = (
@@ -45,22 +35,6 @@ def read(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def count_lines(path: Path) -> int:
-    return len(path.read_text(encoding="utf-8").splitlines())
-
-
-def count_code_lines(path: Path) -> int:
-    """Lines with code on them: no blank lines, comments or docstrings."""
-    docstrings = {
-        line
-        for node in ast.walk(parse(path))
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        for line in range(node.lineno, node.end_lineno + 1)
-    }
-    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-    return sum(1 for i, line in lines if i not in docstrings and line.strip() and not line.strip().startswith("#"))
-
-
 @cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
@@ -72,22 +46,17 @@ def imported_names(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = [PACKAGE.name] * (node.level > 0) + [node.module] * (node.module is not None)
+            base = [node.module] * (node.module is not None)
             yield from (".".join([*base, alias.name]) for alias in node.names)
 
 
 # --- the package ---
 
 
-def test_every_module_has_its_place_in_the_order():
-    assert {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in MODULES} - {"__init__"} <= set(ORDER)
-
-
-@each_module
-def test_imports_point_one_way(path):
-    before = set(ORDER[: ORDER.index(path.stem)]) if path.stem in ORDER else set()
-    own = {name.split(".")[1] for name in imported_names(path) if name.startswith(f"{PACKAGE.name}.")}
-    assert own & set(ORDER) <= before, f"{path.name} imports a module that comes after it"
+def test_imports_point_one_way():
+    """The contracts of pyproject.toml: the core knows nothing of the study or of Jupyter, and its rooms are layers."""
+    found = subprocess.run([str(Path(sys.executable).with_name("lint-imports"))], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 @cache
@@ -97,9 +66,11 @@ def distributions() -> Mapping[str, list[str]]:
 
 @each_module
 def test_imports_are_declared(path):
-    declared = set(requirements()) | set(requirements("cluster")) | {"distributed"}  # distributed is dask's own extra
+    declared = set(requirements())
+    if path.is_relative_to(ROOT / "archsae_study"):
+        declared |= set(requirements("report", "cluster")) | {"distributed"}  # distributed is dask's own extra
     providers = distributions()
-    third_party = {name.split(".")[0] for name in imported_names(path)} - sys.stdlib_module_names - {PACKAGE.name}
+    third_party = {name.split(".")[0] for name in imported_names(path)} - sys.stdlib_module_names - set(PACKAGES)
     missing = {
         name for name in third_party if not declared & {canonicalize_name(dist) for dist in providers.get(name, [])}
     }
@@ -137,19 +108,14 @@ def test_no_work_at_import(path):
 
 
 @each_module
-def test_modules_and_functions_are_short(path):
+def test_functions_are_short(path):
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     long = {
         f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
         for node in ast.walk(parse(path))
-        if isinstance(node, functions) and node.end_lineno - node.lineno >= 40
+        if isinstance(node, functions) and node.end_lineno - node.lineno >= 60
     }
     assert not long
-    assert count_lines(path) <= 250
-
-
-def test_package_is_thin():
-    assert sum(map(count_code_lines, MODULES)) < 6250, "lines of code in the whole package"
 
 
 def test_no_base_class_with_one_child():
@@ -243,7 +209,7 @@ def test_readme_names_existing_functions():
         defined[path.stem] = names | {node.id for node in nodes if isinstance(node, ast.Name)}
     everything = set().union(*defined.values())
     for code in readme_code():
-        for module, name in re.findall(r"\barchsae_core\.(\w+)(?:\.(\w+))?", code):
+        for module, name in re.findall(r"\barchsae_(?:core|study)(?:\.\w+)*?\.(\w+)(?:\.([A-Z_]\w+))?(?![\w.])", code):
             assert module in defined, f"archsae_core.{module}"
             assert not name or name in defined[module], f"archsae_core.{module}.{name}"
         for name in re.findall(r"^(?:\w+\.)*(\w+)\([^()]*\)$", code):
@@ -254,8 +220,8 @@ def test_readme_names_existing_commands_and_options():
     nodes = [node for path in MODULES for node in ast.walk(parse(path))]
     words = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     words |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
-    lines = [line for line in readme_code() if "-m archsae_core" in line or "ARGS=" in line]
-    named = {name for line in lines for name in re.findall(r"-m archsae_core (\w+)|(?<=[\s\"'=])(--[a-z-]+)", line)}
+    lines = [line for line in readme_code() if "-m archsae_study" in line or "ARGS=" in line]
+    named = {name for line in lines for name in re.findall(r"-m archsae_study (\w+)|(?<=[\s\"'=])(--[a-z-]+)", line)}
     assert {word for pair in named for word in pair if word} <= words
 
 

@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archsae_core import assets
-from archsae_core.config import configure
-from archsae_core.model_files import HUB_FILES
-from archsae_core.rendering import context_html
-from archsae_core.report import Report
-from archsae_core.store import Store, canonical_hash, seal, write_json
+from archsae_core.data import assets
+from archsae_core.data.model_files import HUB_FILES
+from archsae_core.storage import Store, canonical_hash, seal, write_json
+from archsae_study.config import configure
+from archsae_study.pages.rendering import context_html
+from archsae_study.report import Report
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -36,18 +36,18 @@ class Bomb:
 
 def test_no_reader_of_the_project_unpickles(tmp_path, monkeypatch):
     """A pickle in the place of every kind of file: an error, and the bomb does not go off."""
-    from archsae_core.config import ConfigError
-    from archsae_core.corpus import load_text
-    from archsae_core.language_model import load_model
-    from archsae_core.sae import load_sae
-    from archsae_core.store import CorruptArtifact, read_json
+    from archsae_core.data.corpus import load_text
+    from archsae_core.data.language_model import load_model
+    from archsae_core.models.sae import load_sae
+    from archsae_core.storage import CorruptArtifact, read_json
+    from archsae_study.config import ConfigError
 
     content = pickle.dumps(Bomb())
     for name in ("a.txt", "a.jsonl", "a.parquet", "a.safetensors", "a.json", "model.safetensors"):
         (tmp_path / name).write_bytes(content)
     for name in ("a.txt", "a.jsonl", "a.parquet"):
         with pytest.raises(ConfigError):
-            load_text(configure({"preset": "smoke", "text": str(tmp_path / name)}))
+            load_text(configure({"preset": "smoke", "text": str(tmp_path / name)}).corpus)
     with pytest.raises(CorruptArtifact):
         read_json(tmp_path / "a.json")
     with pytest.raises(Exception, match=r"(?i)header|safetensor"):
@@ -57,7 +57,7 @@ def test_no_reader_of_the_project_unpickles(tmp_path, monkeypatch):
     (tmp_path / "pytorch_model.bin").write_bytes(content)
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch.load was called"))
     with pytest.raises(ConfigError, match="model ="):
-        load_model(configure({"preset": "smoke", "model": str(tmp_path), "layer": 1}))
+        load_model(configure({"preset": "smoke", "model": str(tmp_path), "layer": 1}).language_model)
 
 
 def test_the_hub_is_never_asked_for_pickles_or_code():
@@ -145,9 +145,9 @@ def test_any_token_stays_text(tokens, data):
 
 def test_a_corpus_of_scripts_stays_text_in_every_table(tmp_path):
     """From the file to the HTML and Markdown that notebook 07 shows."""
-    from archsae_core import feature_tables as shown
-    from archsae_core.study import Study
-    from archsae_core.tables import features
+    from archsae_study.experiments.tables import features
+    from archsae_study.pages import features as shown
+    from archsae_study.study import Study
 
     lines = [f"{SCRIPT} the sea {i} <img src=x onerror=alert(1)> | & $x$ was calm" * 6 for i in range(60)]
     (tmp_path / "a.txt").write_text("\n\n".join(lines))

@@ -5,10 +5,10 @@ import torch
 import transformers
 from torch import Tensor
 
-from archsae_core.activations import ActivationSet
-from archsae_core.dictionary import FreeDictionary
-from archsae_core.sae import SAE
-from archsae_core.tokens import TokenSet
+from archsae_core.data.activations import ActivationSet
+from archsae_core.data.tokens import TokenSet
+from archsae_core.models.dictionary import FreeDictionary
+from archsae_core.models.sae import SAE
 
 VOCABULARY, D_MODEL = 50, 16
 SMALL = dict(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, pad_token_id=0)

@@ -13,7 +13,7 @@ import types
 from dataclasses import dataclass
 from pathlib import Path
 
-from archsae_core.store import cache_dir
+from archsae_core.storage import cache_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 STUBBED: dict[str, str] = {}

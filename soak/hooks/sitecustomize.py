@@ -35,9 +35,11 @@ def patch_store(module):
 
 
 PATCHES = {
-    "archsae_core.store": patch_store,
-    "archsae_core.training": lambda module: counted(module.Trainer, "train_step", "step", lambda trainer, x: "-"),
-    "archsae_core.extraction": lambda module: counted(module, "_forward", "batch", lambda *_: "-"),
+    "archsae_core.storage": patch_store,
+    "archsae_core.models.training": lambda module: counted(
+        module.Trainer, "train_step", "step", lambda trainer, x: "-"
+    ),
+    "archsae_core.data.extraction": lambda module: counted(module, "_forward", "batch", lambda *_: "-"),
 }
 
 

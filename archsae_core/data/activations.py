@@ -1,0 +1,129 @@
+"""Activations of one split: memory-mapped rows, which of them are kept, their statistics, centring and scale."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int, Int16, Int32, Int64
+from safetensors.torch import load_file
+from torch import Tensor
+
+from archsae_core.config import ConfigError
+from archsae_core.data.extraction import INDEX_FILE, ActivationError, open_rows
+from archsae_core.data.extraction import extract as extract
+
+CHUNK_ROWS = 4096
+"""Rows held in memory at a time by a pass over a whole set."""
+
+
+class Normalizer(NamedTuple):
+    """Centring and scale: E‖(x − mean) · scale‖² = d_model over the kept training rows."""
+
+    mean: Float32[Tensor, " d_model"]
+    scale: float
+
+
+class _Moments(NamedTuple):
+    mean: Float[Tensor, " d_model"]
+    """μ, in float64."""
+    distance: float
+    """E‖x − μ‖"""
+    square_distance: float
+    """E‖x − μ‖²"""
+
+
+@dataclass(frozen=True)
+class ActivationSet:
+    """Residual stream at every position but 0 of every window of one split, in the order of the windows."""
+
+    x: Float[Tensor, "n_rows d_model"]
+    """Raw activations, bfloat16 or float32, memory-mapped: index them, or use `gather`."""
+    document: Int32[Tensor, " n_rows"]
+    """Index into `Corpus.texts`."""
+    position: Int16[Tensor, " n_rows"]
+    """Position in the window, from 1."""
+    token: Int32[Tensor, " n_rows"]
+    """Id of the token at that position."""
+    window: Int32[Tensor, " n_rows"]
+    """Index into `TokenSet.ids`."""
+    norm: Float32[Tensor, " n_rows"]
+    """‖x‖ of each row."""
+    position0_norm: Float32[Tensor, " n_windows"]
+    """‖x‖ at position 0 of each window, whose rows are not stored."""
+    threshold: float
+    """Rows with a larger norm are outliers."""
+    kept: Int64[Tensor, " n_kept"]
+    """Rows that are no outliers, in order."""
+
+    def gather(self, rows: Int[Tensor, " n"] | Int[np.ndarray, " n"]) -> Float32[Tensor, "n d_model"]:
+        """Raw activations of `rows` (indices into `x`, in any order), read from disk, as float32."""
+        return self.x[torch.as_tensor(rows)].float()
+
+    @cached_property
+    def stats(self) -> dict[str, float | int]:
+        """What was dropped and how the kept rows are spread; norms are in the model's own units.
+
+        `gamma` is ‖μ‖ / E‖x − μ‖: how far the common mean inflates cosines of uncentred directions.
+        """
+        moments = self._moments
+        mean_norm = moments.mean.norm().item()
+        return {
+            "n_rows": len(self.norm),
+            "n_kept": len(self.kept),
+            "n_position0_dropped": len(self.position0_norm),
+            "n_outliers_dropped": len(self.norm) - len(self.kept),
+            "median_norm": _median(self.norm),
+            "max_norm": self.norm.max().item(),
+            "position0_norm": _median(self.position0_norm),
+            "outlier_threshold": self.threshold,
+            "d_model": self.x.shape[1],
+            "mean_norm": mean_norm,
+            "spread": moments.distance,
+            "gamma": mean_norm / moments.distance if moments.distance else math.inf,
+        }
+
+    @cached_property
+    def _moments(self) -> _Moments:
+        # two passes, since E‖x‖² − ‖μ‖² cancels where the mean is large
+        mean = sum(chunk.sum(dim=0) for chunk in self._chunks()) / len(self.kept)
+        distance = square = 0.0
+        for chunk in self._chunks():
+            squares = (chunk - mean).square().sum(dim=1)
+            distance += squares.sqrt().sum().item()
+            square += squares.sum().item()
+        return _Moments(mean, distance / len(self.kept), square / len(self.kept))
+
+    def _chunks(self) -> Iterator[Float[Tensor, "n d_model"]]:
+        return (self.x[rows].double() for rows in self.kept.split(CHUNK_ROWS))
+
+
+def open_activations(folder: Path, outlier_factor: float, threshold: float | None = None) -> ActivationSet:
+    """Open what `extract` wrote. Rows with a norm above `threshold` are left out of `kept`.
+
+    Without a threshold it is `outlier_factor` times the median norm; the other splits are opened with that of the
+    training split (`train.threshold`). Raises ConfigError naming `outlier_factor` where no row is left.
+    """
+    index = load_file(folder / INDEX_FILE)
+    if threshold is None:
+        threshold = outlier_factor * _median(index["norm"])
+    kept = (index["norm"] <= threshold).nonzero().flatten()
+    if len(kept) == 0:
+        raise ConfigError(f"outlier_factor = {outlier_factor}: every activation counts as an outlier: raise it")
+    return ActivationSet(x=open_rows(folder), **index, threshold=threshold, kept=kept)
+
+
+def fit_normalizer(train: ActivationSet) -> Normalizer:
+    """Mean and scale of the kept rows, accumulated in float64. Raises ActivationError where all rows are equal."""
+    moments = train._moments
+    if moments.square_distance == 0:  # exact: a sum of equal float32 numbers rounds nowhere in float64
+        raise ActivationError("layer: all activations are equal there: choose another layer, or check the model")
+    return Normalizer(moments.mean.float(), math.sqrt(train.x.shape[1] / moments.square_distance))
+
+
+def _median(values: Float32[Tensor, " n"]) -> float:
+    return float(np.median(values.numpy()))

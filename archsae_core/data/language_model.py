@@ -1,0 +1,176 @@
+"""Language models: loading one by name, finding its blocks, and reading the residual stream after some of them."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+import transformers
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from archsae_core.config import ConfigError, LanguageModelConfig
+from archsae_core.data import random_model
+from archsae_core.data.hub import quiet_transformers
+from archsae_core.data.model_files import ModelError, model_files
+from archsae_core.data.model_files import model_fingerprint as model_fingerprint
+from archsae_core.kernels.processor import fast_bfloat16
+
+
+class StopForward(Exception):
+    """Raised inside a forward pass to end it once the wanted block has run."""
+
+
+def load_tokenizer(config: LanguageModelConfig) -> PreTrainedTokenizerBase:
+    """Tokenizer of `config.model`. Raises ModelError naming `model` where there is none."""
+    if config.model == "random-gpt2":
+        return random_model.tokenizer()
+    tokenizer = _load(config, "tokenizer", transformers.AutoTokenizer.from_pretrained)
+    if not tokenizer("text", add_special_tokens=False)["input_ids"]:
+        # without tokenizer files, transformers makes an empty tokenizer from config.json and says nothing
+        raise ModelError(f"model = {config.model!r}: has no tokenizer files: add tokenizer.json to its folder")
+    return tokenizer
+
+
+def load_model(config: LanguageModelConfig) -> PreTrainedModel:
+    """Language model `config.model`, in evaluation mode, on the device and in the dtype that `config` resolves to.
+
+    Code from a repository is never run and nothing is unpickled. Raises ModelError naming `model` where it cannot be
+    had or lacks a weight, ConfigError where `layer`, `context`, `dtype` or `device` do not suit it or the machine.
+    """
+    device = resolve_device(config)
+    dtype = resolve_dtype(config, device)
+    if config.model == "random-gpt2":
+        model = random_model.gpt2(config.context).to(dtype)
+        _check_config(model.config, config)
+    else:
+        _check_config(_load(config, "configuration", transformers.AutoConfig.from_pretrained), config)
+        model = _load(config, "model", functools.partial(_complete_model, dtype=dtype))
+    return model.to(device).eval().requires_grad_(False)
+
+
+def resolve_device(config: LanguageModelConfig) -> torch.device:
+    """Device that `config.device` means on this machine. Raises ConfigError for `cuda` where there is none."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device = 'cuda': no GPU is usable here: set it to auto or cpu")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def resolve_dtype(config: LanguageModelConfig, device: torch.device) -> torch.dtype:
+    """Arithmetic that `config.dtype` means on `device`: `auto` is bfloat16 where the hardware has instructions for it.
+
+    Raises ConfigError for bfloat16 on a GPU that lacks it (a processor merely runs it slowly).
+    """
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        if config.dtype == "bfloat16" and not fast:
+            raise ConfigError("dtype = 'bfloat16': this GPU has no bfloat16 arithmetic: set it to auto or float32")
+    else:
+        fast = fast_bfloat16()
+    if config.dtype == "auto":
+        return torch.bfloat16 if fast else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+
+
+def blocks(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder blocks, whatever the architecture calls them: the outermost list of `num_hidden_layers` modules.
+
+    Raises ModelError where there is none.
+    """
+    n_blocks = _n_blocks(model.config)
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    names = [name for name, module in lists.items() if len(module) == n_blocks]
+    if not names:
+        raise ModelError(f"model: {type(model).__name__} has no list of {n_blocks} blocks: use a decoder-only model")
+    return lists[min(names, key=lambda name: name.count("."))]
+
+
+def check_layer(model: PreTrainedModel | PretrainedConfig, layer: int) -> None:
+    """Raise ConfigError naming `layer` and its range where the model has no such block."""
+    n_blocks = _n_blocks(model.config if isinstance(model, PreTrainedModel) else model)
+    if not 0 <= layer < n_blocks:
+        raise ConfigError(f"layer = {layer}: the model has {n_blocks} blocks: use 0 … {n_blocks - 1}")
+
+
+@torch.inference_mode()
+def residuals_after(
+    model: PreTrainedModel, layers: Sequence[int], ids: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"]
+) -> list[Float[Tensor, "batch seq d_model"]]:
+    """Residual stream after each block of `layers`, in the model's dtype; blocks after the last of them are not run.
+
+    `mask` is 0 at padding. Equals transformers' `hidden_states[layer + 1]` except after the last block, where that
+    entry has the final norm applied and this one has not: SAEs are trained on what blocks write, not on what the
+    unembedding reads. Raises ModelError where a block returns anything but one vector of d_model numbers a token.
+    """
+    caught: dict[int, Tensor] = {}
+
+    def catch(layer: int, module: nn.Module, inputs: Any, output: Any) -> None:
+        caught[layer] = output[0] if isinstance(output, tuple) else output
+        if layer == max(layers):
+            raise StopForward
+
+    handles = [blocks(model)[layer].register_forward_hook(functools.partial(catch, layer)) for layer in layers]
+    try:
+        model(input_ids=ids, attention_mask=mask, use_cache=False)
+    except StopForward:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    for layer, found in caught.items():
+        if found.shape != (*ids.shape, d_model(model)):
+            raise ModelError(f"model: block {layer} of {type(model).__name__} does not return one vector a token")
+    return [caught[layer] for layer in layers]
+
+
+def d_model(model: PreTrainedModel) -> int:
+    """Width of the residual stream."""
+    return model.config.get_text_config(decoder=True).hidden_size
+
+
+def _n_blocks(config: PretrainedConfig) -> int:
+    n_blocks = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
+    if n_blocks is None:
+        raise ModelError(f"model: a {config.model_type} has no decoder blocks: use a decoder-only language model")
+    return n_blocks
+
+
+def _check_config(found: PretrainedConfig, config: LanguageModelConfig) -> None:
+    if found.is_encoder_decoder:
+        raise ModelError(f"model = {config.model!r}: an encoder-decoder: use a decoder-only language model")
+    check_layer(found, config.layer)
+    positions = getattr(found.get_text_config(decoder=True), "max_position_embeddings", None)
+    if positions is not None and config.context > positions:
+        raise ConfigError(f"context = {config.context}: {config.model!r} takes at most {positions} tokens: lower it")
+
+
+def _complete_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+    """The model with every weight read from `folder`: transformers itself would fill gaps with random numbers."""
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # reported below, by name
+        **options,
+    )
+    if wrong := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
+        raise OSError(f"{len(wrong)} weights are missing or of the wrong shape, such as {wrong[0]}")
+    return model
+
+
+def _load(config: LanguageModelConfig, what: str, read: Callable[..., Any]) -> Any:
+    """`read` the model's folder, quietly and without network; whatever goes wrong there becomes a ModelError."""
+    folder = model_files(config)
+    try:
+        with quiet_transformers():
+            return read(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, safetensors.SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        fix = "give a complete folder in the hub's layout (config.json, *.safetensors, tokenizer.json)"
+        raise ModelError(f"model = {config.model!r}: its {what} cannot be loaded ({reason}): {fix}") from error

@@ -1,0 +1,108 @@
+"""Documents as windows of token ids, within a budget of tokens."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32
+from transformers import PreTrainedTokenizerBase
+
+from archsae_core.config import CorpusConfig
+from archsae_core.data.corpus import Corpus, shuffled, split_documents
+from archsae_core.data.text_files import TextError
+
+BATCH_DOCUMENTS = 256
+"""Documents a call of the tokenizer."""
+
+
+class TokenSet(NamedTuple):
+    """Windows of at most `context` consecutive tokens of one document, in the order the documents were given."""
+
+    ids: list[Int32[np.ndarray, " _"]]
+    """Token ids of each window, 2 ≤ length ≤ context."""
+    document: Int32[np.ndarray, " n_windows"]
+    """Index into `Corpus.texts` of each window's document."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in all windows."""
+        return sum(len(window) for window in self.ids)
+
+
+class TokenSplit(NamedTuple):
+    """The three disjoint parts of the documents within the budget."""
+
+    train: TokenSet
+    validation: TokenSet
+    heldout: TokenSet
+
+
+def tokenize(corpus: Corpus, documents: Sequence[int], tokenizer: PreTrainedTokenizerBase, context: int) -> TokenSet:
+    """Cut each of `documents` into windows of `context` tokens; the last may be shorter.
+
+    No special tokens are added, and text that looks like one stays text. Windows of a single token are dropped, since
+    position 0 of a window is never studied.
+    """
+    ids: list[np.ndarray] = []
+    owners: list[int] = []
+    for document, tokens in zip(documents, _token_ids(corpus, documents, tokenizer), strict=True):
+        windows = _windows(tokens, context)
+        ids.extend(windows)
+        owners.extend([document] * len(windows))
+    return TokenSet(ids, np.array(owners, dtype=np.int32))
+
+
+def take_budget(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: CorpusConfig, context: int
+) -> tuple[int, ...]:
+    """Documents in shuffled order until their windows hold `config.tokens` tokens; all of them where that is None.
+
+    The last document taken crosses the budget, so the total is the budget or a little more. A larger budget keeps every
+    document of a smaller one. Raises TextError naming `tokens` where fewer than 3 documents fit.
+    """
+    order = shuffled(len(corpus.texts))
+    if config.tokens is None:
+        return order
+    taken, total = 0, 0
+    while total < config.tokens and taken < len(order):
+        batch = order[taken : taken + BATCH_DOCUMENTS]
+        for tokens in _token_ids(corpus, batch, tokenizer):
+            if total >= config.tokens:
+                break
+            total += sum(len(window) for window in _windows(tokens, context))
+            taken += 1
+    if taken < 3:
+        raise TextError(f"tokens = {config.tokens}: the budget ends after {taken} documents, 3 are needed: raise it")
+    return order[:taken]
+
+
+def tokenize_split(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: CorpusConfig, context: int
+) -> TokenSplit:
+    """Windows of `context` tokens of the training, validation and held-out documents within the budget `config.tokens`.
+
+    The budget is taken before the documents are split, so that all three parts shrink alike. Raises TextError where a
+    part holds no window of 2 tokens.
+    """
+    documents = take_budget(corpus, tokenizer, config, context)
+    parts = split_documents(len(documents), config)._asdict()
+    sets = {name: tokenize(corpus, [documents[i] for i in part], tokenizer, context) for name, part in parts.items()}
+    for name, tokens in sets.items():
+        if not tokens.ids:
+            raise TextError(f"text = {config.text!r}: no {name} document has 2 tokens: use more or longer documents")
+    return TokenSplit(**sets)
+
+
+def _token_ids(corpus: Corpus, documents: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    ids: list[list[int]] = []
+    for start in range(0, len(documents), BATCH_DOCUMENTS):
+        texts = [corpus.texts[document] for document in documents[start : start + BATCH_DOCUMENTS]]
+        ids += tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+        )["input_ids"]
+    return ids
+
+
+def _windows(tokens: Sequence[int], context: int) -> list[np.ndarray]:
+    cuts = [np.array(tokens[start : start + context], dtype=np.int32) for start in range(0, len(tokens), context)]
+    return [window for window in cuts if len(window) >= 2]

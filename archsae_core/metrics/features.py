@@ -1,0 +1,235 @@
+"""Looking at single features: where they fire, what they do to the output, what their archetypes are."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float32, Int, Int64
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from archsae_core.data.activations import ActivationSet
+from archsae_core.data.splice import readout
+from archsae_core.data.tokens import TokenSet
+from archsae_core.metrics.contexts import context
+from archsae_core.models.dictionary import ArchetypalDictionary
+from archsae_core.models.sae import SAE
+
+SCAN_ROWS = 4096
+"""Activations encoded at a time."""
+BANDS = (1.0, 0.9, 0.75, 0.5, 0.25, 0.1)
+"""Quantiles of a feature's non-zero codes at which contexts are shown: top contexts alone flatter a feature."""
+
+
+class Scan(NamedTuple):
+    """Every non-zero code of an SAE on a set of activations, grouped by feature, largest first."""
+
+    values: Float32[np.ndarray, " firings"]
+    rows: Int64[np.ndarray, " firings"]
+    """Row of the ActivationSet of each value."""
+    offsets: Int64[np.ndarray, " features_and_end"]
+    """Firings of feature i are `offsets[i]:offsets[i + 1]`."""
+    scanned: Int64[np.ndarray, " tokens"]
+    """All rows that were encoded."""
+
+    @property
+    def n_features(self) -> int:
+        """Features of the SAE, dead ones included."""
+        return len(self.offsets) - 1
+
+    def firings(self, feature: int) -> tuple[Float32[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Codes of one feature, largest first, and their rows. Raises IndexError for a feature there is not."""
+        if not 0 <= feature < self.n_features:
+            raise IndexError(f"feature = {feature}: the dictionary has features 0 … {self.n_features - 1}")
+        part = slice(self.offsets[feature], self.offsets[feature + 1])
+        return self.values[part], self.rows[part]
+
+
+def scan(sae: SAE, activations: ActivationSet, rows: Int[Tensor, " n"] | None = None) -> Scan:
+    """Encode `rows` of the activations (None: all kept ones). Holds k entries of 16 bytes a token while sorting."""
+    rows = activations.kept if rows is None else rows
+    values, features, fired = [], [], []
+    for part in rows.split(SCAN_ROWS):
+        codes = sae.encode(activations.gather(part).to(sae.mean.device))
+        on = (codes.values > 0).cpu()
+        values.append(codes.values.cpu()[on])
+        features.append(codes.indices.cpu()[on])
+        fired.append(part[on.nonzero()[:, 0]])
+    value, feature, row = (torch.cat(pieces) for pieces in (values, features, fired))
+    order = value.argsort(descending=True, stable=True)
+    order = order[feature[order].argsort(stable=True)]
+    offsets = F.pad(torch.bincount(feature, minlength=sae.n_features).cumsum(0), (1, 0))
+    return Scan(value[order].numpy(), row[order].numpy(), offsets.numpy(), rows.numpy())
+
+
+def table(found: Scan, top: int = 5) -> dict[str, list]:
+    """Per feature: `firing_rate`, `max`, `mean_active` (0 where it never fires), `top_rows`. JSON-able."""
+    counts = np.diff(found.offsets)
+    totals = np.add.reduceat(np.append(found.values, 0).astype(float), found.offsets[:-1]) * (counts > 0)
+    largest = np.append(found.values, 0)[found.offsets[:-1]] * (counts > 0)
+    return {
+        "firing_rate": (counts / len(found.scanned)).tolist(),
+        "max": largest.astype(float).tolist(),
+        "mean_active": (totals / np.maximum(counts, 1)).tolist(),
+        "top_rows": [found.firings(feature)[1][:top].tolist() for feature in range(found.n_features)],
+    }
+
+
+def strongest(found: Scan, *, min_firings: int = 20, max_rate: float = 0.1) -> int:
+    """Feature with the largest code among those that fire often enough to look at and on at most a tenth of tokens.
+
+    Where no feature qualifies, the one with the largest code of all.
+    """
+    counts, largest = np.diff(found.offsets), np.array(table(found, top=0)["max"])
+    fit = (counts >= min_firings) & (counts <= max_rate * len(found.scanned))
+    return int(np.argmax(np.where(fit, largest, -1.0) if fit.any() else largest))
+
+
+def token_entropy(found: Scan, activations: ActivationSet, top: int = 20) -> list[float | None]:
+    """Entropy in bits of the token under each feature's `top` largest codes; None for fewer firings than that.
+
+    0: always the same token. log2(top): all different. Compare only at equal `top`.
+    """
+    entropies: list[float | None] = []
+    for feature in range(found.n_features):
+        rows = found.firings(feature)[1][:top]
+        counts = np.unique(activations.token[rows].numpy(), return_counts=True)[1] / top
+        entropies.append(float(-(counts * np.log2(counts)).sum()) + 0.0 if len(rows) == top else None)
+    return entropies
+
+
+def topic_rates(found: Scan, feature: int, activations: ActivationSet, labels: Sequence[str]) -> dict[str, float]:
+    """Share of each topic's scanned tokens on which the feature fires; `labels` of all documents (`Corpus.labels`)."""
+    names, topic = np.unique(np.array(labels), return_inverse=True)
+    tokens, fired = (
+        np.bincount(topic[activations.document[rows].numpy()], minlength=len(names))
+        for rows in (found.scanned, found.firings(feature)[1])
+    )
+    return {str(name): float(f / t) for name, f, t in zip(names, fired, tokens, strict=True) if t}
+
+
+def inspect(
+    found: Scan,
+    feature: int,
+    activations: ActivationSet,
+    tokens: TokenSet,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    per_band: int = 3,
+    before: int = 12,
+    after: int = 6,
+) -> dict[str, Any]:
+    """What one feature fires on: rate, histogram of its codes, contexts at several quantiles of them. JSON-able.
+
+    `bands`: per quantile of `BANDS` its `contexts`, each from another window, as `context` gives them. A feature that
+    never fires has none.
+    """
+    values, rows = found.firings(feature)
+    counts, edges = np.histogram(values, bins=20, range=(0, max(float(values.max(initial=0)), 1e-12)))
+    code = {key: float(value) for key, value in zip(_places(activations, rows), values, strict=True)}
+    bands = []
+    for quantile in BANDS if len(values) else ():
+        start = round((1 - quantile) * (len(values) - 1))
+        picked = _one_a_window(activations, rows[start:], per_band)
+        contexts = [context(activations, tokens, tokenizer, row, code, before=before, after=after) for row in picked]
+        bands.append({"quantile": quantile, "value": float(values[start]), "contexts": contexts})
+    return {
+        "feature": feature,
+        "firings": len(values),
+        "firing_rate": len(values) / len(found.scanned),
+        "max": float(values.max(initial=0)),
+        "mean_active": float(values.mean()) if len(values) else 0.0,
+        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+        "bands": bands,
+    }
+
+
+def _places(activations: ActivationSet, rows: Int64[np.ndarray, " n"]) -> Iterable[tuple[int, int]]:
+    return zip(activations.window[rows].tolist(), activations.position[rows].tolist(), strict=True)
+
+
+def _one_a_window(activations: ActivationSet, rows: Int64[np.ndarray, " n"], count: int) -> list[int]:
+    seen: dict[int, int] = {}
+    for row in rows.tolist():
+        if len(seen) == count:
+            break
+        seen.setdefault(int(activations.window[row]), row)
+    return list(seen.values())
+
+
+def logit_lens(
+    model: PreTrainedModel, sae: SAE, feature: int, tokenizer: PreTrainedTokenizerBase, top: int = 10
+) -> dict[str, list[dict[str, Any]]]:
+    """Output tokens that the atom's direct path promotes and suppresses most: `token`, `id`, `logit`.
+
+    The atom in raw units, through the final norm and the unembedding, less what a zero residual gives; logits are
+    relative to their mean over the vocabulary. The blocks in between are passed over: an effect through them is not
+    seen, and the norm makes the size of the logits that of a residual that is all atom.
+    """
+    atom = sae.atoms().detach()[feature] / sae.scale
+    states = torch.stack([atom, torch.zeros_like(atom)]).to(model.device)
+    with_atom, without = readout(model, states).cpu()
+    effect = with_atom - without
+    effect -= effect.mean()
+    found = {}
+    for name, order in (("promoted", effect.topk(top)), ("suppressed", (-effect).topk(top))):
+        ids = order.indices.tolist()
+        found[name] = [{"token": tokenizer.decode([i]), "id": i, "logit": effect[i].item()} for i in ids]
+    return found
+
+
+def archetypes(
+    sae: SAE,
+    feature: int,
+    activations: ActivationSet,
+    tokens: TokenSet,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    top: int = 5,
+    n_contexts: int = 3,
+    rows: Int[Tensor, " n"] | None = None,
+) -> dict[str, Any]:
+    """What an archetypal atom is made of: its largest weights in W, each centroid with its nearest activations.
+
+    `anchors`: `anchor`, `weight`, `cosine` with the atom, `contexts` (as `context` gives them) of the activations
+    nearest to the centroid among `rows` (None: all kept). With `effective_anchors` = exp(entropy of the row of W),
+    `relaxation` = ‖Λ_i‖ and `hull_share` = ‖W_i C‖ / (‖W_i C‖ + ‖Λ_i‖). Raises TypeError for another dictionary.
+    """
+    dictionary = sae.dictionary
+    if not isinstance(dictionary, ArchetypalDictionary):
+        raise TypeError(f"a {type(dictionary).__name__} has no anchors: use an archetypal SAE")
+    weights, atom = dictionary.W[feature].detach(), sae.atoms()[feature].detach()
+    relaxation, hull = dictionary.relax[feature].norm().item(), (weights @ dictionary.C).norm().item()
+    largest = weights.topk(min(top, int((weights > 0).sum())))
+    points = dictionary.C[largest.indices]
+    near = _nearest(sae, points, activations, rows, n_contexts).tolist()
+    alike = F.cosine_similarity(points, atom[None], dim=1).tolist()
+    anchors = [
+        {"anchor": anchor, "weight": weight, "cosine": cosine}
+        | {"contexts": [context(activations, tokens, tokenizer, row, {}) for row in nearest]}
+        for anchor, weight, cosine, nearest in zip(*(part.tolist() for part in largest[::-1]), alike, near, strict=True)
+    ]
+    effective = torch.special.entr(weights).sum().exp().item()
+    about = {
+        "effective_anchors": effective,
+        "relaxation": relaxation,
+        "hull_share": hull / max(hull + relaxation, 1e-12),
+    }
+    return {"feature": feature, "anchors": anchors} | about
+
+
+def _nearest(
+    sae: SAE, points: Tensor, activations: ActivationSet, rows: Int[Tensor, " n"] | None, count: int
+) -> Int[Tensor, "points count"]:
+    """Rows of the activations nearest to each point, in normalised units, nearest first."""
+    rows = activations.kept if rows is None else rows
+    best, where = points.new_full((len(points), 0), 0.0), torch.zeros(len(points), 0, dtype=torch.int64)
+    for part in rows.split(SCAN_ROWS):
+        distance = torch.cdist(points, sae.normalize(activations.gather(part).to(points.device)))
+        best = torch.cat([best, distance], dim=1)
+        where = torch.cat([where, part.expand(len(points), -1)], dim=1)
+        best, order = best.topk(min(count, best.shape[1]), dim=1, largest=False)
+        where = where.gather(1, order.cpu())
+    return where

@@ -1,0 +1,188 @@
+"""How much of a topic a few features hold: sparse probes fitted on training documents, scored on held-out ones."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csc_array, csr_array
+from scipy.stats import rankdata
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from archsae_core.data.activations import ActivationSet
+from archsae_core.metrics.features import Scan
+from archsae_core.metrics.intervals import Interval, t_interval
+
+
+class Passages(NamedTuple):
+    """Equally long runs of activations with the topic of their document."""
+
+    rows: Int[Tensor, "passages length"]
+    """Rows of the ActivationSet."""
+    document: Int[np.ndarray, " passages"]
+    topic: Int[np.ndarray, " passages"]
+    """Index of the topic."""
+
+
+class Hits(NamedTuple):
+    """Held-out decisions of the one-against-the-rest probes of one dictionary, added up by document."""
+
+    correct: Float[np.ndarray, "documents topics 2"]
+    """Passages decided correctly: those of the topic, and those of other topics."""
+    total: Float[np.ndarray, "documents topics 2"]
+    topic: Int[np.ndarray, " documents"]
+    """Topic of each document."""
+
+
+def passages(
+    activations: ActivationSet, topics: Int[np.ndarray, " documents"], limit: int, length: int, seed: int = 0
+) -> Passages:
+    """At most `limit` random passages of `length` consecutive kept rows of one window; `topics` of all documents.
+
+    The same for every dictionary. Raises ValueError where no window is long enough.
+    """
+    ends = (activations.window[activations.kept].diff() != 0).nonzero()[:, 0] + 1
+    bounds = pairwise([0, *ends.tolist(), len(activations.kept)])
+    first = torch.tensor([start for a, b in bounds for start in range(a, b - length + 1, length)])
+    if not len(first):
+        raise ValueError(f"no window holds {length} activations")
+    chosen = first[torch.randperm(len(first), generator=torch.Generator().manual_seed(seed))[:limit].sort().values]
+    rows = activations.kept[chosen[:, None] + torch.arange(length)]
+    document = activations.document[rows[:, 0]].numpy()
+    return Passages(rows, document, topics[document])
+
+
+def pooled_codes(found: Scan, about: Passages) -> Float[csc_array, "passages n_features"]:
+    """Mean code of every feature over each passage, from a scan of `about.rows` and perhaps more rows."""
+    length, rows = about.rows.shape[1], about.rows.flatten().numpy()
+    passage = np.full(max(rows.max(), found.rows.max(initial=0)) + 1, -1)
+    passage[rows] = np.arange(len(rows)) // length
+    index = passage[found.rows]
+    inside = index >= 0
+    offsets = np.concatenate([[0], np.cumsum(inside)])[found.offsets]
+    # Several tokens of a passage may fire the same feature: the sum of duplicates is what pooling needs.
+    shape = (len(about.rows), found.n_features)
+    table = csc_array((found.values[inside].astype(float) / length, index[inside], offsets), shape=shape)
+    table.sum_duplicates()
+    return table
+
+
+def pooled_activations(x: Float[Tensor, "tokens d_model"], n_passages: int) -> Float[csc_array, "n_passages d_model"]:
+    """Mean raw activation of each passage, for the probe that no dictionary limits."""
+    return csc_array(x.reshape(n_passages, -1, x.shape[1]).double().mean(dim=1).numpy())
+
+
+def mean_difference(
+    table: Float[csc_array, "passages features"], positive: Bool[np.ndarray, " passages"]
+) -> Float[np.ndarray, " features"]:
+    """|mean on the topic − mean elsewhere| / standard deviation of each feature; 0 for one that never varies."""
+    rows = csr_array(table)
+    inside, outside = rows[positive].mean(axis=0), rows[~positive].mean(axis=0)
+    mean = rows.mean(axis=0)
+    spread = np.sqrt(np.maximum(rows.power(2).mean(axis=0) - mean**2, 0))
+    return np.where(spread > 1e-9, np.abs(inside - outside) / np.maximum(spread, 1e-12), 0.0)
+
+
+def probe(
+    train: tuple[Float[csc_array, "passages features"], Passages],
+    test: tuple[Float[csc_array, "passages features"], Passages],
+    sizes: Sequence[int | None],
+) -> dict[int | None, Hits]:
+    """One-against-the-rest logistic regressions on the k features that differ most, for every k of `sizes` (None: all).
+
+    k-sparse probing of Gurnee et al. (2023): features are ranked by the standardised difference of their means, on the
+    training passages alone, and so are the columns' scales. Topics are weighted equally within a probe.
+    """
+    names = np.unique(train[1].topic)
+    decided = {k: np.zeros((len(test[1].topic), len(names)), dtype=bool) for k in sizes}
+    for column, name in enumerate(names):
+        positive = train[1].topic == name
+        order = np.argsort(-mean_difference(train[0], positive), kind="stable")
+        for k in sizes:
+            chosen = order[:k]
+            x, y = train[0][:, chosen].toarray(), test[0][:, chosen].toarray()
+            centre, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
+            model = LogisticRegression(class_weight="balanced", max_iter=300)
+            decided[k][:, column] = model.fit((x - centre) / scale, positive).predict((y - centre) / scale)
+    return {k: _hits(found, test[1], names) for k, found in decided.items()}
+
+
+def _hits(decided: Bool[np.ndarray, "passages topics"], test: Passages, names: np.ndarray) -> Hits:
+    documents, first, owner = np.unique(test.document, return_index=True, return_inverse=True)
+    truth = test.topic[:, None] == names
+    correct, total = (np.zeros((len(documents), len(names), 2)) for _ in range(2))
+    for side, where in enumerate((truth, ~truth)):
+        np.add.at(correct[:, :, side], owner, where & (decided == truth))
+        np.add.at(total[:, :, side], owner, where)
+    return Hits(correct, total, np.searchsorted(names, test.topic[first]))
+
+
+def accuracy(
+    correct: Float[np.ndarray, "*draws topics 2"], total: Float[np.ndarray, "*draws topics 2"]
+) -> Float[np.ndarray, "*draws"]:
+    """Chance-normalised accuracy: mean over topics of 2 · balanced accuracy − 1. 0 is guessing, 1 never wrong."""
+    return np.asarray((correct / np.maximum(total, 1e-12)).sum(axis=-1).mean(axis=-1) - 1)
+
+
+def accuracy_interval(hits: Sequence[Hits], minus: Sequence[Hits] = (), *, n: int = 1000, seed: int = 0) -> Interval:
+    """Mean accuracy over seeds, less that of a second arm, with an interval over seeds and documents.
+
+    The variance is that between seeds plus that of drawing documents with replacement: within their topic, so that none
+    is lost, and the same ones for every seed and for both arms (paired); seeds are paired likewise. No interval for
+    fewer than 3 seeds, or where a topic has fewer than 2 documents.
+    """
+    topic = hits[0].topic
+    groups = [np.flatnonzero(topic == name) for name in np.unique(topic)]
+    (scores,) = _gain_by_seed(hits, minus, np.ones((1, len(topic))))
+    estimate = float(scores.mean())
+    if len(hits) < 3 or min(map(len, groups)) < 2:
+        return Interval(estimate, None, None)
+    generator = np.random.default_rng(seed)
+    weights = np.zeros((n, len(topic)))
+    for group in groups:
+        weights[:, group] = generator.multinomial(len(group), np.full(len(group), 1 / len(group)), size=n)
+    variance = scores.var(ddof=1) / len(hits) + _gain_by_seed(hits, minus, weights).mean(axis=1).var()
+    return t_interval(estimate, float(variance), len(hits))
+
+
+def _gain_by_seed(
+    hits: Sequence[Hits], minus: Sequence[Hits], weights: Float[np.ndarray, "draws documents"]
+) -> Float[np.ndarray, "draws seeds"]:
+    return _by_seed(hits, weights) - (_by_seed(minus, weights) if minus else 0.0)
+
+
+def _by_seed(hits: Sequence[Hits], weights: Float[np.ndarray, "draws documents"]) -> Float[np.ndarray, "draws seeds"]:
+    sums = [[np.tensordot(weights, part, axes=1) for part in (one.correct, one.total)] for one in hits]
+    return np.stack([accuracy(correct, total) for correct, total in sums], axis=1)
+
+
+def single_feature_auc(
+    train: tuple[Float[csc_array, "passages features"], Passages],
+    test: tuple[Float[csc_array, "passages features"], Passages],
+) -> Float[np.ndarray, " features"]:
+    """Held-out AUROC of each feature alone for the one topic that it tells best on the training passages.
+
+    0.5 is chance. The sign too is the training passages': a feature may be the absence of a topic.
+    """
+    best = np.zeros(train[0].shape[1])
+    held = np.full(train[0].shape[1], 0.5)
+    for name in np.unique(train[1].topic):
+        fitted, scored = (_auc(table, about.topic == name) for table, about in (train, test))
+        better = np.abs(fitted - 0.5) > best
+        best[better] = np.abs(fitted - 0.5)[better]
+        held[better] = np.where(fitted > 0.5, scored, 1 - scored)[better]
+    return held
+
+
+def _auc(table: Float[csc_array, "passages features"], positive: Bool[np.ndarray, " n"]) -> np.ndarray:
+    """AUROC of every column, from ranks (ties count half); 0.5 where one class is missing."""
+    n_positive = int(positive.sum())
+    if n_positive in (0, len(positive)):
+        return np.full(table.shape[1], 0.5)
+    ranks = np.empty(table.shape[1])
+    for start in range(0, table.shape[1], 512):
+        ranks[start : start + 512] = rankdata(table[:, start : start + 512].toarray(), axis=0)[positive].sum(axis=0)
+    return (ranks / n_positive - (n_positive + 1) / 2) / (len(positive) - n_positive)

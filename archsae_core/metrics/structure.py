@@ -1,0 +1,119 @@
+"""Structure of a dictionary and of its codes: the paper's own metrics, which its authors' library does not ship.
+
+Fel et al. (2025, arXiv 2502.12892), "OOD score", "structure in the dictionary D" and "structure in the codes Z" of its
+table of results. The formulas are those that public re-implementations quote from it; where they differ, the function
+says which reading is taken.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import eigsh
+from torch import Tensor
+
+from archsae_core.metrics.matching import cosines
+from archsae_core.models.sae import Codes
+
+DENSE_BELOW = 64
+"""Matrices smaller than this get all their eigenvalues: the iterative solver wants room."""
+
+
+class Structure(NamedTuple):
+    """Every metric of one dictionary on one set of tokens; `_asdict()` is JSON-able."""
+
+    ood: float
+    stable_rank: float
+    effective_rank: float
+    coherence: float
+    connectivity: float
+    negative_interference: float
+    n_tokens: int
+    """Connectivity and the OOD score fall as tokens are added: compare only at equal `n_tokens`."""
+
+
+def singular_values(D: Float[Tensor, "n_features d_model"]) -> Float[np.ndarray, " rank"]:
+    """Singular values of D in float64, from the smaller of its two Gram matrices."""
+    D = D.detach().double().cpu()
+    gram = D.T @ D if len(D) > D.shape[1] else D @ D.T
+    return np.sqrt(np.clip(np.linalg.eigvalsh(gram.numpy()), 0, None))
+
+
+def stable_rank(D: Float[Tensor, "n_features d_model"]) -> float:
+    """‖D‖_F² / ‖D‖₂²: 1 where all atoms are parallel, d_model where they spread evenly over all directions."""
+    s = singular_values(D)
+    return float((s**2).sum() / (s**2).max())
+
+
+def effective_rank(D: Float[Tensor, "n_features d_model"]) -> float:
+    """exp of the entropy of σ / Σσ, σ the singular values (Roy & Vetterli 2007)."""
+    s = singular_values(D)
+    p = s[s > 0] / s.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def coherence(D: Float[Tensor, "n_features d_model"]) -> float:
+    """max over i ≠ j of |cos(D_i, D_j)|: 1 where an atom has a double. overcomplete's `dictionary_collinearity`."""
+    return cosines(D, D).abs().fill_diagonal_(0).max().item()
+
+
+def ood_score(D: Float[Tensor, "n_features d_model"], batches: Iterable[Float[Tensor, "batch d_model"]]) -> float:
+    """1 − mean_i max_x cos(D_i, x): how far atoms point away from every activation. 0 where each is parallel to one.
+
+    `batches` in the units of the atoms: here centred activations, since the dictionary works on those.
+    """
+    nearest = torch.full((len(D),), -1.0)
+    for x in batches:
+        nearest = torch.maximum(nearest, cosines(D, x).amax(dim=1))
+    return 1 - nearest.double().mean().item()
+
+
+def coactivation(codes: Codes, n_features: int) -> csr_array:
+    """Zᵀ Z / n of n tokens, sparse: entry (i, j) is the mean of z_i z_j."""
+    values, indices = codes.values.cpu().double().numpy(), codes.indices.cpu().numpy()
+    starts = np.arange(0, values.size + 1, values.shape[1])
+    z = csr_array((values.ravel(), indices.ravel(), starts), shape=(len(values), n_features))
+    z.eliminate_zeros()
+    return csr_array(z.T @ z) / len(values)
+
+
+def connectivity(zz: csr_array) -> float:
+    """1 − ‖Zᵀ Z‖₀ / n_features²: share of ordered pairs of features that never fire on the same token.
+
+    The name suggests the opposite, the formula is the paper's. A dead feature counts as never firing with any.
+    """
+    return 1 - zz.count_nonzero() / zz.shape[0] ** 2
+
+
+def negative_interference(zz: csr_array, D: Float[Tensor, "n_features d_model"]) -> float:
+    """‖ReLU(−(Zᵀ Z / n) ⊙ D Dᵀ)‖₂: how much features that fire together cancel each other.
+
+    Ambiguous in the source twice: ‖·‖₂ is read as the spectral norm, as in its stable rank, and Zᵀ Z is divided by the
+    number of tokens, so that more tokens do not raise it. Units of z² ‖D_i‖², as the reconstruction has them.
+    """
+    D = D.detach().cpu().float()
+    cancelling = np.maximum(-zz.toarray() * (D @ D.T).numpy(), 0)
+    if not cancelling.any():
+        return 0.0
+    if len(cancelling) < DENSE_BELOW:
+        return float(np.abs(np.linalg.eigvalsh(cancelling)).max())
+    # Symmetric and non-negative: the largest eigenvalue is the spectral norm, and the start is not orthogonal to it.
+    return float(eigsh(cancelling, k=1, which="LA", v0=np.ones(len(cancelling)), return_eigenvectors=False)[0])
+
+
+def structure(D: Float[Tensor, "n_features d_model"], x: Float[Tensor, "tokens d_model"], codes: Codes) -> Structure:
+    """Every metric of the atoms D, of activations x in the atoms' units, and of the codes of the same tokens."""
+    zz, unit = coactivation(codes, len(D)), F.normalize(D.detach().float(), dim=1)
+    return Structure(
+        ood=ood_score(unit, x.split(4096)),
+        stable_rank=stable_rank(D),
+        effective_rank=effective_rank(D),
+        coherence=coherence(unit),
+        connectivity=connectivity(zz),
+        negative_interference=negative_interference(zz, D),
+        n_tokens=len(x),
+    )

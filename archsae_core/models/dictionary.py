@@ -1,0 +1,218 @@
+"""Dictionaries: free unit-norm atoms, and the relaxed archetypal dictionary of Fel et al. (2025)."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from archsae_core.config import DictionaryConfig, TrainingConfig
+from archsae_core.kernels import sparse as kernels
+from archsae_core.kernels.processor import fast_bfloat16
+
+CACHED_ROWS = 64
+"""Rows of W worked on at a time, few enough to stay in the processor's cache."""
+
+Decoder = Callable[[Float[Tensor, "batch k"], Tensor, kernels.ByFeature | None], Float[Tensor, "batch d_model"]]
+"""Values, indices [batch, k] and their grouping to the sum of the active atoms, differentiable.
+
+Without a grouping, indices [k] are of features that are active in every token.
+"""
+
+
+def decoder_of(
+    atoms: Float[Tensor, "n_features d_model"], rounded: Float[Tensor, "n_features d_model"] | None = None
+) -> Decoder:
+    """Decoder for atoms that are at hand, and where sums of them may be rounded, for their copy in bfloat16."""
+
+    def decode(values: Tensor, indices: Tensor, grouped: kernels.ByFeature | None) -> Tensor:
+        if grouped is None:
+            return values @ atoms.index_select(0, indices)
+        return kernels.decode(values, indices, atoms, grouped, rounded)
+
+    return decode
+
+
+class FreeDictionary(nn.Module):
+    """Unit-norm atoms; `trainable=False` freezes them where they start."""
+
+    def __init__(self, start: Float[Tensor, "n_features d_model"], *, trainable: bool = True) -> None:
+        super().__init__()
+        self.D = nn.Parameter(F.normalize(start, dim=1), requires_grad=trainable)
+
+    def atoms(self) -> Float[Tensor, "n_features d_model"]:
+        """The dictionary D, rows of norm 1."""
+        return self.D
+
+    def decoder(self, batch: int) -> Decoder:
+        """Sum of active atoms, for a batch of this size."""
+        return decoder_of(self.D)
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Put every atom back on the unit sphere."""
+        if self.D.requires_grad:
+            self.D.div_(self.D.norm(dim=1, keepdim=True).clamp_min_(1e-12))
+
+
+class ArchetypalDictionary(nn.Module):
+    """D = (W C + Λ)·exp(m), W row-stochastic, ‖Λ_i‖₂ ≤ delta (Fel et al. 2025, eq. 4 and 5).
+
+    With `unit_norm` the atoms are (W C + Λ) scaled to norm 1 instead; exp(m) then has no effect. The constraint holds
+    after `project_()`, which the training loop calls after every step. `rounded` lets training multiply by C in
+    bfloat16; `hull_points` and `atoms` are exact.
+    """
+
+    C: Float[Tensor, "n_anchors d_model"]
+
+    def __init__(
+        self,
+        anchors: Float[Tensor, "n_anchors d_model"],
+        weights: Float[Tensor, "n_features n_anchors"],
+        *,
+        delta: float,
+        unit_norm: bool = True,
+        learn_scale: bool = False,
+        rounded: bool = False,
+    ) -> None:
+        super().__init__()
+        self.delta, self.unit_norm, self.rounded = delta, unit_norm, rounded
+        self.register_buffer("C", anchors.clone())
+        self.W = nn.Parameter(weights.clone())
+        self.relax = nn.Parameter(anchors.new_zeros(len(weights), anchors.shape[1]))
+        self.log_scale = nn.Parameter(anchors.new_zeros(()), requires_grad=learn_scale and not unit_norm)
+        self._copy: tuple[int, Tensor] = (-1, self.W)
+
+    def hull_points(self) -> Float[Tensor, "n_features d_model"]:
+        """W C: one point of the anchors' convex hull per atom."""
+        return kernels.product(self.W, self.C)
+
+    def atoms(
+        self, hull_points: Float[Tensor, "n_features d_model"] | None = None
+    ) -> Float[Tensor, "n_features d_model"]:
+        """The dictionary D; `hull_points` = W C may be passed where it is already known."""
+        points = (self.hull_points() if hull_points is None else hull_points) + self.relax
+        return kernels.unit_rows(points) if self.unit_norm else points * self.log_scale.exp()
+
+    def decoder(self, batch: int, hull_points: Float[Tensor, "n_features d_model"] | None = None) -> Decoder:
+        """Sum of active atoms, for a batch of this size.
+
+        Without norms to divide by, z (W C) = (z W) C: a product for each token instead of one for each atom.
+        """
+        if self.unit_norm or hull_points is not None or 2 * batch > len(self.W):
+            if hull_points is None:
+                hull_points = kernels.product(self.W, self.C, self._rounded_weights())
+            return decoder_of(self.atoms(hull_points))
+        weights, relax = decoder_of(self.W, self._rounded_weights()), decoder_of(self.relax)
+
+        def decode(values: Tensor, indices: Tensor, grouped: kernels.ByFeature | None) -> Tensor:
+            mixed = weights(values, indices, grouped)
+            inside = kernels.product(mixed, self.C, mixed.detach().bfloat16() if self.rounded else None)
+            return (inside + relax(values, indices, grouped)) * self.log_scale.exp()
+
+        return decode
+
+    @torch.no_grad()
+    def _rounded_weights(self) -> Float[Tensor, "n_features n_anchors"] | None:
+        """W in bfloat16 if training may round: the copy that `project_` made, unless W was written to since."""
+        if not self.rounded:
+            return None
+        version, copy = self._copy
+        return copy if (version, copy.device) == (self.W._version, self.W.device) else self.W.bfloat16()
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Make W row-stochastic (ReLU, then row-normalise) and shrink each Λ_i into the ball of radius delta."""
+        gpu = kernels.on_gpu(self.W)
+        size = len(self.W) if gpu else CACHED_ROWS
+        copy = self._copy[1]  # kept where it is, since a recorded step reads it there
+        if self.rounded and (copy.dtype, copy.device) != (torch.bfloat16, self.W.device):
+            copy = torch.empty_like(self.W, dtype=torch.bfloat16)
+        for rows, rounded in zip(self.W.split(size), copy.split(size), strict=True):
+            # ReLU would leave a row of none above 0 no direction: it becomes its largest entry's anchor.
+            empty = slice(None) if gpu else (rows.amax(dim=1) <= 0).nonzero().flatten()
+            largest, anchor = rows[empty].max(dim=1, keepdim=True)
+            rows[empty] = rows[empty].scatter(1, anchor, largest.where(largest > 0, 1.0))
+            rows.relu_()
+            rows.div_(rows.sum(dim=1, keepdim=True))
+            if self.rounded:  # while they are in the cache
+                rounded.copy_(rows)
+        self._copy = (self.W._version, copy)
+        self.project_relax_()
+
+    @torch.no_grad()
+    def project_relax_(self) -> None:
+        """Shrink each Λ_i into the ball of radius delta; with delta = 0, Λ is exactly 0."""
+        norms = self.relax.norm(dim=1, keepdim=True)
+        # The last bit of a rescaled norm may exceed delta: aim one part in a million below it.
+        self.relax.mul_(torch.where(norms > self.delta, self.delta * (1 - 1e-6) / norms.clamp_min(1e-30), 1.0))
+
+    @torch.no_grad()
+    def violation(self) -> float:
+        """Largest violation of the constraint: negative weight, row sum off 1, or ‖Λ_i‖ above delta. 0 means none."""
+        rows = (self.W.sum(dim=1) - 1).abs().max()
+        radius = (self.relax.norm(dim=1) - self.delta).max()
+        return max(0.0, -self.W.min().item(), rows.item() - 1e-5, radius.item())
+
+
+Dictionary = FreeDictionary | ArchetypalDictionary
+
+
+def identity_weights(
+    n_features: int, n_anchors: int, generator: torch.Generator
+) -> Float[Tensor, "n_features n_anchors"]:
+    """Row i is anchor i. Atoms beyond the number of anchors start half-way between two random anchors."""
+    weights = torch.zeros(n_features, n_anchors)
+    rows = torch.arange(min(n_features, n_anchors))
+    weights[rows, rows] = 1.0
+    for row in range(n_anchors, n_features):
+        weights[row, torch.randperm(n_anchors, generator=generator)[:2]] = 0.5
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def random_weights(
+    n_features: int, n_anchors: int, generator: torch.Generator
+) -> Float[Tensor, "n_features n_anchors"]:
+    """Each row mixes eight random anchors with flat Dirichlet weights."""
+    chosen = torch.randint(n_anchors, (n_features, 8), generator=generator)
+    exponentials = -torch.rand(n_features, 8, generator=generator).clamp_min_(1e-12).log()
+    weights = torch.zeros(n_features, n_anchors).scatter_add_(1, chosen, exponentials)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def rounds(config: TrainingConfig) -> bool:
+    """Does training multiply by C in bfloat16 under this config, on this machine?"""
+    return config.w_dtype == "bfloat16" or (config.w_dtype == "auto" and fast_bfloat16())
+
+
+def make_dictionary(
+    kind: str,
+    start: str,
+    anchors: Float[Tensor, "n_anchors d_model"],
+    config: DictionaryConfig,
+    training: TrainingConfig,
+    generator: torch.Generator,
+) -> Dictionary:
+    """A dictionary at step 0. `anchors` in normalised units; what is random comes from `generator`.
+
+    `kind` is `free`, `archetypal` or `frozen`; `start` is `random` atoms (of a free dictionary), `centroids` (W =
+    identity) or `random-w` (random rows of the simplex).
+    """
+    if start == "random":
+        return FreeDictionary(torch.randn(config.n_features, anchors.shape[1], generator=generator))
+    weights_of = random_weights if start == "random-w" else identity_weights
+    weights = weights_of(config.n_features, len(anchors), generator)
+    if kind != "archetypal":
+        return FreeDictionary(weights @ anchors, trainable=kind == "free")
+    if training.w_step == "mirror":
+        # A weight of exactly 0 could never grow by multiplication.
+        weights = (1 - config.smoothing) * weights + config.smoothing / weights.shape[1]
+    return ArchetypalDictionary(
+        anchors,
+        weights,
+        delta=config.delta,
+        unit_norm=config.unit_norm,
+        learn_scale=config.learn_scale,
+        rounded=rounds(training),
+    )

@@ -1,0 +1,248 @@
+"""The training loop: one for every dictionary, seeded to the bit, resumable."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from archsae_core.config import TrainingConfig
+from archsae_core.kernels import sparse as kernels
+from archsae_core.kernels.graphs import Graphs, Step
+from archsae_core.kernels.processor import keep_freed_memory
+from archsae_core.kernels.topk import top_k
+from archsae_core.models.auxk import by_dead_features, by_features
+from archsae_core.models.dictionary import ArchetypalDictionary, Decoder
+from archsae_core.models.sae import SAE, save_sae
+from archsae_core.models.snapshots import snapshot_file, snapshot_steps, write_snapshot
+from archsae_core.models.w_step import BLOCKS, MirrorStep
+from archsae_core.storage import read_json, write_atomically, write_json
+
+CHECKPOINT = "checkpoint.safetensors"
+LOG_EVERY = 20
+CLIP = 1.0
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer a number; the last good checkpoint is kept."""
+
+
+Batches = Callable[[int], Tensor]
+"""Raw activations [batch, d_model] of a step: a function of the step alone, so a resumed run sees the same data."""
+
+
+class Losses(NamedTuple):
+    """One step's losses and codes."""
+
+    fvu: Float[Tensor, ""]
+    aux: Float[Tensor, ""]
+    values: Float[Tensor, "batch k"]
+    indices: Int[Tensor, "batch k"]
+
+
+def learning_rate_of_relax(sae: SAE, config: TrainingConfig) -> float:
+    """Adam's rate for Λ; scaled by the anchors' norm where atoms are unit-norm: Λ then turns an atom as fast as D."""
+    if config.w_step == "mirror" and sae.dictionary.unit_norm:
+        return config.lr * float(sae.dictionary.C.norm(dim=1).median())
+    return config.lr
+
+
+class Trainer:
+    """State of one run: model, optimisers, dead-feature clock, log."""
+
+    def __init__(self, sae: SAE, config: TrainingConfig) -> None:
+        keep_freed_memory()
+        self.sae, self.config = sae, config
+        self.step, self.log = 0, []
+        self.last_fired = torch.zeros(sae.n_features, dtype=torch.int64, device=sae.mean.device)
+        archetypal = isinstance(sae.dictionary, ArchetypalDictionary)
+        mirror = archetypal and config.w_step == "mirror"
+        self.mirror = MirrorStep(sae.dictionary, config.w_rate) if mirror else None
+        slow = {id(sae.dictionary.W), id(sae.dictionary.relax)} if archetypal else set()
+        groups = [{"params": [p for p in sae.parameters() if p.requires_grad and id(p) not in slow], "lr": config.lr}]
+        if archetypal:
+            groups.append({"params": [sae.dictionary.relax], "lr": learning_rate_of_relax(sae, config)})
+            if not mirror:
+                groups.append({"params": [sae.dictionary.W], "lr": config.w_rate})
+        self.graphs = Graphs(self.last_fired, period=BLOCKS if mirror else 1)
+        self.optimizer = torch.optim.Adam(groups, fused=True, capturable=self.graphs.on)
+
+    def losses(self, x: Float[Tensor, "batch d_model"], now: Step | None = None) -> Losses:
+        """Fraction of variance unexplained on a raw batch (per-dimension mean of the batch) and the AuxK loss."""
+        sae = self.sae
+        x = sae.normalize(x)
+        centred = x - sae.b_dec.detach()
+        values, indices = top_k(centred, sae.W_enc, sae.b_enc, sae.k)
+        # W C is not computed again where the mirror step keeps it
+        kept = (self.mirror.hull,) if self.mirror else ()
+        decode = sae.dictionary.decoder(len(x), *kept)
+        values, x_hat = by_features(sae, values, indices, centred, decode)
+        x_hat = x_hat + sae.b_dec
+        variance = torch.linalg.vector_norm(x - x.mean(dim=0)).square()
+        fvu = F.mse_loss(x_hat, x, reduction="sum") / variance.clamp_min(1e-12)
+        dead = (self.step if now is None else now) - self.last_fired > self.config.dead_after
+        return Losses(fvu, self._aux(dead, centred, x, x_hat.detach(), decode), values.detach(), indices)
+
+    def _aux(self, dead: Tensor, centred: Tensor, x: Tensor, x_hat: Tensor, decode: Decoder) -> Tensor:
+        """AuxK (Gao et al. 2024): the dead features' reconstruction of the residual, as a share of the residual."""
+        if self.config.aux_coefficient == 0 or (not kernels.on_gpu(dead) and not dead.any()):
+            return x.new_zeros(())
+        error = x - x_hat
+        rest = error - by_dead_features(self.sae, dead, self.config.aux_k, centred, decode)
+        return dead.any() * rest.square().sum() / error.square().sum().clamp_min(1e-12)
+
+    def train_step(self, x: Float[Tensor, "batch d_model"]) -> None:
+        """One optimiser step, then the constraint. Raises TrainingDiverged; on a GPU it is looked for now and then."""
+        losses, norm = self.graphs(self._update, x, self.step)
+        self.step += 1
+        logged = self.step % LOG_EVERY == 0
+        if logged or not kernels.on_gpu(norm):
+            self._check(self._loss(losses))
+        if logged or self.step == 1:
+            self.log.append(self._row(losses, float(norm)))
+
+    def _update(self, x: Float[Tensor, "batch d_model"], step: int, now: Step) -> tuple[Losses, Float[Tensor, ""]]:
+        """All that a step does to tensors; its losses, detached, and the gradient's norm."""
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.losses(x, now)
+        self._loss(losses).backward()
+        norm = self._gradient_norm()
+        # fused Adam divides by it on the way: clipping without another pass over the gradients
+        within = not kernels.on_gpu(norm) and norm <= CLIP
+        self.optimizer.grad_scale = None if within else (norm / CLIP).clamp_min(1.0)
+        self.optimizer.step()
+        if self.mirror:
+            self.mirror.step(self.sae.dictionary.relax.grad, step, now)
+            self.sae.dictionary.project_relax_()
+        else:
+            self.sae.dictionary.project_()
+        fired = (now * (losses.values > 0)).long()
+        self.last_fired.scatter_reduce_(0, losses.indices.flatten(), fired.flatten(), "amax")
+        return losses._replace(fvu=losses.fvu.detach(), aux=losses.aux.detach()), norm
+
+    def _gradient_norm(self) -> Float[Tensor, ""]:
+        """Over all parameters; by rows, which is faster and more exact than one sum over millions of squares."""
+        gradients = (p.grad for p in self.sae.parameters() if p.grad is not None)
+        return torch.linalg.vector_norm(torch.cat([torch.linalg.vector_norm(g, dim=-1).flatten() for g in gradients]))
+
+    def _loss(self, losses: Losses) -> Float[Tensor, ""]:
+        return losses.fvu + self.config.aux_coefficient * losses.aux
+
+    def _check(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingDiverged(f"loss is {float(loss)} at step {self.step - 1}: lower lr or w_lr, then run again")
+
+    @torch.no_grad()
+    def _row(self, losses: Losses, norm: float) -> dict[str, float | int]:
+        row = {"step": self.step, "r2": 1 - float(losses.fvu), "aux": float(losses.aux), "gradient_norm": norm}
+        row["l0"] = float((losses.values > 0).sum(dim=1).float().mean())
+        row["dead"] = float((self.step - self.last_fired > self.config.dead_after).float().mean())
+        if isinstance(self.sae.dictionary, ArchetypalDictionary):
+            row |= constraint_state(self.sae.dictionary)
+        return row
+
+    def save(self, path: Path) -> None:
+        """Write everything a bit-identical continuation needs, atomically."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
+        if self.mirror:
+            tensors |= {f"mirror.{name}": tensor for name, tensor in self.mirror.tensors().items()}
+        tensors["last_fired"] = self.last_fired
+        tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        metadata = {"step": str(self.step), "log": json.dumps(self.log)}
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint of the same run."""
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        self.step, self.log = int(metadata["step"]), json.loads(metadata["log"])
+        device = self.last_fired.device
+        self.last_fired = tensors["last_fired"].to(device)
+        self.sae.load_state_dict(_under(tensors, "model."))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under(tensors, "adam.").items():
+            index, field = name.split(".")
+            state.setdefault(int(index), {})[field] = tensor
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+        for name, tensor in _under(tensors, "mirror.").items():
+            setattr(self.mirror, name, tensor.to(device))
+        self.graphs.forget()
+
+
+def constraint_state(dictionary: ArchetypalDictionary) -> dict[str, float | int]:
+    """Share of atoms with Λ at its bound, and the median effective number of anchors exp(H(W_i))."""
+    at_bound = dictionary.relax.norm(dim=1) >= dictionary.delta * (1 - 1e-4)
+    # not xlogy, which takes five times as long and took a twelfth of all training; by rows, to stay in the cache
+    rows = dictionary.W.split(64)
+    entropy = torch.cat([-(row * row.clamp_min(torch.finfo(row.dtype).tiny).log_()).sum(dim=1) for row in rows])
+    return {"relax_at_bound": float(at_bound.float().mean()), "effective_anchors": float(entropy.exp().median())}
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def train(
+    sae: SAE,
+    config: TrainingConfig,
+    batches: Batches,
+    work: Path,
+    *,
+    steps: int,
+    after_step: Callable[[Trainer], None] | None = None,
+    progress: bool = False,
+) -> SAE:
+    """Train `sae` in place for `steps` steps; files go to `work`, and a checkpoint found there is continued.
+
+    Writes `sae.safetensors`, `log.json` and a `snapshot_file` at each of `snapshot_steps`; `after_step` sees the state
+    after every step, before a checkpoint is written.
+    Raises TrainingDiverged where the loss is not finite; the last checkpoint stays.
+    """
+    if not (work / CHECKPOINT).exists():
+        sae.calibrate(batches(0))
+    trainer, snapshots = Trainer(sae, config), set(snapshot_steps(steps))
+    if (work / CHECKPOINT).exists():
+        trainer.load(work / CHECKPOINT)
+    else:
+        write_snapshot(sae, work, 0)
+    for step in tqdm(range(trainer.step, steps), initial=trainer.step, total=steps, disable=not progress, unit="step"):
+        trainer.train_step(batches(step))
+        if trainer.step in snapshots:
+            write_snapshot(sae, work, trainer.step)
+        if after_step:
+            after_step(trainer)
+        if trainer.step % config.checkpoint_every == 0 and trainer.step < steps:
+            trainer.save(work / CHECKPOINT)
+    save_sae(sae, work / "sae.safetensors")
+    write_json(work / "log.json", trainer.log)
+    (work / CHECKPOINT).unlink(missing_ok=True)
+    return sae
+
+
+def leave(trainer: Trainer, work: Path, shorter: Path) -> None:
+    """Write to `shorter` what a run that ends at this step finds there: `train` then has no step left to take.
+
+    `work` holds the snapshots of the run that goes on.
+    """
+    *before, last = snapshot_steps(trainer.step)
+    for step in before:
+        kept = work / snapshot_file(step)
+        write_atomically(shorter / kept.name, lambda temporary, kept=kept: shutil.copyfile(kept, temporary))
+    write_snapshot(trainer.sae, shorter, last)
+    trainer.save(shorter / CHECKPOINT)
+
+
+def read_log(folder: Path) -> list[dict[str, float | int]]:
+    """The training log of a finished run: one row each `LOG_EVERY` steps."""
+    return read_json(folder / "log.json")

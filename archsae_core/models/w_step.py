@@ -1,0 +1,56 @@
+"""Two ways to move W, the row-stochastic matrix of an archetypal dictionary.
+
+Adam moves every entry of a row by about its learning rate, so the far anchors' thousands of tiny weights swamp a row
+that started as one anchor. Entropic mirror descent (Beck & Teboulle 2003) is the simplex's own gradient step: weights
+are multiplied, so a row stays non-negative, stays normalised, and spends its movement where the gradient is.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from archsae_core.kernels import sparse as kernels
+from archsae_core.kernels.graphs import Step
+from archsae_core.models.dictionary import ArchetypalDictionary
+
+BLOCKS = 8
+"""A step moves one block of rows in turn, since the two products with C are most of the cost."""
+BETA1, BETA2 = 0.9, 0.999
+
+
+class MirrorStep:
+    """Blockwise entropic mirror descent: W_ij ∝ W_ij · exp(−η ⟨ĝ_i, C_j⟩ / s_i).
+
+    ĝ is the momentum of the loss gradient at the atoms' hull points, and s_i its running size, so that η is in units of
+    log-weight per step as Adam's learning rate is. The gradient with respect to W is ĝ Cᵀ: keeping its moments as
+    [n_features, d_model] instead of [n_features, n_anchors] saves both memory and a product.
+    """
+
+    def __init__(self, dictionary: ArchetypalDictionary, lr: float) -> None:
+        self.dictionary, self.lr = dictionary, lr
+        dictionary.W.requires_grad_(False)
+        self.momentum = torch.zeros_like(dictionary.relax)
+        self.size = torch.zeros_like(dictionary.relax[:, 0])
+        self.hull = dictionary.hull_points()
+        # only the direction of a step is rounded: atoms stay exact points of the hull
+        self.points = (dictionary.C.bfloat16() if dictionary.rounded else dictionary.C).T
+        self.columns = dictionary.C.T.contiguous()
+        self.anchor_norm = dictionary.C.norm(dim=1).median()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold to continue to the bit."""
+        return {"momentum": self.momentum, "size": self.size, "hull": self.hull}
+
+    @torch.no_grad()
+    def step(self, gradient: Float[Tensor, "n_features d_model"], step: int, now: Step) -> None:
+        """Update the moments with the gradient at W C + Λ, then move block `step` modulo BLOCKS; `now` is the same."""
+        self.momentum.lerp_(gradient, 1 - BETA1)
+        self.size.lerp_(torch.linalg.vector_norm(gradient, dim=1).square() / gradient.shape[1], 1 - BETA2)
+        rows = slice(step % BLOCKS, None, BLOCKS)
+        direction = self.momentum[rows] / (1 - BETA1 ** (now + 1))
+        scale = (self.size[rows] / (1 - BETA2 ** (now + 1))).sqrt() * self.anchor_norm
+        slope = kernels.multiply(direction / scale.clamp_min(1e-30)[:, None], self.points)
+        weights = self.dictionary.W[rows] * slope.mul_(-self.lr * BLOCKS).clamp_(-5, 5).exp_()
+        weights /= weights.sum(dim=1, keepdim=True)
+        self.dictionary.W[rows] = weights
+        self.hull[rows] = kernels.linear(weights, self.columns)

@@ -1,0 +1,111 @@
+"""Command line: fetch, report, sweep, clean."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from archsae_core.storage import REPAIR, CorruptArtifact
+from archsae_study.config import PRESETS, ConfigError, coerce
+
+ELSEWHERE = ": set --runs (or ARCHSAE_RUNS), and ARCHSAE_CACHE, to folders that can be written"
+DISK = {
+    errno.ENOSPC: ": free space, then run the same again; finished stages are kept",
+    errno.EROFS: ELSEWHERE,
+    errno.EACCES: ELSEWHERE,
+}
+"""What to do about a disk's error, also where a notebook reports it."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m archsae_study", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    fetch = commands.add_parser("fetch", help="download the embedded model and text; afterwards no network is needed")
+    fetch.add_argument("--repair", action="store_true", help="make damaged files again instead of refusing")
+    report = commands.add_parser("report", help="run the seven notebooks; continues a broken run")
+    sweep = commands.add_parser("sweep", help="notebooks 03 and 04 once for each delta")
+    sweep.add_argument("--deltas", required=True, metavar="0,0.5,1", help="radii, separated by commas")
+    for command in (report, sweep):
+        command.add_argument("--preset", choices=sorted(PRESETS), default="quick")
+        command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter")
+        command.add_argument("--runs", type=Path, help="folder for runs (default: $ARCHSAE_RUNS, else runs/)")
+        command.add_argument("--repair", action="store_true", help="make damaged artefacts again instead of refusing")
+    report.add_argument("--dry-run", action="store_true", help="print stages, sizes and expected time, then stop")
+    report.add_argument("--publish", action="store_true", help="make this run the committed report")
+    clean = commands.add_parser("clean", help="delete runs and their artefacts, for a re-run from scratch")
+    clean.add_argument("--runs", type=Path)
+    return parser
+
+
+def parameters_of(preset: str, assignments: Sequence[str]) -> dict[str, Any]:
+    """`--preset` and `--set NAME=VALUE` as typed parameters. Raises ConfigError naming the field."""
+    parameters: dict[str, Any] = {"preset": preset}
+    for assignment in assignments:
+        name, separator, value = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {assignment!r}: expected NAME=VALUE, such as delta=0.5")
+        parameters[name.strip()] = coerce(name.strip(), value.strip())
+    return parameters
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "fetch":
+        from archsae_core.data import assets
+
+        for line in assets.fetch():
+            _say(line)
+        return 0
+    # Imported here: papermill and torch take seconds, which `--help` and a mistyped name need not wait for.
+    from archsae_study import estimate, runner
+    from archsae_study.pages.answer import answer
+    from archsae_study.source import default_root
+
+    root = arguments.runs or default_root()
+    if arguments.command == "clean":
+        runner.clean(None, root)
+        return 0
+    parameters = parameters_of(arguments.preset, arguments.set)
+    if arguments.command == "sweep":
+        for folder in runner.run_sweep(parameters, coerce("deltas", arguments.deltas), root=root, say=_say):
+            _say(f"run folder: {folder}")
+        return 0
+    if arguments.dry_run:
+        _, found = runner.plan(parameters, root)
+        sys.stdout.write(f"{estimate.table(found)}\n\n{estimate.summary(found, root)}\n")
+        estimate.check_room(found, root)
+        return 0
+    folder = runner.run_report(parameters, root=root, say=_say)
+    sys.stdout.write(answer(folder) + f"\nrun folder: {folder}\n")
+    if arguments.publish:
+        runner.publish(folder)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; bad input ends with one line on stderr and exit status 2, a failed notebook with 1."""
+    arguments = _parser().parse_args(argv)
+    if getattr(arguments, "repair", False):
+        os.environ[REPAIR] = "1"  # kernels inherit it
+    try:
+        return _run(arguments)
+    except ConfigError as error:
+        _say(f"error: {error}")
+        return 2
+    except (CorruptArtifact, RuntimeError) as error:
+        _say(f"error: {error}{next((fix for code, fix in DISK.items() if os.strerror(code) in str(error)), '')}")
+        return 1
+    except OSError as error:  # a disk that is full or read-only, a folder of someone else's
+        _say(f"error: {error}{DISK.get(error.errno, '')}")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

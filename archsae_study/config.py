@@ -1,0 +1,211 @@
+"""The parameters of a study: nested by concern, given flat by papermill and a shell, which this module alone maps."""
+
+import ast
+import dataclasses
+import os
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from archsae_core.config import (
+    ActivationConfig,
+    AnchorConfig,
+    ConfigError,
+    CorpusConfig,
+    DictionaryConfig,
+    LanguageModelConfig,
+    TrainingConfig,
+    require,
+    require_choice,
+    require_counts,
+    require_not_negative,
+)
+from archsae_study.arms import ARMS
+
+SCHEDULER = re.compile(r"local:[1-9]\d{0,3}|(tcp|tls|ws|wss)://[^\s/:]+:\d{1,5}")
+"""`scheduler` where it is no file."""
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """Which runs a study compares, on how much held-out text, and where they are trained."""
+
+    seed: int = 0
+    """Seed of the dictionaries of notebooks 02 to 04 and 07."""
+    n_seeds: int = 3
+    """Seeds per arm in 05."""
+    arms: tuple[str, ...] = ("topk", "topk-kmeans", "topk-kmeans-indep", "ra", "ra-random-w", "ra-indep-anchors")
+    """Arms compared in 05."""
+    longer_factor: int = 1
+    """Steps of the longest runs, in multiples of `steps`: two arms that share nothing, in 05. 1 leaves them out."""
+    deltas: tuple[float, ...] = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+    """Radii swept in 06."""
+    ablation_steps: int = 300
+    """Optimiser steps of each run in 06."""
+    ablation_seeds: int = 2
+    """Seeds per delta in 06."""
+    heldout_tokens: int | None = None
+    """At most this many held-out tokens are scored; None takes all."""
+    behaviour_tokens: int = 8192
+    """Held-out tokens for CE and KL with the reconstruction spliced in."""
+    feature: int | None = None
+    """Feature inspected in 07; None takes the strongest feature found by the scan."""
+    scheduler: str | None = None
+    """Where to train: `local:N` processes, `tcp://host:port` or a scheduler file of Dask; None: in this process."""
+
+    def __post_init__(self) -> None:
+        counts = ("n_seeds", "ablation_steps", "ablation_seeds", "behaviour_tokens", "heldout_tokens", "longer_factor")
+        require_counts(self, counts)
+        require_not_negative(self, ("seed",))
+        require(self.seed < 2**40, "seed", self.seed, "must be below 2**40")
+        unknown = set(self.arms) - set(ARMS)
+        require(bool(self.arms) and not unknown, "arms", self.arms, f"must be among {', '.join(ARMS)}")
+        require(len(set(self.arms)) == len(self.arms), "arms", self.arms, "names an arm twice")
+        sound = bool(self.deltas) and all(0 <= delta < float("inf") for delta in self.deltas)
+        require(sound, "deltas", self.deltas, "needs at least one radius, each 0 or larger and finite")
+        require(len(set(self.deltas)) == len(self.deltas), "deltas", self.deltas, "names a radius twice")
+        known = self.scheduler is None or bool(SCHEDULER.fullmatch(self.scheduler)) or Path(self.scheduler).is_file()
+        require(known, "scheduler", self.scheduler, "must be local:N, tcp://host:port or an existing file")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that determines a study's results. `preset` only names where the defaults came from."""
+
+    preset: str = "quick"
+    """One of `PRESETS`."""
+    language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    activations: ActivationConfig = field(default_factory=ActivationConfig)
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    dictionary: DictionaryConfig = field(default_factory=DictionaryConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
+
+    def __post_init__(self) -> None:
+        require_choice("preset", self.preset, PRESETS)
+        feature, last = self.comparison.feature, self.dictionary.n_features - 1
+        require(feature is None or 0 <= feature <= last, "feature", feature, f"must lie in 0 … {last}")
+
+    def flat(self) -> dict[str, Any]:
+        """Every parameter by its flat name."""
+        return {name: getattr(self._group(name), name) for name in FIELDS}
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a parameter by its flat name. Raises KeyError for a name there is not."""
+        return getattr(self._group(name), name)
+
+    def changed(self, **changes: Any) -> "Config":
+        """The same with some parameters, by flat name, set to other values. Raises ConfigError as their groups do."""
+        return _nested(self.flat() | changes)
+
+    def _group(self, name: str) -> Any:
+        group = GROUP_OF[name]
+        return self if group is None else getattr(self, group)
+
+
+_FULL: dict[str, Any] = dict(
+    n_features=4096, k=64, n_anchors=4096, steps=5000, ablation_steps=2000, n_seeds=5, ablation_seeds=3, aux_k=256,
+    dead_after=200, arms=tuple(ARMS), behaviour_tokens=20_000, heldout_tokens=50_000,
+    anchor_tokens=180_000, kmeans_iterations=10)  # fmt: skip
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": dict(
+        model="random-gpt2", text="synthetic", layer=1, context=32, n_features=64, k=4, n_anchors=64, steps=40,
+        batch_size=128, aux_k=8, dead_after=20, checkpoint_every=20, n_seeds=2, deltas=(0.0, 1.0), ablation_steps=20,
+        ablation_seeds=2, longer_factor=2, behaviour_tokens=512, lr=1e-3, dtype="float32"),
+    "quick": dict(tokens=100_000, steps=350, ablation_steps=120, kmeans_iterations=10, behaviour_tokens=6144),
+    "medium": dict(_FULL, steps=1000, ablation_steps=400, ablation_seeds=2),
+    "full": _FULL,
+    "gpt2": dict(_FULL, model="gpt2", layer=9, text="Salesforce/wikitext:wikitext-2-raw-v1"),
+}  # fmt: skip
+
+
+def _types() -> tuple[dict[str, Any], dict[str, str | None]]:
+    """Type and group of each parameter by its flat name; the group of `preset` is None, since it stands in none."""
+    kinds: dict[str, Any] = {"preset": str}
+    groups: dict[str, str | None] = {"preset": None}
+    hints = typing.get_type_hints(Config)
+    for group in dataclasses.fields(Config):
+        if not dataclasses.is_dataclass(hints[group.name]):
+            continue
+        for name, kind in typing.get_type_hints(hints[group.name]).items():
+            if name in kinds:
+                raise TypeError(f"{name} stands in two groups of parameters")
+            kinds[name], groups[name] = kind, group.name
+    return kinds, groups
+
+
+FIELDS, GROUP_OF = _types()
+
+
+def _nested(flat: Mapping[str, Any]) -> Config:
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in flat.items():
+        groups.setdefault(GROUP_OF[name] or "", {})[name] = value
+    kinds = typing.get_type_hints(Config)
+    own = groups.pop("", {})
+    return Config(**own, **{group: kinds[group](**values) for group, values in groups.items()})
+
+
+def coerce(name: str, value: Any) -> Any:
+    """Turn what papermill, YAML or a shell passed for field `name` into the field's type.
+
+    `-p delta 1` arrives as an int, YAML's `1e-3` and every `--set` as a string, lists instead of tuples.
+    Raises ConfigError for an unknown name or a value that is not of the field's type.
+    """
+    if name not in FIELDS:
+        raise ConfigError(f"unknown parameter {name!r}: known are {', '.join(FIELDS)}")
+    return _coerce(name, value, FIELDS[name])
+
+
+def _coerce(name: str, value: Any, kind: Any) -> Any:
+    if isinstance(kind, types.UnionType):
+        if value is None or value in ("None", "none", ""):
+            return None
+        kind = next(option for option in typing.get_args(kind) if option is not type(None))
+    if typing.get_origin(kind) is tuple:
+        return tuple(_coerce(name, item, typing.get_args(kind)[0]) for item in _items(name, value))
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
+        if kind is int:
+            number = float(value)
+            if isinstance(value, bool) or number != int(number):
+                raise ValueError
+            return int(number)
+        if kind is float:
+            if isinstance(value, bool):
+                raise ValueError
+            return float(value)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise ConfigError(f"{name} = {value!r}: expected {kind.__name__}") from None
+    return str(value)
+
+
+def _items(name: str, value: Any) -> list[Any]:
+    if isinstance(value, str):
+        if not (text := value.strip()).startswith(("[", "(")):
+            return [item.strip() for item in text.split(",") if item.strip()]
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            raise ConfigError(f"{name} = {value!r}: expected a list such as 0,0.5,1") from None
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def configure(parameters: Mapping[str, Any]) -> Config:
+    """Config of `parameters["preset"]` with every other entry that is not None laid over it; names are flat.
+
+    `scheduler` defaults to $ARCHSAE_SCHEDULER. Raises ConfigError naming the field for an unknown name, a wrong type or
+    a value out of range.
+    """
+    given = {name: coerce(name, value) for name, value in parameters.items() if value is not None}
+    given.setdefault("scheduler", os.environ.get("ARCHSAE_SCHEDULER") or None)
+    preset = given.setdefault("preset", "quick")
+    require_choice("preset", preset, PRESETS)
+    return _nested(PRESETS[preset] | given)

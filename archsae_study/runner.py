@@ -1,0 +1,180 @@
+"""Headless runs: the notebooks in order through papermill, a sweep over deltas, publishing a run as the report."""
+
+import ast
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from filelock import FileLock, Timeout
+
+from archsae_core.storage import write_atomically, write_json
+from archsae_study import estimate, scheduler
+from archsae_study.config import Config, configure
+from archsae_study.experiments.stability import report_runs
+from archsae_study.layers import read_layers
+from archsae_study.report import PROJECT, identity, run_folder
+from archsae_study.source import default_root
+from archsae_study.study import Study
+
+NOTEBOOKS = (
+    "01_anchors", "02_standard_sae", "03_archetypal_sae", "04_evaluation", "05_stability", "06_delta_ablation",
+    "07_features",
+)  # fmt: skip
+SWEEP_NOTEBOOKS = ("03_archetypal_sae", "04_evaluation")
+"""What a sweep repeats for each delta; 06 compares radii over seeds, and 07 needs every arm."""
+KEPT = ("tags", "alt")
+"""Metadata of a cell that belong to the report: `alt` is the alternative text of its figure."""
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook stopped with an error; the message names it, the error and the executed copy."""
+
+
+def run_report(
+    parameters: Mapping[str, Any],
+    *,
+    notebooks: Iterable[str] = NOTEBOOKS,
+    root: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Execute notebooks in order and return the run folder, which holds the executed copies, results and figures.
+
+    `parameters` are names of `Config` fields; unknown names and bad values raise ConfigError before anything runs.
+    Too little room on the disk raises ConfigError too. Stages that an earlier, perhaps broken, run finished are not
+    computed again. Raises NotebookFailed.
+    """
+    study, found = plan(parameters, root)
+    config, notebooks = study.config, tuple(notebooks)
+    say(estimate.summary(found, root or default_root()))
+    estimate.check_room(found, root or default_root())
+    folder = run_folder(config, root)
+    folder.mkdir(parents=True, exist_ok=True)
+    given = {"preset": "quick"} | {name: value for name, value in parameters.items() if value is not None}
+    given.pop("scheduler", None)  # where a run was computed is no part of the notebook
+    environment = {"ARCHSAE_RUNS": str(folder.parent.resolve()), "ARCHSAE_SCHEDULER": config.comparison.scheduler}
+    with _alone(folder, say), scheduler.environment(environment):
+        write_json(folder / "config.json", identity(config))
+        if notebooks == NOTEBOOKS:
+            runs = report_runs(study)
+            read_layers([study, *(own for own, _ in runs)])
+            scheduler.train_ahead(study, runs)
+        for name in notebooks:
+            start = time.perf_counter()
+            say(f"{name} …")
+            execute(name, folder / f"{name}.ipynb", given)
+            say(f"{name} done in {time.perf_counter() - start:.0f} s")
+    return folder
+
+
+def plan(parameters: Mapping[str, Any], root: Path | None = None) -> tuple[Study, estimate.Estimate]:
+    """Check every input of a report and estimate its cost; nothing is written. Raises ConfigError."""
+    config = configure(parameters)
+    if config.comparison.scheduler is not None:
+        scheduler.check(config.comparison.scheduler)
+    study = Study(config, root)
+    study.check()
+    return study, estimate.estimate(study)
+
+
+@contextmanager
+def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other report runs in the folder, then keep others waiting until the block ends."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"another report runs in {folder}: waiting until it ends")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
+    """Run one notebook with papermill into `output`, which appears when it is complete. Raises NotebookFailed."""
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    source = PROJECT / "notebooks" / f"{name}.ipynb"
+    options = {"cwd": str(source.parent), "progress_bar": False, "kernel_name": "python3"}
+    unfinished = output.with_suffix(".partial.ipynb")
+    try:
+        papermill.execute_notebook(str(source), str(unfinished), dict(parameters), **options)
+    except papermill.PapermillExecutionError as error:
+        raise NotebookFailed(f"{name}: {error.ename}: {error.evalue} (see the executed copy {unfinished})") from None
+    os.replace(unfinished, output)
+
+
+def run_sweep(parameters: Mapping[str, Any], deltas: Iterable[float], **options: Any) -> list[Path]:
+    """The notebooks that depend on delta, once for each; everything else is shared through the store."""
+    runs = [dict(parameters) | {"delta": delta} for delta in deltas]
+    for run in runs:
+        configure(run)
+    return [run_report(run, notebooks=SWEEP_NOTEBOOKS, **options) for run in runs]
+
+
+def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Remove what papermill and Jupyter add to an executed notebook: timings, stderr, widgets, the injected cell.
+
+    The injected values move into the parameters cell, so that the notebook shows, and repeats, the run it came from.
+    """
+    injected = [cell.source for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = _with_values(cell.source, "\n".join(injected))
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    count = 0
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)})
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in cell.outputs:
+            output.get("metadata", {}).clear()
+            if "execution_count" in output:
+                output.execution_count = count
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    return notebook
+
+
+def _with_values(parameters: str, injected: str) -> str:
+    """The parameters cell with the values of the injected cell. Raises NotebookFailed for one it does not list."""
+    for statement in ast.parse(injected).body:
+        name, value = statement.targets[0].id, ast.literal_eval(statement.value)
+        text = f'"{value}"' if isinstance(value, str) else repr(value)
+        pattern = re.compile(rf"^({name}: [^=]+ = ).*?(  #)", flags=re.MULTILINE)
+        parameters, found = pattern.subn(lambda match, text=text: match[1] + text + match[2], parameters)
+        if not found:
+            raise NotebookFailed(f"{name}: the parameters cell does not list it, so this run cannot be published")
+    return parameters
+
+
+def publish(folder: Path) -> None:
+    """Make a finished run the committed report: stripped notebooks, results/ and figures/ move into place."""
+    missing = [name for name in NOTEBOOKS if not (folder / f"{name}.ipynb").exists()]
+    if missing:
+        raise NotebookFailed(f"{folder} lacks {', '.join(missing)}: run the whole report first")
+    for name in NOTEBOOKS:
+        notebook = strip(nbformat.read(folder / f"{name}.ipynb", as_version=4))
+        write_atomically(PROJECT / "notebooks" / f"{name}.ipynb", lambda path, nb=notebook: nbformat.write(nb, path))
+    for kind, pattern in (("results", "*.json"), ("figures", "*.png")):
+        target = PROJECT / kind
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        for path in sorted((folder / kind).glob(pattern)):
+            shutil.copyfile(path, target / path.name)
+
+
+def clean(config: Config | None, root: Path) -> None:
+    """Delete the run folder of `config`, or, where that is None, everything under `root`, artefacts included."""
+    shutil.rmtree(root if config is None else run_folder(config, root), ignore_errors=True)

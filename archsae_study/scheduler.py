@@ -1,0 +1,202 @@
+"""Many runs at once on a Dask cluster: tasks go to its scheduler, results come back through the shared run folder."""
+
+import functools
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from logging import ERROR
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import get_num_threads, set_num_threads
+from tqdm import tqdm
+
+from archsae_core.models.training import TrainingDiverged
+from archsae_core.storage import Store
+from archsae_study.config import Config, ConfigError
+from archsae_study.runs import Run
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+TIMEOUT = 10.0
+"""Seconds a scheduler may take to answer before it counts as unreachable."""
+POLL = 1.0
+"""Seconds between two looks at the connection while no run finishes."""
+LOG = "scheduler.log"
+"""File in the folder of runs: one line for each run that is sent, done or failed."""
+ONE_ARENA = {"distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1}
+"""A run is not in its worker's main thread. Memory of other threads' own arenas glibc gives back once it is freed; page
+faults on what is taken again cost up to a sixth of a step."""
+
+
+class SchedulerError(ConfigError):
+    """A cluster that cannot be used or was lost; the message names `scheduler` and the fix."""
+
+
+def local_processes(address: str) -> int | None:
+    """N of `local:N`; None for the address of any other cluster."""
+    return int(address.removeprefix("local:")) if address.startswith("local:") else None
+
+
+def threads_each(address: str) -> int:
+    """Threads of each run: processes of `local:N` share those of this one, workers elsewhere take as many as it has."""
+    return max(1, get_num_threads() // (local_processes(address) or 1))
+
+
+def check(address: str) -> None:
+    """Raise SchedulerError where nobody answers at `address`; `local:N` is not started for it."""
+    if local_processes(address) is None:
+        with _connected(address):
+            pass
+
+
+def train_ahead(study: Any, runs: Iterable[tuple[Any, Run]]) -> None:
+    """Train what is missing of `runs` on the scheduler of a Study, many at once; without a scheduler, do nothing.
+
+    Each run comes with the Study it belongs to. Workers need the shared run folder alone: what a run starts from is
+    made here. Bits are those of this process where a run has as many threads (`threads_each`), the same torch and kind
+    of processor. A run that diverged is left to `Study.run_folder`, which meets the same error. Raises SchedulerError.
+    """
+    address = study.config.comparison.scheduler
+    places = {own.store.path("runs", own.run_recipe(run)): (own, run) for own, run in runs}
+    missing = {path: found for path, found in places.items() if not path.exists()}
+    if address is None or not missing:
+        return
+    tasks = {}
+    for path, (own, run) in missing.items():
+        own.prepare(run)
+        config = own.config.changed(device=own.device.type, scheduler=None)
+        given = (type(own), config, str(own.root.resolve()), own.source, run, threads_each(address))
+        tasks[f"{run.arm} seed {run.seed} delta {run.delta:g} ({path.name})"] = given
+    for name, error in run_all(address, train_for, tasks, study.root / LOG).items():
+        if not isinstance(error, TrainingDiverged):
+            fix = "finished runs are kept: mend it and run the same again, or set scheduler to None"
+            raise SchedulerError(f"scheduler = {address!r}: {name}: {error}: {fix}") from error
+
+
+def train_for(kind: type, config: Config, root: str, source: dict[str, Any], run: Run, threads: int) -> str:
+    """What a worker does for `train_ahead`: train one run into the shared folder; returns the run's folder."""
+    set_num_threads(threads)
+    study = kind(config, Path(root))
+    study.store = _store(study.store.root)
+    study.source = source  # neither text nor model is needed here: all that is made of them is in the run folder
+    if not study.store.path("normalizer", source).exists():
+        raise ConfigError(f"{socket.gethostname()} does not see {root}: the run folder must be shared")
+    return str(study.run_folder(run))
+
+
+@functools.cache
+def _store(root: Path) -> Store:
+    """One for all tasks of a worker: what a run reads, gigabytes of activations, is checked against its hashes once."""
+    return Store(root)
+
+
+def run_all(
+    address: str, function: Callable[..., Any], tasks: Mapping[str, tuple[Any, ...]], log: Path
+) -> dict[str, BaseException]:
+    """Call `function(*arguments)` for every named task on the cluster; return the exceptions of those that failed.
+
+    A task whose worker dies goes to another one, and a worker that joins later takes its share. Progress is appended
+    to `log`, and shown as a bar at a terminal. Raises SchedulerError where the cluster cannot be reached or is lost:
+    what finished until then is in the run folder.
+    """
+    failed: dict[str, BaseException] = {}
+    finished = 0
+    with _connected(address) as client, tqdm(total=len(tasks), desc=address, disable=None, unit="run") as bar:
+        _note(log, f"{address}: {len(tasks)} runs for {len(client.nthreads())} workers")
+        # The folder is part of the key: the same run for another folder is another task.
+        # Workers take them in the given order.
+        sent = {
+            name: client.submit(function, *given, key=f"{log.parent}: {name}", priority=-place)
+            for place, (name, given) in enumerate(tasks.items())
+        }
+        names = {future: name for name, future in sent.items()}
+        for future in _finished(client, set(names), address):
+            bar.update()
+            finished += 1
+            error = future.exception() if future.status == "error" else None
+            if error is not None:
+                failed[names[future]] = error
+            state = "done" if error is None else f"failed ({type(error).__name__}: {error})"
+            _note(log, f"{finished} of {len(tasks)}: {names[future]} {state}")
+    return failed
+
+
+def _finished(client: "Client", pending: "set[Future]", address: str) -> "Iterator[Future]":
+    from distributed import CancelledError, wait
+
+    while pending:
+        try:
+            with client.as_current():
+                done, pending = wait(pending, timeout=POLL, return_when="FIRST_COMPLETED")
+        except TimeoutError:
+            done = set()
+        except CancelledError:
+            raise _lost(address) from None
+        if client.status != "running" or any(future.cancelled() for future in done):
+            raise _lost(address)
+        yield from done
+
+
+def _lost(address: str) -> SchedulerError:
+    fix = "finished runs are kept: start the scheduler, then run the same again, or set scheduler to None"
+    return SchedulerError(f"scheduler = {address!r}: the connection was lost; {fix}")
+
+
+@contextmanager
+def environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Environment variables of what is started inside the block; None leaves one as it is. All are put back after."""
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in values.items() if value is not None})
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _connected(address: str) -> "Iterator[Client]":
+    """A client of the cluster at `address`; processes of `local:N` end with the block. Raises SchedulerError."""
+    try:
+        import dask
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        fix = "install it with `pip install 'archsae-core[cluster]'`, or set scheduler to None"
+        raise SchedulerError(f"scheduler = {address!r}: dask.distributed is not installed: {fix}") from error
+    count = local_processes(address)
+    if count is not None:
+        # no memory limit: Dask would kill a run that is merely large; one thread: a worker does one run at a time
+        options = {
+            "threads_per_worker": 1,
+            "memory_limit": 0,
+            "dashboard_address": ":0",
+            "host": "127.0.0.1",
+            "silence_logs": ERROR,
+        }
+        with (
+            environment({}),  # Dask leaves what it sets for its processes, such as one thread for all that is started
+            dask.config.set(ONE_ARENA),
+            LocalCluster(n_workers=count, **options) as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            yield client
+        return
+    where = {"address": address} if "://" in address else {"scheduler_file": address}
+    try:
+        client = Client(**where, timeout=TIMEOUT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        fix = "start it (`dask scheduler`), correct the address, or set scheduler to None"
+        raise SchedulerError(f"scheduler = {address!r}: nobody answers there ({error}): {fix}") from error
+    with client:
+        yield client
+
+
+def _note(log: Path, line: str) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")

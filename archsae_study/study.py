@@ -1,0 +1,263 @@
+"""The artefacts of a study, each computed once: tokens, activations, anchors, trained dictionaries."""
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from archsae_core.data.activations import ActivationSet, Normalizer, extract, fit_normalizer, open_activations
+from archsae_core.data.corpus import Corpus, load_text
+from archsae_core.data.language_model import load_model, load_tokenizer, resolve_device, resolve_dtype
+from archsae_core.data.tokens import TokenSplit, tokenize_split
+from archsae_core.metrics.reconstruction import document_sums, with_intervals
+from archsae_core.models.anchors import Anchors, fit_anchors, summarize
+from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary, rounds
+from archsae_core.models.sae import SAE, load_sae
+from archsae_core.models.training import Trainer, leave, train
+from archsae_core.storage import Store, canonical_hash, write_atomically, write_json
+from archsae_study.arms import ARMS
+from archsae_study.config import Config, ConfigError
+from archsae_study.runs import Run, TrainingBatches, passed
+from archsae_study.scheduler import train_ahead
+from archsae_study.source import ANCHOR_RECIPE, RUN_RECIPE, default_root, fields_of, source_of
+
+ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations")
+TRAIN_FIELDS = ("n_features", "k", "lr", "batch_size", "aux_k", "aux_coefficient", "dead_after", "heldout_tokens")
+ARCHETYPAL_FIELDS = ("unit_norm", "learn_scale", "w_step", "smoothing")
+SCORE_BATCH = 4096
+
+
+class Study:
+    """Artefacts of one `Config`, kept in a store that all studies under `root` share."""
+
+    def __init__(self, config: Config, root: Path | None = None, *, progress: bool = False) -> None:
+        self.config, self.progress = config, progress
+        self.root = Path(root) if root else default_root()
+        self.store = Store(self.root / "store")
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where models are trained and scored."""
+        return resolve_device(self.config.language_model)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The documents."""
+        return load_text(self.config.corpus)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The language model's tokenizer."""
+        return load_tokenizer(self.config.language_model)
+
+    @cached_property
+    def model(self) -> Any:
+        """The language model, for reading activations and for splicing."""
+        return load_model(self.config.language_model)
+
+    @cached_property
+    def tokens(self) -> TokenSplit:
+        """Windows of token ids: training, validation and held-out documents."""
+        return tokenize_split(self.corpus, self.tokenizer, self.config.corpus, self.config.language_model.context)
+
+    def variant(self, **changes: Any) -> "Study":
+        """A study of the same model and text with other dictionaries, or of another layer.
+
+        What is read already and does not change is not read again.
+        """
+        other = Study(self.config.changed(**changes), self.root, progress=self.progress)
+        other.store = self.store
+        kept = {"device", "corpus", "tokenizer", "model", "tokens"}
+        if "layer" not in changes:
+            kept |= {"source", "train_activations", "heldout_activations", "normalizer"}
+        other.__dict__ |= {name: value for name, value in self.__dict__.items() if name in kept}
+        return other
+
+    def check(self) -> None:
+        """Raise the error of any input that cannot be used, before work starts. Loads the model and reads the text."""
+        _, _, tokens, config = self.model, self.source, self.tokens, self.config
+        available = tokens.train.n_tokens - len(tokens.train.ids)
+        folds = (
+            config.comparison.n_seeds if any(ARMS[arm].anchors == "per-seed" for arm in config.comparison.arms) else 1
+        )
+        # Folds differ in size by their documents; a tenth is a margin.
+        usable = available if folds == 1 else int(0.9 * available / folds)
+        if min(usable, config.anchors.anchor_tokens or usable) < config.anchors.n_anchors:
+            part = f"each of {folds} disjoint parts of the training documents has" if folds > 1 else "training has"
+            fix = "lower n_anchors or n_seeds, or raise tokens and anchor_tokens"
+            raise ConfigError(
+                f"n_anchors = {config.anchors.n_anchors}: {part} about {usable} activations to cluster; {fix}"
+            )
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """What the activations are determined by, the arithmetic of this machine included."""
+        return source_of(self.config) | {"arithmetic": str(resolve_dtype(self.config.language_model, self.device))}
+
+    def activations(self, part: str) -> ActivationSet:
+        """Residual-stream activations of `part`: train, validation or heldout. Extracted on first use."""
+        folder, factor = self._activation_folder(part), self.config.activations.outlier_factor
+        if part == "train":
+            return open_activations(folder, factor)
+        return open_activations(folder, factor, threshold=self.train_activations.threshold)
+
+    @cached_property
+    def train_activations(self) -> ActivationSet:
+        """Activations of the training documents."""
+        return self.activations("train")
+
+    @cached_property
+    def heldout_activations(self) -> ActivationSet:
+        """Activations of the held-out documents."""
+        return self.activations("heldout")
+
+    def _activation_folder(self, part: str) -> Path:
+        def build(work: Path) -> None:
+            extract(
+                {self.config.language_model.layer: work}, self.model, getattr(self.tokens, part), progress=self.progress
+            )
+
+        return self.store.artifact("activations", self.source | {"part": part}, build)
+
+    @cached_property
+    def normalizer(self) -> Normalizer:
+        """Training mean and scale, applied to every activation before anything else."""
+
+        def build(work: Path) -> None:
+            fitted = fit_normalizer(self.train_activations)
+            tensors = {"mean": fitted.mean, "scale": torch.tensor(float(fitted.scale), dtype=torch.float64)}
+            write_atomically(work / "normalizer.safetensors", lambda path: save_file(tensors, path))
+
+        tensors = load_file(self.store.artifact("normalizer", self.source, build) / "normalizer.safetensors")
+        return Normalizer(tensors["mean"], float(tensors["scale"]))
+
+    def anchor_recipe(self, fold: int | None) -> dict[str, Any]:
+        """What anchors are determined by. `fold` counts disjoint parts of the training documents; None is all."""
+        part = None if fold is None else [fold, self.config.comparison.n_seeds]
+        return self.source | fields_of(self.config, ANCHOR_FIELDS) | {"fold": part, "recipe": ANCHOR_RECIPE}
+
+    def anchors(self, fold: int | None = None) -> Float[Tensor, "n_anchors d_model"]:
+        """k-means centroids in normalised units: of all training documents, or of one of `n_seeds` disjoint folds."""
+        return load_file(self.anchor_folder(fold) / "anchor_points.safetensors")["anchors"]
+
+    def anchor_folder(self, fold: int | None = None) -> Path:
+        """Folder with `anchor_points.safetensors` and `summary.json`."""
+
+        def build(work: Path) -> None:
+            fitted = self.fit_anchors(fold, seed=0 if fold is None else fold + 1)
+            tensors = {"anchors": fitted.points.contiguous(), "occupancy": fitted.occupancy}
+            write_atomically(work / "anchor_points.safetensors", lambda path: save_file(tensors, path))
+            write_json(work / "summary.json", summarize(fitted) | {"tokens": int(fitted.occupancy.sum())})
+
+        return self.store.artifact("anchors", self.anchor_recipe(fold), build)
+
+    def fit_anchors(self, fold: int | None, seed: int) -> Anchors:
+        """k-means on all training documents, or on one of `n_seeds` disjoint folds; `seed` is that of its start."""
+        x = self._normalized(self.train_activations, self._anchor_rows(fold))
+        return fit_anchors(
+            x, self.config.anchors.n_anchors, iterations=self.config.anchors.kmeans_iterations, seed=seed
+        )
+
+    def _anchor_rows(self, fold: int | None) -> Tensor:
+        train = self.train_activations
+        rows = torch.as_tensor(train.kept)
+        if fold is not None:
+            documents = torch.as_tensor(train.document)[rows]
+            rank = torch.unique(documents, return_inverse=True)[1]
+            rows = rows[rank % self.config.comparison.n_seeds == fold]
+        limit = self.config.anchors.anchor_tokens
+        if limit is not None and len(rows) > limit:
+            rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:limit].sort().values]
+        return rows
+
+    def _normalized(self, activations: ActivationSet, rows: Tensor) -> Float[Tensor, "tokens d_model"]:
+        return (activations.gather(rows) - self.normalizer.mean) * self.normalizer.scale
+
+    def run_recipe(self, run: Run) -> dict[str, Any]:
+        """What a trained dictionary is determined by."""
+        arm = ARMS[run.arm]
+        recipe = self.source | fields_of(self.config, TRAIN_FIELDS) | {"arm": arm.recipe()}
+        recipe |= {"recipe": RUN_RECIPE, "seed": run.seed, "steps": run.steps, "device": self.device.type}
+        if arm.start != "random":
+            recipe["anchors"] = canonical_hash(self.anchor_recipe(self.fold(run)))
+        if arm.dictionary == "archetypal":
+            recipe |= fields_of(self.config, ARCHETYPAL_FIELDS)
+            training = self.config.training
+            recipe |= {"w_rate": training.w_rate, "delta": run.delta, "rounded": rounds(training)}
+        return recipe
+
+    def fold(self, run: Run) -> int | None:
+        """Part of the training documents on which the anchors of a run are fitted; None is all."""
+        return run.seed % self.config.comparison.n_seeds if ARMS[run.arm].anchors == "per-seed" else None
+
+    def run_folder(self, run: Run) -> Path:
+        """Folder of a trained dictionary: `sae`, `fired`, `snapshot_<step>`, `log.json`, `quality.json`."""
+
+        def build(work: Path) -> None:
+            if not (work / "sae.safetensors").exists():
+                self._train(run, work)
+            sae = load_sae(work / "sae.safetensors").to(self.device)
+            sums = document_sums(sae, self.scored_batches("heldout"))
+            fired = {"fired": torch.from_numpy(sums.fired)}
+            write_atomically(work / "fired.safetensors", lambda path: save_file(fired, path))
+            violation = sae.dictionary.violation() if isinstance(sae.dictionary, ArchetypalDictionary) else 0.0
+            write_json(work / "quality.json", with_intervals(sums) | {"violation": violation})
+
+        return self.store.artifact("runs", self.run_recipe(run), build)
+
+    def _train(self, run: Run, work: Path) -> None:
+        config, shorter = self.config, passed(run, self.config)
+
+        def pass_by(trainer: Trainer) -> None:
+            if shorter and trainer.step == shorter.steps:
+                self.store.begin("runs", self.run_recipe(shorter), partial(leave, trainer, work))
+
+        batches, options = (
+            TrainingBatches(self.train_activations, config.training.batch_size, run.seed),
+            {"after_step": pass_by},
+        )
+        train(self.untrained(run), config.training, batches, work, steps=run.steps, progress=self.progress, **options)
+
+    def run_folders(self, runs: Iterable[Run]) -> list[Path]:
+        """Folders of many runs, trained on `config.comparison.scheduler` or in this process where they do not exist yet."""
+        runs = list(runs)
+        train_ahead(self, ((self, run) for run in runs))
+        return [self.run_folder(run) for run in tqdm(runs, disable=not self.progress, unit="run")]
+
+    def prepare(self, run: Run) -> None:
+        """Make what a run starts from and is scored on where it is missing: activations, normalizer, anchors."""
+        _, _ = self.heldout_activations, self.normalizer
+        if ARMS[run.arm].start != "random":
+            self.anchor_folder(self.fold(run))
+
+    def untrained(self, run: Run) -> SAE:
+        """The autoencoder of a run at step 0 (before its encoder is calibrated)."""
+        generator = torch.Generator().manual_seed(run.seed)
+        arm = ARMS[run.arm]
+        config = self.config.changed(delta=run.delta)
+        d_model = len(self.normalizer.mean)
+        points = torch.zeros(1, d_model) if arm.start == "random" else self.anchors(self.fold(run))
+        dictionary = make_dictionary(arm.dictionary, arm.start, points, config.dictionary, config.training, generator)
+        return SAE(dictionary, config.dictionary.k, *self.normalizer).to(self.device)
+
+    def sae(self, run: Run) -> SAE:
+        """The trained autoencoder of a run."""
+        return load_sae(self.run_folder(run) / "sae.safetensors").to(self.device)
+
+    def main_run(self, arm: str) -> Run:
+        """The run that notebooks 02 to 04 and 07 look at."""
+        return Run(arm, self.config.comparison.seed, self.config.training.steps, self.config.dictionary.delta)
+
+    def scored_batches(self, part: str, tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Raw activations of `part` and the document of each, at most `tokens` or `heldout_tokens`, in their order."""
+        activations = self.heldout_activations if part == "heldout" else self.activations(part)
+        rows = torch.as_tensor(activations.kept)[: tokens or self.config.comparison.heldout_tokens]
+        documents = torch.as_tensor(activations.document)
+        for chunk in rows.split(SCORE_BATCH):
+            yield activations.gather(chunk).to(self.device), documents[chunk]

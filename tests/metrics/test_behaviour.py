@@ -1,0 +1,210 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from toy import ARCHITECTURES, D_MODEL, language_model, token_set, unit_sae
+
+from archsae_core.data.language_model import blocks
+from archsae_core.data.splice import readout, replaced_positions, run_prefix, splice
+from archsae_core.metrics import behaviour as scoring
+from archsae_core.metrics.behaviour import behaviour
+
+LAYER = 1
+each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: language_model(name) for name in ARCHITECTURES}
+
+
+def batch():
+    ids = torch.from_numpy(np.random.default_rng(1).integers(1, 50, (3, 9)))
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    mask[2, 3:] = 0
+    return ids, mask
+
+
+def hooked(model, ids, mask, replace):
+    """Logits by the plain way: the whole model with a hook that edits what block LAYER returns."""
+
+    def edit(module, inputs, output):
+        residual = (output[0] if isinstance(output, tuple) else output).clone()
+        where = mask.bool()
+        where[:, 0] = False
+        residual[where] = replace(residual[where])
+        return (residual, *output[1:]) if isinstance(output, tuple) else residual
+
+    handle = blocks(model)[LAYER].register_forward_hook(edit)
+    try:
+        return model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    finally:
+        handle.remove()
+
+
+# --- splicing ---
+
+
+@each_architecture
+def test_splice_equals_a_plain_hook(models, architecture):
+    model, (ids, mask) = models[architecture], batch()
+    spliced = splice(model, LAYER, ids, mask, lambda x: 2 * x.roll(1, dims=1))
+    expected = hooked(model, ids, mask, lambda x: 2 * x.roll(1, dims=1))
+    assert torch.allclose(spliced[mask.bool()], expected[mask.bool()], atol=1e-6)
+    clean = model(input_ids=ids, attention_mask=mask).logits
+    assert not torch.allclose(spliced[mask.bool()], clean[mask.bool()], atol=1e-2)
+
+
+@each_architecture
+def test_the_original_residual_gives_the_original_logits_and_leaves_the_model_alone(models, architecture):
+    model, (ids, mask) = models[architecture], batch()
+    clean = model(input_ids=ids, attention_mask=mask).logits
+    assert torch.equal(splice(model, LAYER, ids, mask, lambda x: x), clean)
+    assert torch.equal(model(input_ids=ids, attention_mask=mask).logits, clean)
+    assert not any("forward" in module.__dict__ or module._forward_hooks for module in model.modules())
+
+
+def test_an_error_while_splicing_leaves_the_model_alone(models):
+    model, (ids, mask) = models["llama"], batch()
+    clean = model(input_ids=ids, attention_mask=mask).logits
+    broken = blocks(model)[2].register_forward_hook(lambda *args: 1 / 0 if len(seen) else seen.append(1))
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        splice(model, LAYER, ids, mask, lambda x: x)
+    broken.remove()
+    assert torch.equal(model(input_ids=ids, attention_mask=mask).logits, clean)
+
+
+def test_a_forward_that_a_block_brought_along_survives(models):
+    model, (ids, mask), calls = models["llama"], batch(), []
+    block = blocks(model)[0]
+    original = block.forward
+    block.forward = lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs)  # as accelerate does
+    try:
+        splice(model, LAYER, ids, mask, lambda x: x)
+        model(input_ids=ids, attention_mask=mask)
+    finally:
+        del block.forward
+    assert len(calls) == 2  # once to splice, once after
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_position_0_and_padding_keep_their_residual(side):
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    expected = torch.tensor([[False, True, True], [False, True, False]])
+    if side == "left":
+        mask, expected = torch.tensor([[1, 1, 1], [0, 1, 1]]), torch.tensor([[0, 1, 1], [0, 0, 1]]).bool()
+    assert torch.equal(replaced_positions(mask), expected)
+
+
+@each_architecture
+def test_readout_is_norm_and_unembedding(models, architecture):
+    model, (ids, mask) = models[architecture], batch()
+    last = run_prefix(model, 2, ids, mask).residual  # what the final norm reads
+    logits = model(input_ids=ids, attention_mask=mask).logits
+    assert torch.allclose(readout(model, last[0]), logits[0], atol=1e-5)
+
+
+# --- scores ---
+
+
+def full_scores(model, tokens, replace):
+    """CE and KL of every scored position, window by window, on whole logits."""
+    found = []
+    for ids in tokens.ids:
+        ids = torch.from_numpy(ids.astype(np.int64))[None]
+        clean = model(input_ids=ids).logits[0, 1:-1]
+        spliced = hooked(model, ids, torch.ones_like(ids), replace)[0, 1:-1]
+        ce = [F.cross_entropy(logits, ids[0, 2:], reduction="none") for logits in (clean, spliced)]
+        kl = F.kl_div(spliced.log_softmax(1), clean.log_softmax(1), log_target=True, reduction="none").sum(1)
+        found.append(torch.stack([*ce, kl]))
+    return torch.cat(found, dim=1).double().mean(dim=1).tolist()
+
+
+@each_architecture
+@pytest.mark.parametrize("at_once", [2**23, 120])
+def test_ce_and_kl_equal_those_of_whole_logits(models, architecture, at_once, monkeypatch):
+    monkeypatch.setattr(scoring, "LOGITS_AT_ONCE", at_once)
+    model, tokens = models[architecture], token_set([9, 4, 6, 2, 7], [0, 0, 1, 2, 5])
+    sae, mean = unit_sae(D_MODEL, D_MODEL, k=3), torch.linspace(-1, 1, D_MODEL)
+    found = behaviour(model, LAYER, tokens, {"half": sae}, mean, batch_size=2)
+    assert found["n_tokens"] == 7 + 2 + 4 + 0 + 5
+    assert found["n_documents"] == 3  # a window of 2 tokens has nothing to score
+    for name, replace in (("half", sae.forward), ("mean", lambda x: mean.expand_as(x)), ("zero", torch.zeros_like)):
+        clean, ce, kl = full_scores(model, tokens, replace)
+        assert found["clean"]["ce"] == pytest.approx(clean, abs=1e-5)
+        assert found["arms"][name]["ce"] == pytest.approx(ce, abs=1e-5)
+        assert found["arms"][name]["kl"] == pytest.approx(kl, abs=1e-5)
+
+
+def scored(model, saes, **options):
+    return behaviour(model, LAYER, token_set([9] * 8, list(range(8))), saes, torch.zeros(D_MODEL), **options)
+
+
+def test_a_perfect_reconstruction_recovers_everything_and_the_ablation_nothing(models):
+    found = scored(models["gpt2"], {"perfect": unit_sae(2 * D_MODEL, D_MODEL, k=D_MODEL)})["arms"]
+    assert found["perfect"]["kl"] == pytest.approx(0, abs=1e-6)
+    assert found["perfect"]["ce_increase"] == pytest.approx(0, abs=1e-6)
+    for ablation in ("mean", "zero"):
+        harmful = found[ablation]["ce_increase"] > 0
+        assert found[ablation][f"recovered_{ablation}"] == (0 if harmful else None)
+        recovered = found["perfect"][f"recovered_{ablation}"]
+        assert recovered == pytest.approx(1, abs=1e-4) if harmful else recovered is None
+
+
+def test_recovered_by_hand():
+    # two documents, 10 tokens each: clean CE 1 and 3, SAE 2 and 4, mean ablation 5 and 7, zero ablation 1 and 3
+    table = np.array([[10.0, 10, 50, 0, 10, 0, 20, 5], [10, 30, 70, 0, 30, 0, 40, 15]])
+    found = scoring.summarise(np.array([4, 9]), table, ["mean", "zero", "sae"], seed=0)
+    sae = found["arms"]["sae"]
+    assert (sae["ce"], sae["kl"], sae["ce_increase"]) == (3, 1, 1)
+    assert sae["recovered_mean"] == (120 - 60) / (120 - 40)
+    assert sae["recovered_zero"] is None  # the ablation does no harm
+    assert sae["intervals"]["ce"] == [2, 4]
+    assert sae["intervals"]["recovered_mean"] == [0.75, 0.75]
+    assert sae["intervals"]["recovered_zero"] is None
+    assert found["per_document"]["document"] == [4, 9]
+    assert found["per_document"]["sae_kl"] == [5, 15]
+
+
+def test_early_blocks_run_once_a_batch(models):
+    model, calls = models["llama"], []
+    hooks = [
+        block.self_attn.register_forward_hook(lambda *args, i=i: calls.append(i))
+        for i, block in enumerate(blocks(model))
+    ]
+    scored(model, {"sae": unit_sae(D_MODEL, D_MODEL)}, batch_size=8)
+    for hook in hooks:
+        hook.remove()
+    assert [calls.count(i) for i in range(3)] == [1, 1, 4]  # clean, mean, zero and the SAE
+
+
+def test_outliers_keep_their_residual(models):
+    found = scored(models["llama"], {}, max_norm=0.0)
+    assert found["n_kept_outliers"] == 8 * 8
+    assert found["arms"]["zero"]["kl"] == 0
+    assert scored(models["llama"], {})["n_kept_outliers"] == 0
+
+
+def test_budget_takes_whole_windows_of_many_documents(models):
+    found = scored(models["gpt2"], {}, max_tokens=20)
+    assert (found["n_documents"], found["n_tokens"]) == (3, 3 * 7)
+    documents = {
+        tuple(scored(models["gpt2"], {}, max_tokens=20, seed=seed)["per_document"]["document"]) for seed in range(5)
+    }
+    assert len(documents) > 1
+    assert scored(models["gpt2"], {}, max_tokens=10_000)["n_documents"] == 8
+
+
+def test_result_is_json(models):
+    json.dumps(scored(models["neox"], {"sae": unit_sae(D_MODEL, D_MODEL)}), allow_nan=False)
+
+
+def test_errors_name_what_is_wrong(models):
+    with pytest.raises(ValueError, match="'mean'"):
+        scored(models["gpt2"], {"mean": unit_sae(D_MODEL, D_MODEL)})
+    with pytest.raises(ValueError, match="fewer than 3 tokens"):
+        behaviour(models["gpt2"], LAYER, token_set([2, 2], [0, 1]), {}, torch.zeros(D_MODEL))

@@ -1,0 +1,129 @@
+"""The constraint of the archetypal dictionary, by hand and as properties."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archsae_core.models.dictionary import (
+    ArchetypalDictionary,
+    FreeDictionary,
+    identity_weights,
+    make_dictionary,
+    random_weights,
+)
+from archsae_study.arms import ARMS
+from archsae_study.config import configure
+
+ANCHORS = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+
+
+def by_hand(**options):
+    dictionary = ArchetypalDictionary(ANCHORS, torch.tensor([[0.5, 0.5], [0.0, 1.0]]), delta=1.0, **options)
+    with torch.no_grad():
+        dictionary.relax.copy_(torch.tensor([[0.5, -1.0], [0.0, 0.0]]))
+        dictionary.log_scale.fill_(0.0)
+    return dictionary
+
+
+def test_atoms_by_hand():
+    expected = torch.tensor([[2.0, 1.0], [0.0, 4.0]])
+    assert torch.allclose(by_hand(unit_norm=False).atoms(), expected)
+    assert torch.allclose(by_hand(unit_norm=True).atoms(), expected / expected.norm(dim=1, keepdim=True))
+
+
+def test_scale_multiplies_the_atoms():
+    dictionary = by_hand(unit_norm=False, learn_scale=True)
+    with torch.no_grad():
+        dictionary.log_scale.fill_(torch.tensor(2.0).log())
+    assert torch.allclose(dictionary.atoms(), torch.tensor([[4.0, 2.0], [0.0, 8.0]]))
+    dictionary.atoms().sum().backward()
+    assert float(dictionary.log_scale.grad) == pytest.approx(14.0)
+
+
+def test_projection_by_hand():
+    dictionary = by_hand()
+    with torch.no_grad():
+        dictionary.W.copy_(torch.tensor([[-1.0, 3.0], [-2.0, -1.0]]))
+        dictionary.relax.copy_(torch.tensor([[3.0, 4.0], [0.0, 0.5]]))
+    dictionary.project_()
+    assert dictionary.W.tolist() == [[0.0, 1.0], [0.0, 1.0]]
+    assert torch.allclose(dictionary.relax, torch.tensor([[0.6, 0.8], [0.0, 0.5]]), atol=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.sampled_from([0.0, 1e-3, 0.5, 5.0]), st.floats(1e-6, 1e3))
+def test_projection_reaches_the_constraint_set_and_stays(seed, delta, size):
+    generator = torch.Generator().manual_seed(seed)
+    dictionary = ArchetypalDictionary(torch.randn(7, 5, generator=generator), torch.ones(9, 7) / 7, delta=delta)
+    with torch.no_grad():
+        dictionary.W.copy_(size * torch.randn(9, 7, generator=generator))
+        dictionary.relax.copy_(size * torch.randn(9, 5, generator=generator))
+    dictionary.project_()
+    assert dictionary.violation() == 0.0
+    once = dictionary.W.clone(), dictionary.relax.clone()
+    dictionary.project_()
+    assert torch.allclose(dictionary.W, once[0], atol=1e-6)
+    assert torch.equal(dictionary.relax, once[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("W", torch.tensor([[-0.1, 1.1], [0.0, 1.0]])), ("W", torch.ones(2, 2)),
+                        ("relax", torch.tensor([[1.0, 1.0], [0.0, 0.0]]))]
+)  # fmt: skip
+def test_violation_sees_each_broken_constraint(name, value):
+    dictionary = by_hand()
+    dictionary.project_()
+    assert dictionary.violation() == 0.0
+    with torch.no_grad():
+        getattr(dictionary, name).copy_(value)
+    assert dictionary.violation() > 0.05
+
+
+def test_delta_zero_is_exactly_the_hull():
+    dictionary = ArchetypalDictionary(ANCHORS, torch.tensor([[0.25, 0.75]]), delta=0.0, unit_norm=False)
+    with torch.no_grad():
+        dictionary.relax.add_(1.0)
+    dictionary.project_()
+    assert torch.allclose(dictionary.atoms(), dictionary.W @ ANCHORS, rtol=1e-6)
+    assert torch.equal(dictionary.relax, torch.zeros(1, 2))
+
+
+def test_reading_the_atoms_changes_no_parameter():
+    dictionary = by_hand(unit_norm=False)
+    with torch.no_grad():
+        dictionary.W.copy_(torch.tensor([[-1.0, 3.0], [2.0, 1.0]]))
+    before = {name: tensor.clone() for name, tensor in dictionary.state_dict().items()}
+    dictionary.atoms()
+    assert all(torch.equal(before[name], tensor) for name, tensor in dictionary.state_dict().items())
+
+
+def test_free_dictionary_returns_to_the_sphere_and_frozen_stays():
+    free, frozen = FreeDictionary(ANCHORS), FreeDictionary(ANCHORS, trainable=False)
+    with torch.no_grad():
+        free.D.mul_(3.0)
+    free.project_()
+    assert torch.allclose(free.atoms().norm(dim=1), torch.ones(2))
+    assert not frozen.D.requires_grad
+
+
+@pytest.mark.parametrize(("n_features", "n_anchors"), [(4, 4), (3, 6), (9, 4)])
+@pytest.mark.parametrize("make", [identity_weights, random_weights])
+def test_starting_weights_are_row_stochastic_and_distinct(make, n_features, n_anchors):
+    weights = make(n_features, n_anchors, torch.Generator().manual_seed(0))
+    assert torch.allclose(weights.sum(dim=1), torch.ones(n_features))
+    assert (weights >= 0).all()
+    if make is identity_weights:
+        rows = min(n_features, n_anchors)
+        assert torch.equal(weights[:rows], torch.eye(n_anchors)[:rows])
+
+
+def test_arms_differ_between_seeds_only_where_they_say():
+    config = configure({"preset": "smoke", "w_step": "published"})
+    anchors = torch.randn(64, 8, generator=torch.Generator().manual_seed(3))
+    same = {}
+    for name, arm in ARMS.items():
+        settings = (arm.dictionary, arm.start, anchors, config.dictionary, config.training)
+        pair = [make_dictionary(*settings, torch.Generator().manual_seed(seed)).atoms() for seed in (0, 1)]
+        same[name] = torch.equal(*pair)
+    assert {name for name, equal in same.items() if not equal} == {"topk", "ra-random-w"}

@@ -1,0 +1,77 @@
+"""The autoencoder against its formula, and its file."""
+
+import pytest
+import torch
+
+from archsae_core.models.dictionary import ArchetypalDictionary, FreeDictionary
+from archsae_core.models.sae import SAE, Codes, load_sae, reconstructions, save_sae
+from archsae_core.storage import CorruptArtifact
+
+
+def make(kind="free"):
+    generator = torch.Generator().manual_seed(0)
+    if kind == "free":
+        dictionary = FreeDictionary(torch.randn(20, 6, generator=generator))
+    else:
+        weights = torch.rand(20, 9, generator=generator)
+        anchors = torch.randn(9, 6, generator=generator)
+        dictionary = ArchetypalDictionary(anchors, weights / weights.sum(1, keepdim=True), delta=0.3, unit_norm=False)
+    sae = SAE(dictionary, 4, torch.arange(6.0), 0.5)
+    with torch.no_grad():
+        sae.b_enc.normal_(generator=generator)
+        sae.b_dec.normal_(generator=generator)
+    return sae
+
+
+@pytest.mark.parametrize("kind", ["free", "archetypal"])
+def test_forward_is_the_formula_on_raw_activations(kind):
+    sae, x = make(kind), 5 * torch.randn(30, 6, generator=torch.Generator().manual_seed(1))
+    x_n = (x - torch.arange(6.0)) * 0.5
+    pre = (x_n - sae.b_dec) @ sae.W_enc.T + sae.b_enc
+    z = torch.where(pre >= pre.sort(dim=1).values[:, -4:-3], pre.relu(), torch.zeros_like(pre))
+    expected = (z @ sae.atoms() + sae.b_dec) / 0.5 + torch.arange(6.0)
+    assert torch.allclose(sae(x), expected, atol=1e-5)
+    assert torch.allclose(sae.encode(x).dense(20), z, atol=1e-5)
+    _, codes, x_hat = next(iter(reconstructions(sae, [x])))
+    assert torch.allclose(x_hat, expected, atol=1e-5)
+    assert codes.values.shape == (30, 4)
+
+
+def test_dense_codes_by_hand():
+    codes = Codes(torch.tensor([[1.0, 2.0]]), torch.tensor([[3, 0]]))
+    assert codes.dense(4).tolist() == [[2.0, 0.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize("kind", ["free", "archetypal"])
+def test_file_round_trip_keeps_every_bit(tmp_path, kind):
+    sae, x = make(kind), torch.randn(8, 6)
+    save_sae(sae, tmp_path / "sae.safetensors")
+    loaded = load_sae(tmp_path / "sae.safetensors")
+    assert torch.equal(loaded(x), sae(x))
+    for name, tensor in sae.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in sae.parameters()]
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x08" + b"\0" * 7 + b"{}      "])
+def test_foreign_files_are_refused_by_name(tmp_path, content):
+    (tmp_path / "sae.safetensors").write_bytes(content)
+    with pytest.raises(CorruptArtifact, match=r"sae\.safetensors is not a saved SAE"):
+        load_sae(tmp_path / "sae.safetensors")
+
+
+def test_calibration_minimises_the_error_over_one_factor():
+    sae, x = make(), 5 * torch.randn(200, 6, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        sae.b_enc.zero_()
+        sae.b_dec.zero_()
+
+    def error(factor):
+        scaled = make()
+        scaled.load_state_dict(sae.state_dict())
+        with torch.no_grad():
+            scaled.W_enc.mul_(factor)
+        return float((scaled(x) - x).square().sum())
+
+    sae.calibrate(x)
+    assert error(1.0) < min(error(0.97), error(1.03))

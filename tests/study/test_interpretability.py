@@ -1,0 +1,38 @@
+"""Tables of structure and probes: text without labels, controls at step 0."""
+
+import pytest
+import torch
+
+from archsae_core.data.corpus import Corpus
+from archsae_study.config import configure
+from archsae_study.experiments import probing as interpretability
+from archsae_study.runs import Run
+from archsae_study.study import Study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return Study(configure({"preset": "smoke", "tokens": 4000}), tmp_path_factory.mktemp("runs"))
+
+
+@pytest.mark.parametrize("labels", [None, ("sport",) * 2])
+def test_text_without_topics_cannot_be_probed(tmp_path, labels):
+    study = Study(configure({"preset": "smoke"}), tmp_path)
+    study.__dict__["corpus"] = Corpus(("a", "b"), labels, "0" * 16)
+    assert interpretability.probing_table(study) == {"reason": "the text has no topic labels"}
+
+
+def test_probe_data_never_shares_a_document(study):
+    train, test = interpretability.probe_data(study, interpretability.topics_of(study))
+    assert not set(train.about.document) & set(test.about.document)
+    assert train.about.rows.shape[1] == 16  # half a window of 32
+
+
+def test_step_0_is_where_training_starts(study):
+    run = Run("topk-kmeans", 0, 40, 1.0)
+    sae = interpretability.at_step_0(study, run)
+    directions = torch.nn.functional.normalize(study.anchors(), dim=1)
+    assert torch.allclose(sae.atoms().detach(), directions, atol=1e-6)
+    scale = sae.W_enc.detach().norm(dim=1)
+    assert scale.max() - scale.min() < 1e-5  # calibration has one factor for all
+    assert abs(scale[0].item() - 1) > 0.01

@@ -1,0 +1,129 @@
+"""Artefacts: built once, sealed, resumed after a kill, and never used when damaged."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from archsae_core.storage import CorruptArtifact, Store, canonical_hash, read_json, write_atomically, write_json
+
+RECIPE = {"a": 1, "b": (2.5, None)}
+
+
+def build_with(calls):
+    def build(work):
+        calls.append(1)
+        (work / "data.bin").write_bytes(bytes(range(256)))
+
+    return build
+
+
+def test_same_recipe_is_built_once_and_another_again(tmp_path):
+    calls = []
+    first = Store(tmp_path).artifact("stage", RECIPE, build_with(calls))
+    assert Store(tmp_path).artifact("stage", dict(reversed(RECIPE.items())), build_with(calls)) == first
+    assert len(calls) == 1
+    assert Store(tmp_path).artifact("stage", RECIPE | {"a": 2}, build_with(calls)) != first
+    assert len(calls) == 2
+
+
+def damage_truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage_flip(path):
+    content = bytearray(path.read_bytes())
+    content[7] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, lambda path: path.unlink()])
+@pytest.mark.parametrize("name", ["data.bin", "manifest.json"])
+def test_damage_is_found_named_and_not_used(tmp_path, damage, name):
+    folder = Store(tmp_path).artifact("stage", RECIPE, build_with([]))
+    damage(folder / name)
+    with pytest.raises(CorruptArtifact, match=rf"{name}.*delete"):
+        Store(tmp_path).artifact("stage", RECIPE, build_with([]))
+
+
+def test_a_failed_build_leaves_nothing_sealed_and_its_files_for_the_next(tmp_path):
+    def fails(work):
+        (work / "half").write_text("x")
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        Store(tmp_path).artifact("stage", RECIPE, fails)
+    assert not Store(tmp_path).path("stage", RECIPE).exists()
+    folder = Store(tmp_path).artifact("stage", RECIPE, lambda work: (work / "whole").write_text("y"))
+    assert {"half", "whole"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_killed_build_is_continued(tmp_path):
+    script = f"""
+        import os, signal
+        from archsae_core.storage import Store
+        def build(work):
+            (work / "part").write_text("kept")
+            os.kill(os.getpid(), signal.SIGKILL)
+        Store({str(tmp_path)!r}).artifact("stage", {RECIPE!r}, build)
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=os.environ, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    seen = []
+    Store(tmp_path).artifact("stage", RECIPE, lambda work: seen.append((work / "part").read_text()))
+    assert seen == ["kept"]
+
+
+def test_two_processes_build_once(tmp_path):
+    script = f"""
+        import time
+        from archsae_core.storage import Store
+        def build(work):
+            time.sleep(0.5)
+            with open({str(tmp_path / "log")!r}, "a") as log:
+                log.write("built\\n")
+        Store({str(tmp_path)!r}).artifact("stage", {RECIPE!r}, build)
+    """
+    both = [subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)]) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert (tmp_path / "log").read_text() == "built\n"
+
+
+def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "x.json", {"a": 1})
+
+    def fails(path):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(tmp_path / "x.json", fails)
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_json_refuses_nan_and_broken_json_is_named(tmp_path):
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    (tmp_path / "y.json").write_text('{"a": ')
+    with pytest.raises(CorruptArtifact, match=r"y\.json"):
+        read_json(tmp_path / "y.json")
+
+
+def test_hash_is_of_content_not_of_order_or_container():
+    assert canonical_hash({"a": (1, 2), "b": None}) == canonical_hash({"b": None, "a": [1, 2]})
+    assert canonical_hash({"a": 1}) != canonical_hash({"a": 1.5})
+    assert len(canonical_hash({})) == 16
+
+
+def test_manifest_lists_every_file_with_size_and_hash(tmp_path):
+    folder = Store(tmp_path).artifact("stage", RECIPE, build_with([]))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert list(manifest["files"]) == ["data.bin"]
+    assert manifest["files"]["data.bin"][0] == 256
+    assert manifest["recipe"] == {"a": 1, "b": [2.5, None]}
+    assert "torch" in manifest["environment"]
