@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
-from archsae_core.metrics import intervals, matching, stability
+from archsae_core.metrics import matching, stability
 from archsae_core.metrics.matching import Matching, cosines, greedy, match, mean_of
 from archsae_core.metrics.stability import Side
 from archsae_core.models.sae import Codes
@@ -304,60 +303,3 @@ def test_drift_by_hand():
     start = torch.eye(2)
     assert stability.drift(start, 3 * start) == 1
     assert stability.drift(start, torch.tensor([[5.0, 0.0], [1.0, 0.0]])) == 0.5
-
-
-# --- intervals over seeds ---
-
-
-def test_pairs_become_a_symmetric_matrix():
-    matrix = intervals.pair_matrix({(0, 1): 0.5, (2, 0): 0.25}, 3)
-    assert matrix.tolist() == [[0, 0.5, 0.25], [0.5, 0, 0], [0.25, 0, 0]]
-
-
-def seed_scores(seed, n=5):
-    return intervals.pair_matrix(
-        dict(zip(itertools.combinations(range(n), 2), np.random.default_rng(seed).random(n * n), strict=False)), n
-    )
-
-
-def test_the_interval_is_the_jackknife_over_seeds_with_student_s_t():
-    matrix = seed_scores(0) / 2
-    found = intervals.seed_interval(matrix + np.eye(5))  # the diagonal must not matter
-    left_out = [np.delete(np.delete(matrix, seed, 0), seed, 1)[np.triu_indices(4, 1)].mean() for seed in range(5)]
-    error = np.sqrt(4 / 5 * np.square(left_out - np.mean(left_out)).sum())
-    assert found.estimate == pytest.approx(matrix[np.triu_indices(5, 1)].mean())
-    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, 4, loc=found.estimate, scale=error))
-
-
-def test_scores_may_depend_on_the_order_of_a_pair():
-    matrix, order = seed_scores(0), np.triu(np.full((5, 5), 0.1), 1)
-    assert intervals.seed_interval(matrix + order - order.T) == pytest.approx(intervals.seed_interval(matrix))
-
-
-@pytest.mark.parametrize("n_seeds", [3, 5])
-def test_intervals_hold_the_truth_as_often_as_they_say(n_seeds):
-    """Scores that are the sum of what each seed brings and of what is the pair's own: 95 % means 95 %."""
-    generator, held = np.random.default_rng(0), 0
-    for _ in range(400):
-        own, noise = generator.normal(size=n_seeds), np.triu(0.5 * generator.normal(size=(n_seeds, n_seeds)), 1)
-        found = intervals.seed_interval(own[:, None] + own + noise + noise.T)
-        held += found.low <= 0 <= found.high
-    assert 0.92 <= held / 400 <= 0.99
-
-
-def test_what_seeds_have_in_common_cancels_in_a_difference():
-    matrix = seed_scores(0)
-    assert intervals.seed_interval(matrix + 0.25, matrix) == pytest.approx((0.25, 0.25, 0.25))
-    assert intervals.seed_interval(matrix + 0.25).low < 0.25 + intervals.seed_interval(matrix).estimate
-
-
-def test_an_interval_of_scores_ends_at_1_and_one_of_differences_does_not():
-    matrix = intervals.pair_matrix({(0, 1): 1.0, (0, 2): 0.9, (1, 2): 0.9}, 3)
-    assert intervals.seed_interval(matrix).high == 1.0
-    assert intervals.seed_interval(matrix, np.zeros((3, 3))).high > 1.0
-
-
-def test_too_few_seeds_for_an_interval():
-    assert intervals.seed_interval(np.array([[0.0, 0.4], [0.4, 0.0]])) == (0.4, None, None)
-    with pytest.raises(ValueError, match="at least 2 seeds"):
-        intervals.seed_interval(np.zeros((1, 1)))
