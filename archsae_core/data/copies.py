@@ -1,0 +1,210 @@
+"""Exact and near copies among documents, so that no copy of a training document is held out.
+
+Two documents are exact copies where their words are the same: case, white space, punctuation and HTML entities do not
+count. They are near copies where they share a passage of `PASSAGE_WORDS` consecutive words, wherever it stands: a copy
+with edits here and there keeps such a passage, and so do a common opening and a passage that is asked about twice.
+Training data of language models are cleaned by the same criterion (Brown et al. 2020, arXiv 2005.14165: 13 words; Lee
+et al. 2022, arXiv 2107.06499: 50 tokens). All passages are compared, by hashes of 64 bits: none is missed by sampling,
+as with MinHash, and the cost is one sort of all words.
+"""
+
+import html
+import re
+import unicodedata
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+PASSAGE_WORDS = 16
+"""Documents that share this many consecutive words are near copies; `benchmarks/copies.py` measures the choice."""
+COMMON_DOCUMENTS = 20
+"""A passage is boilerplate (a footer, a licence, a template) where more documents hold it than this number and …"""
+COMMON_SHARE = 0.01
+"""… than this share of all documents. It makes copies only of documents of which more than half is boilerplate."""
+PART = 2**22
+"""Passages sorted at a time: bounds the memory."""
+
+# Thai to Tibetan, Burmese, Khmer, kana and Han have no spaces: there, two characters count as a word
+_UNSPACED = r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|[^\W_{_UNSPACED}]+")
+
+
+class Example(NamedTuple):
+    """Two documents that are copies of each other."""
+
+    first: int
+    """Index of the earlier document."""
+    second: int
+    """Index of the later document."""
+    passage: str
+    """Normalised words that stand in both."""
+
+
+class Copies(NamedTuple):
+    """Which documents are copies of each other."""
+
+    exact: Int[np.ndarray, " n_documents"]
+    """First document with the same words: its own index for a document that no earlier one equals."""
+    groups: Int[np.ndarray, " n_documents"]
+    """First document of the group. Copies of copies are in one group."""
+    boilerplate: Bool[np.ndarray, " n_documents"]
+    """Holds a passage that is too common to make copies."""
+    examples: tuple[Example, ...]
+    """The first few pairs, exact copies before near copies."""
+
+
+class _Words(NamedTuple):
+    """Hashes of all words, document after document; an exact copy of an earlier document has none."""
+
+    hashes: UInt64[np.ndarray, " n_words"]
+    lengths: Int[np.ndarray, " n_documents"]
+
+
+class _Shared(NamedTuple):
+    """Every occurrence of a passage that stands in several documents: by passage, then by place."""
+
+    passage: Int[np.ndarray, " n_rows"]
+    document: Int[np.ndarray, " n_rows"]
+    place: Int[np.ndarray, " n_rows"]
+    """Index of the passage's first word among all words."""
+    spread: Int[np.ndarray, " n_rows"]
+    """Documents that hold the passage."""
+
+
+def decode_entities(text: str) -> str:
+    """`text` with HTML entities decoded, those that were escaped twice as well: `&amp;eacute;` becomes é."""
+    return html.unescape(html.unescape(text)) if "&" in text else text
+
+
+def normalised_words(text: str) -> list[str]:
+    """Words of `text` without case, punctuation, white space, HTML entities and variants of characters (NFKC)."""
+    return _WORD.findall(unicodedata.normalize("NFKC", decode_entities(text)).casefold())
+
+
+def find_copies(texts: Sequence[str], passage_words: int = PASSAGE_WORDS, n_examples: int = 3) -> Copies:
+    """Exact copies among `texts`, and near copies by passages of `passage_words` words.
+
+    Of documents with fewer words only exact copies are found. Documents without a word (emoji, ruled lines) are
+    compared as they stand. The result depends on the texts and their order alone.
+    """
+    exact, words = _exact(texts)
+    shared = _shared_passages(words, passage_words)
+    linking, boilerplate = _linking(shared, words, passage_words)
+    passage, document, place, _ = (column[linking] for column in shared)
+    links = np.flatnonzero((passage[1:] == passage[:-1]) & (document[1:] != document[:-1]))
+    links = links[np.argsort(place[links], kind="stable")]
+    again = np.flatnonzero(exact != np.arange(len(texts)))
+    first = np.concatenate([exact[again], document[links]])
+    second = np.concatenate([again, document[links + 1]])
+    groups = _components(first, second, len(texts))
+    examples = [Example(int(exact[i]), int(i), _passage(texts[i], 0, passage_words)) for i in again[:n_examples]]
+    start = np.cumsum(words.lengths) - words.lengths
+    _, distinct = np.unique(groups[document[links]], return_index=True)
+    for link in links[distinct[: n_examples - len(examples)]]:
+        one, other = int(document[link]), int(document[link + 1])
+        examples.append(Example(one, other, _passage(texts[one], int(place[link] - start[one]), passage_words)))
+    return Copies(exact, groups, boilerplate, tuple(examples))
+
+
+def without_copies(texts: Sequence[str], passage_words: int = PASSAGE_WORDS) -> Int[np.ndarray, " n_kept"]:
+    """Indices of documents of which no two are exact or near copies: in order, each that copies none kept before it.
+
+    Here every passage counts, boilerplate as well.
+    """
+    exact, words = _exact(texts)
+    shared = _shared_passages(words, passage_words)
+    order = np.argsort(shared.document, kind="stable")
+    passages = shared.passage[order]
+    documents, starts = np.unique(shared.document[order], return_index=True)
+    kept = exact == np.arange(len(texts))
+    seen = np.zeros(len(passages), dtype=bool)  # one a row, so at least one a passage
+    for document, (start, end) in zip(documents, pairwise([*starts, len(passages)]), strict=True):
+        kept[document] = not seen[passages[start:end]].any()
+        if kept[document]:
+            seen[passages[start:end]] = True
+    return np.flatnonzero(kept)
+
+
+def _exact(texts: Sequence[str]) -> tuple[Int[np.ndarray, " n_documents"], _Words]:
+    """Exact copies, and the words of the documents that are none."""
+    vocabulary: dict[str, int] = {}
+    first: dict[bytes | str, int] = {}
+    exact = np.arange(len(texts))
+    ids: list[np.ndarray] = []
+    for i, text in enumerate(texts):
+        words = normalised_words(text)
+        found = np.array([vocabulary.setdefault(word, len(vocabulary)) for word in words], dtype=np.int32)
+        exact[i] = first.setdefault(found.tobytes() if words else text.strip(), i)
+        ids.append(found if exact[i] == i else found[:0])
+    # one random number a word, so that a sum of products is a hash of a passage
+    random = np.random.default_rng(0).integers(2**64, size=len(vocabulary), dtype=np.uint64)
+    return exact, _Words(random[np.concatenate(ids)], np.array([len(found) for found in ids]))
+
+
+def _shared_passages(words: _Words, n: int) -> _Shared:
+    hashes = _passage_hashes(words.hashes, n)
+    document = np.repeat(np.arange(len(words.lengths)), words.lengths)
+    within = document[: len(hashes)] == document[len(words.hashes) - len(hashes) :]  # not across documents
+    n_parts = 1 + len(hashes) // PART
+    parts, n_passages = [], 0
+    for part in range(n_parts):
+        place = np.flatnonzero(within & (hashes % np.uint64(n_parts) == part))
+        place = place[np.argsort(hashes[place], kind="stable")]
+        new = np.ones(len(place), dtype=bool)
+        new[1:] = hashes[place[1:]] != hashes[place[:-1]]
+        passage = np.cumsum(new) - 1
+        first = new.copy()  # the first time that a passage stands in this document
+        first[1:] |= document[place[1:]] != document[place[:-1]]
+        spread = np.bincount(passage[first])[passage]
+        rows = spread > 1
+        _, renumbered = np.unique(passage[rows], return_inverse=True)
+        parts.append(_Shared(renumbered + n_passages, document[place[rows]], place[rows], spread[rows]))
+        n_passages += int(renumbered.max(initial=-1)) + 1
+    return _Shared(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _passage_hashes(words: UInt64[np.ndarray, " n_words"], n: int) -> UInt64[np.ndarray, " n_passages"]:
+    """Hash of each run of n words: a polynomial in an odd number, modulo 2⁶⁴."""
+    hashes = np.zeros(max(0, len(words) - n + 1), dtype=np.uint64)
+    for offset in range(n):
+        hashes *= np.uint64(0x9E3779B97F4A7C15)
+        hashes += words[offset : offset + len(hashes)]
+    return hashes
+
+
+def _linking(
+    shared: _Shared, words: _Words, n: int
+) -> tuple[Bool[np.ndarray, " n_rows"], Bool[np.ndarray, " n_documents"]]:
+    """Which passages make copies, and which documents hold boilerplate that does not.
+
+    A passage counts where none of its words is boilerplate, or where most of its document is.
+    """
+    n_documents = len(words.lengths)
+    common = shared.place[shared.spread > max(COMMON_DOCUMENTS, COMMON_SHARE * n_documents)]
+    changes = np.bincount(common, minlength=len(words.hashes) + n + 1)
+    changes -= np.bincount(common + n, minlength=len(changes))
+    covered = np.concatenate([[0], np.cumsum(np.cumsum(changes) > 0)])  # boilerplate words before each word
+    ends = np.cumsum(words.lengths)
+    boilerplate = covered[ends] - covered[ends - words.lengths]
+    mostly = boilerplate > words.lengths / 2
+    free = covered[shared.place + n] == covered[shared.place]
+    return free | mostly[shared.document], (boilerplate > 0) & ~mostly
+
+
+def _components(
+    first: Int[np.ndarray, " n_links"], second: Int[np.ndarray, " n_links"], n_documents: int
+) -> Int[np.ndarray, " n_documents"]:
+    """First document of each document's connected component."""
+    links = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(n_documents, n_documents))
+    _, component = connected_components(links, directed=False)
+    _, first_member = np.unique(component, return_index=True)
+    return first_member[component]
+
+
+def _passage(text: str, position: int, n: int) -> str:
+    return " ".join(normalised_words(text)[position : position + n])
