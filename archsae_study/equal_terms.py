@@ -121,10 +121,10 @@ def on_equal_terms(
     """Stability of the first arm less that of the second at the largest value of `coordinate` that both reach.
 
     `coordinate` is `reconstruction` or `movement`, a mean over seeds at each kept step. Scores are interpolated
-    linearly in it between neighbouring kept steps. The jackknife repeats all of this without each seed: the common value, the
-    interpolation and the difference. Over the seeds that both arms have. No gain where the ranges do not meet, which is
-    where one arm's kept steps all lie beyond the best of the other; no interval where they do not meet without some
-    seed.
+    linearly in it between neighbouring kept steps. The jackknife repeats all of this without each seed: the common
+    value, the interpolation and the difference. Over the seeds that both arms have. No gain where the ranges do not
+    meet, which is where one arm's kept steps all lie beyond the best of the other; no interval where they do not meet
+    without some seed.
     """
     seeds = intervals.common_seeds(first.seeds, second.seeds)
     if len(seeds) < 2:

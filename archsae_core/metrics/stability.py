@@ -11,6 +11,7 @@ from scipy.sparse import csc_array, csr_array
 from torch import Tensor
 
 from archsae_core.metrics.matching import Matching, centred_cosines, cosines, greedy, match, mean_of
+from archsae_core.metrics.structure import DUPLICATE, merge_duplicates
 from archsae_core.models.sae import SAE, Codes
 
 SHARED = 0.7
@@ -188,6 +189,34 @@ def compare(a: Side, b: Side, *, chance: Mapping[str, float] | None = None, seed
     }
     normalised = {name: chance_normalised(value, chance[name]) for name, value in raw.items()}
     return {"raw": raw, "chance": {name: chance[name] for name in raw}, "normalised": normalised} | about
+
+
+class CollapseCorrected(NamedTuple):
+    """The headline score of two dictionaries in which duplicates count once; `_asdict()` is JSON-able."""
+
+    normalised: float
+    """`raw` against `chance`: 0 for unrelated dictionaries, 1 for equal ones."""
+    raw: float
+    """`hungarian_centred` of the merged dictionaries: mean over the pairs of the smaller one."""
+    chance: float
+    """The same score of unrelated dictionaries of the merged sizes, means and covariances."""
+    distinct: tuple[int, int]
+    """Atoms of either side that are left."""
+
+
+def collapse_corrected(
+    a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"], *, above: float = DUPLICATE, seed: int = 0
+) -> CollapseCorrected:
+    """Stability once atoms that coincide within a dictionary are merged: many copies of few features agree by number.
+
+    Duplicates are centred atoms with a cosine larger than `above` (`merge_duplicates`), merged in each dictionary by
+    itself; then `hungarian_centred` and its chance are those of what is left. With unequal numbers left, every atom of
+    the smaller side is matched and the rest of the larger side is not counted; chance has the same sizes.
+    """
+    merged = [merge_duplicates(atoms, above).atoms for atoms in (a, b)]
+    raw = hungarian_centred(*merged)
+    chance = hungarian_centred(*(unrelated(Side(atoms), 2 * seed + i).atoms for i, atoms in enumerate(merged)))
+    return CollapseCorrected(chance_normalised(raw, chance), raw, chance, (len(merged[0]), len(merged[1])))
 
 
 def drift(start: Float[Tensor, "n_features d_model"], now: Float[Tensor, "n_features d_model"]) -> float:

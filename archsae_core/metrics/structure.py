@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
@@ -21,6 +22,10 @@ from archsae_core.models.sae import Codes
 
 DENSE_BELOW = 64
 """Matrices smaller than this get all their eigenvalues: the iterative solver wants room."""
+DUPLICATE = 0.99
+"""Two atoms with a larger cosine count as one."""
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Of the nearest-neighbour cosines."""
 
 
 class Structure(NamedTuple):
@@ -59,6 +64,67 @@ def effective_rank(D: Float[Tensor, "n_features d_model"]) -> float:
 def coherence(D: Float[Tensor, "n_features d_model"]) -> float:
     """max over i ≠ j of |cos(D_i, D_j)|: 1 where an atom has a double. overcomplete's `dictionary_collinearity`."""
     return cosines(D, D).abs().fill_diagonal_(0).max().item()
+
+
+def nearest_cosines(D: Float[Tensor, "n_features d_model"]) -> Float[Tensor, " n_features"]:
+    """max over j ≠ i of cos(D_i, D_j) of each atom: how close its nearest neighbour in the same dictionary is."""
+    return cosines(D, D).fill_diagonal_(-1.0).amax(dim=1)
+
+
+class Collapse(NamedTuple):
+    """How far the atoms of one dictionary have run together; `_asdict()` is JSON-able."""
+
+    nearest: dict[str, float]
+    """Quantiles of `nearest_cosines`, by their level."""
+    distinct: int
+    """Atoms left when duplicates count once."""
+    largest: int
+    """Atoms in the largest group of duplicates."""
+    tightness: float
+    """Smallest cosine of an atom with the mean of its group: far below `DUPLICATE` where a chain of atoms merged."""
+
+
+class Merged(NamedTuple):
+    """A dictionary in which duplicates count once."""
+
+    atoms: Float[Tensor, "distinct d_model"]
+    """Mean of the unit atoms of each group."""
+    group: Int[Tensor, " n_features"]
+    """Row of `atoms` that each of the given atoms went to."""
+
+
+def merge_duplicates(
+    D: Float[Tensor, "n_features d_model"], above: float = DUPLICATE, *, centred: bool = True
+) -> Merged:
+    """Replace every group of duplicate atoms by its mean.
+
+    Atoms are joined when their cosine is larger than `above`, and groups are the connected components of these pairs:
+    the result does not depend on the order of the atoms, but a chain of near atoms is one group even where its ends are
+    far apart (`Collapse.tightness` tells). `centred` compares unit atoms less their mean, as the headline score of
+    stability does; a mean that all atoms share makes different ones look alike.
+    """
+    unit = F.normalize(D.detach().float(), dim=1).cpu()
+    compared = unit - unit.mean(dim=0) if centred else unit
+    joined = csr_array((cosines(compared, compared) > above).numpy())
+    count, labels = connected_components(joined, directed=False)
+    group = torch.from_numpy(labels.astype(np.int64))
+    sums = torch.zeros(count, unit.shape[1]).index_add_(0, group, unit)
+    return Merged(sums / torch.bincount(group)[:, None], group)
+
+
+def collapse(D: Float[Tensor, "n_features d_model"], above: float = DUPLICATE, *, centred: bool = True) -> Collapse:
+    """Nearest-neighbour cosines and duplicates of one dictionary, of centred unit atoms or of the atoms as they are."""
+    unit = F.normalize(D.detach().float(), dim=1).cpu()
+    compared = unit - unit.mean(dim=0) if centred else unit
+    merged = merge_duplicates(D, above, centred=centred)
+    quantiles = torch.quantile(nearest_cosines(compared).double(), torch.tensor(QUANTILES, dtype=torch.float64))
+    means = merged.atoms - unit.mean(dim=0) if centred else merged.atoms
+    return Collapse(
+        nearest={f"{level:g}": value for level, value in zip(QUANTILES, quantiles.tolist(), strict=True)},
+        distinct=len(merged.atoms),
+        largest=int(torch.bincount(merged.group).max()),
+        tightness=F.cosine_similarity(compared, means[merged.group], dim=1).min().item(),
+    )
 
 
 def ood_score(D: Float[Tensor, "n_features d_model"], batches: Iterable[Float[Tensor, "batch d_model"]]) -> float:

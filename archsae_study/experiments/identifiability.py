@@ -8,13 +8,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from scipy.optimize import nnls
 from torch import Tensor
 
 from archsae_core.metrics.intervals import Interval, t_interval
 from archsae_core.metrics.matching import cosines, match
 from archsae_core.models.anchors import fit_anchors
 from archsae_core.models.dictionary import make_dictionary
+from archsae_core.models.hull import reach
 from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.training import train
 from archsae_core.storage import Store
@@ -91,19 +91,6 @@ def plant(case: str, seed: int) -> Planted:
     return Planted(atoms, mean, scale, points * scale)
 
 
-def reach(
-    atoms: Float[Tensor, "n_atoms d_model"], anchors: Float[Tensor, "n_anchors d_model"]
-) -> Float[np.ndarray, " n_atoms"]:
-    """Largest cosine that each atom has with any direction of the anchors' hull: what no training can exceed at δ = 0.
-
-    Directions of the hull form the cone of the anchors; the cosine with the projection on it is a non-negative least
-    squares problem. 1 everywhere where the origin is inside the hull.
-    """
-    points = anchors.double().numpy().T
-    residuals = [nnls(points, atom)[1] for atom in F.normalize(atoms, dim=1).double().numpy()]
-    return np.sqrt(np.clip(1 - np.square(residuals), 0, 1))
-
-
 def learn(planted: Planted, learner: Learner, seed: int, work: Path, steps: int = STEPS) -> SAE:
     """Train on fresh samples; files go to `work`, and a checkpoint found there is continued."""
     given = {"preset": "smoke", "n_features": 2 * N_ATOMS, "n_anchors": len(planted.anchors), "k": ACTIVE}
@@ -156,7 +143,7 @@ def table(store: Store, steps: int = STEPS, seeds: int = SEEDS) -> dict[str, Any
     cases = {}
     for case, label in CASES.items():
         planted = [plant(case, seed) for seed in range(seeds)]
-        allowed = [float((reach(one.atoms, one.anchors) > RECOVERED).mean()) for one in planted]
+        allowed = [float((reach(one.atoms, one.anchors).cosine > RECOVERED).double().mean()) for one in planted]
         rows = []
         for learner in LEARNERS:
             saes = [_learned(store, case, one, learner, seed, steps) for seed, one in enumerate(planted)]

@@ -303,3 +303,39 @@ def test_drift_by_hand():
     start = torch.eye(2)
     assert stability.drift(start, 3 * start) == 1
     assert stability.drift(start, torch.tensor([[5.0, 0.0], [1.0, 0.0]])) == 0.5
+
+
+# --- collapse ---
+
+
+def test_agreement_by_copies_is_corrected():
+    """Half of either dictionary is copies of one atom that both have; the other half is unrelated."""
+    common = torch.randn(1, 32)
+    a, b = (torch.cat([torch.randn(100, 32), common + 0.001 * torch.randn(100, 32)]) for _ in range(2))
+    copies = stability.hungarian_centred(a, b)
+    found = stability.collapse_corrected(a, b)
+    assert copies > 0.6
+    assert found.distinct == (101, 101)
+    assert found.raw < 0.45
+    assert abs(found.normalised) < 0.1
+
+
+def test_without_duplicates_the_corrected_score_is_the_headline_one():
+    a, b = sides(n=60, d=16)
+    b = a._replace(atoms=a.atoms + 0.5 * b.atoms)
+    found = stability.collapse_corrected(a.atoms, b.atoms)
+    unrelated = [stability.unrelated(Side(side.atoms), seed).atoms for seed, side in enumerate((a, b))]
+    chance = stability.hungarian_centred(*unrelated)
+    assert found.raw == pytest.approx(stability.hungarian_centred(a.atoms, b.atoms), abs=1e-6)
+    assert found.chance == pytest.approx(chance, abs=1e-6)
+    assert found.normalised == pytest.approx(stability.chance_normalised(found.raw, found.chance))
+    assert found.distinct == (60, 60)
+
+
+def test_unequal_numbers_of_copies_do_not_hide_equal_features():
+    distinct = torch.randn(30, 16)
+    a, b = torch.cat([distinct, distinct[:1].repeat(30, 1)]), torch.cat([distinct, distinct[1:2].repeat(30, 1)])
+    found = stability.collapse_corrected(a, b)
+    assert found.distinct == (30, 30)
+    assert found.normalised == pytest.approx(1, abs=1e-5)
+    assert stability.hungarian_centred(a, b) < 0.8

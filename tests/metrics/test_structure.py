@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from peers import overcomplete_site
 
 from archsae_core.metrics import structure
@@ -91,3 +92,50 @@ def test_coherence_agrees_with_overcomplete(seeded):
     spec.loader.exec_module(theirs)
     D = torch.randn(40, 16)
     assert structure.coherence(D) == pytest.approx(theirs.dictionary_collinearity(D)[0], abs=1e-5)
+
+
+def at(*degrees):
+    """Unit atoms in the plane."""
+    angles = torch.deg2rad(torch.tensor(degrees))
+    return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+
+def test_nearest_neighbours_by_hand():
+    D = at(0.0, 60.0, 90.0, 240.0) * torch.tensor([[1.0], [5.0], [2.0], [3.0]])
+    expected = [math.cos(math.radians(degrees)) for degrees in (60, 30, 30, 120)]
+    assert structure.nearest_cosines(D).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_duplicates_become_their_mean_whatever_the_order():
+    D = at(0.0, 4.0, 90.0, 91.0, 92.0, 200.0)
+    merged = structure.merge_duplicates(D, 0.99, centred=False)
+    expected = torch.stack([at(0.0, 4.0).mean(dim=0), at(90.0, 91.0, 92.0).mean(dim=0), at(200.0)[0]])
+    assert torch.allclose(merged.atoms, expected, atol=1e-6)
+    assert merged.group.tolist() == [0, 0, 1, 1, 1, 2]
+    order = torch.tensor([3, 5, 1, 0, 4, 2])
+    other = structure.merge_duplicates(7 * D[order], 0.99, centred=False)
+    assert torch.allclose(other.atoms[other.group], merged.atoms[merged.group[order]], atol=1e-6)
+
+
+def test_a_chain_is_one_group_and_its_tightness_says_so():
+    chain = at(*range(0, 60, 5), 200.0)  # neighbours 5 degrees apart have a cosine of 0.996
+    found = structure.collapse(chain, 0.99, centred=False)
+    assert (found.distinct, found.largest) == (2, 12)
+    assert found.tightness == pytest.approx(math.cos(math.radians(27.5)), abs=1e-5)
+    assert structure.collapse(chain, 0.999, centred=False).distinct == 13
+
+
+def test_a_common_mean_makes_no_duplicates_of_centred_atoms(seeded):
+    D = torch.randn(40, 24) + 60 * F.normalize(torch.randn(24), dim=0)
+    assert structure.collapse(D, centred=False).distinct == 1
+    found = structure.collapse(D)
+    assert (found.distinct, found.largest, found.tightness) == (40, 1, pytest.approx(1))
+    assert found.nearest["0.95"] < 0.9
+
+
+def test_quantiles_of_the_nearest_neighbours(seeded):
+    D = torch.randn(50, 8)
+    expected = torch.quantile(structure.nearest_cosines(D), torch.tensor(structure.QUANTILES))
+    found = structure.collapse(D, centred=False).nearest
+    assert list(found) == ["0.05", "0.25", "0.5", "0.75", "0.95"]
+    assert list(found.values()) == pytest.approx(expected.tolist())
