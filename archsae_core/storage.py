@@ -23,6 +23,8 @@ WRITTEN = ".written"
 """In a folder that is being built: name and SHA-256 of each file before it is put in place."""
 PARTIAL = ".partial"
 """Ending of the name of a folder that is being built."""
+MARKER = ".archsae"
+"""In a folder that this project made: its kind and name. What has none is someone else's and is never deleted."""
 REPAIR = "ARCHSAE_REPAIR"
 """Set in the environment: damaged artefacts are named in a warning and made again; otherwise they are an error."""
 
@@ -121,11 +123,28 @@ def _commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
+def mark(folder: Path, kind: str) -> None:
+    """Make a folder of a kind (`store` or `run`), where there is none, and leave the marker in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / MARKER).exists():
+        write_atomically(folder / MARKER, lambda path: path.write_text(_marker(folder, kind), encoding="utf-8"))
+
+
+def is_marked(folder: Path, kind: str) -> bool:
+    """Whether `mark` made or marked the folder, under the name that it still has: what is renamed by hand is not."""
+    marker = folder / MARKER
+    return marker.is_file() and not marker.is_symlink() and marker.read_bytes() == _marker(folder, kind).encode()
+
+
+def _marker(folder: Path, kind: str) -> str:
+    return f"archsae {kind} {folder.name}\n"
+
+
 class Store:
     """Artefacts under `root/stage/hash`, one sealed folder each."""
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | Path, *, marked: bool = False) -> None:
+        self.root, self.marked = Path(root), marked
         self._verified: set[Path] = set()
 
     def path(self, stage: str, recipe: Mapping[str, Any]) -> Path:
@@ -146,6 +165,8 @@ class Store:
         if folder in self._verified and folder.exists():
             return folder
         if not _sound(folder):
+            if self.marked:
+                mark(self.root, "store")
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not _sound(folder):  # still: another process may have built it by now

@@ -35,8 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--repair", action="store_true", help="make damaged artefacts again instead of refusing")
     report.add_argument("--dry-run", action="store_true", help="print stages, sizes and expected time, then stop")
     report.add_argument("--publish", action="store_true", help="make this run the committed report")
-    clean = commands.add_parser("clean", help="delete runs and their artefacts, for a re-run from scratch")
-    clean.add_argument("--runs", type=Path)
+    clean = commands.add_parser("clean", help="delete what reports made in the folder of runs, and nothing else")
+    clean.add_argument("--runs", type=Path, help="folder of runs (default: $ARCHSAE_RUNS, else runs/)")
+    clean.add_argument("--dry-run", action="store_true", help="say what would be deleted and what kept, then stop")
     return parser
 
 
@@ -70,8 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     root = arguments.runs or default_root()
     if arguments.command == "clean":
-        runner.clean(None, root)
-        return 0
+        return _clean(root, dry_run=arguments.dry_run)
     parameters = parameters_of(arguments.preset, arguments.set)
     if arguments.command == "sweep":
         for folder in runner.run_sweep(parameters, coerce("deltas", arguments.deltas), root=root, say=_say):
@@ -87,6 +87,17 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.publish:
         runner.publish(folder)
     return 0
+
+
+def _clean(root: Path, *, dry_run: bool) -> int:
+    from archsae_study.cleaning import clean
+
+    found = clean(root, dry_run=dry_run)
+    if not root.exists():
+        sys.stdout.write(f"there is no folder {root}\n")
+        return 0
+    sys.stdout.write("\n".join(found.lines()) + "\n")
+    return 1 if found.failed else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

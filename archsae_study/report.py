@@ -14,13 +14,14 @@ from archsae_core.storage import (
     canonical_hash,
     file_sha256,
     jsonable,
+    mark,
     read_json,
     write_atomically,
     write_json,
 )
 from archsae_study.config import FIELDS, Config, ConfigError, configure
 from archsae_study.pages.formatting import markdown_table
-from archsae_study.source import PROJECT, default_root, determining, source_of
+from archsae_study.source import PROJECT, STORE, default_root, determining, source_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -173,6 +174,7 @@ class Report:
         if self.results_only:
             return figure
         path = self.folder / "figures" / name
+        mark(self.folder, "run")
         # No software version in the file: the same table gives the same bytes.
         options = dict(dpi=110, bbox_inches="tight", metadata={"Software": None}, format=path.suffix[1:])
         write_atomically(path, lambda temporary: figure.savefig(temporary, **options))
@@ -210,11 +212,12 @@ class Report:
             write_json(work / f"{name}.json", build())
 
         recipe = {"config": config, "source": self.source, "table": name}
-        folder = Store(self.folder.parent / "store").artifact("tables", recipe, write)
+        folder = Store(self.folder.parent / STORE, marked=True).artifact("tables", recipe, write)
         sealed = read_json(folder / "manifest.json")
         manifest = {"table": name, "config": config, "device": sealed["environment"]["device"]}
         manifest |= {"seconds": sealed["seconds"], "environment": sealed["environment"]}
         content = {"manifest": manifest, "table": read_json(folder / f"{name}.json")}
+        mark(self.folder, "run")
         write_json(self.folder / "results" / f"{name}.json", content | {"seal": canonical_hash(content)})
         return content
 
@@ -222,7 +225,7 @@ class Report:
         """Put a copy of the artefact behind a table into the run folder under its own name."""
         if self.results_only:
             return
-        source, target = self.folder.parent / "store" / table["artefact"] / file, self.folder / name
+        source, target = self.folder.parent / STORE / table["artefact"] / file, self.folder / name
         if not target.exists() or file_sha256(target) != file_sha256(source):
             write_atomically(target, lambda path: shutil.copyfile(source, path))
 

@@ -15,9 +15,9 @@ import nbformat
 import papermill
 from filelock import FileLock, Timeout
 
-from archsae_core.storage import write_atomically, write_json
+from archsae_core.storage import mark, write_atomically, write_json
 from archsae_study import estimate, scheduler
-from archsae_study.config import Config, configure
+from archsae_study.config import configure
 from archsae_study.experiments.stability import report_runs
 from archsae_study.layers import read_layers
 from archsae_study.report import PROJECT, identity, run_folder
@@ -56,7 +56,7 @@ def run_report(
     say(estimate.summary(found, root or default_root()))
     estimate.check_room(found, root or default_root())
     folder = run_folder(config, root)
-    folder.mkdir(parents=True, exist_ok=True)
+    mark(folder, "run")
     given = {"preset": "quick"} | {name: value for name, value in parameters.items() if value is not None}
     given.pop("scheduler", None)  # where a run was computed is no part of the notebook
     environment = {"ARCHSAE_RUNS": str(folder.parent.resolve()), "ARCHSAE_SCHEDULER": config.comparison.scheduler}
@@ -173,8 +173,3 @@ def publish(folder: Path) -> None:
         target.mkdir()
         for path in sorted((folder / kind).glob(pattern)):
             shutil.copyfile(path, target / path.name)
-
-
-def clean(config: Config | None, root: Path) -> None:
-    """Delete the run folder of `config`, or, where that is None, everything under `root`, artefacts included."""
-    shutil.rmtree(root if config is None else run_folder(config, root), ignore_errors=True)

@@ -12,6 +12,8 @@ from archsae_study.config import FIELDS, Config
 
 PROJECT = Path(__file__).resolve().parents[1]
 """The project's folder: notebooks, results, figures, runs."""
+STORE = "store"
+"""Folder of artefacts in the folder of runs."""
 RECIPE = 1
 ANCHOR_RECIPE = 2
 RUN_RECIPE = 2

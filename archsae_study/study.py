@@ -25,7 +25,7 @@ from archsae_study.arms import ARMS
 from archsae_study.config import Config, ConfigError
 from archsae_study.runs import Run, TrainingBatches, passed
 from archsae_study.scheduler import train_ahead
-from archsae_study.source import ANCHOR_RECIPE, RUN_RECIPE, default_root, fields_of, source_of
+from archsae_study.source import ANCHOR_RECIPE, RUN_RECIPE, STORE, default_root, fields_of, source_of
 
 ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations")
 TRAIN_FIELDS = ("n_features", "k", "lr", "batch_size", "aux_k", "aux_coefficient", "dead_after", "heldout_tokens")
@@ -39,7 +39,7 @@ class Study:
     def __init__(self, config: Config, root: Path | None = None, *, progress: bool = False) -> None:
         self.config, self.progress = config, progress
         self.root = Path(root) if root else default_root()
-        self.store = Store(self.root / "store")
+        self.store = Store(self.root / STORE, marked=True)
 
     @cached_property
     def device(self) -> torch.device:

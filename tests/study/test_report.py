@@ -182,12 +182,6 @@ def test_sweep_runs_its_notebooks_once_for_each_delta(tmp_path, monkeypatch):
     assert len(calls) == 4
 
 
-def test_clean_forgets_every_run(tmp_path):
-    (tmp_path / "runs" / "store").mkdir(parents=True)
-    assert main(["clean", "--runs", str(tmp_path / "runs")]) == 0
-    assert not (tmp_path / "runs").exists()
-
-
 def test_parameters_in_a_namespace():
     namespace = {"delta": 1, "layer": None, "In": [], "Out": {}, "_private": 3, "Path": Path, "report": report}
     assert parameters_in(namespace) == {"delta": 1, "layer": None}

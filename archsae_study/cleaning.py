@@ -1,0 +1,227 @@
+"""`clean`: deletes what reports made in a folder of runs, names it, and keeps and names everything else.
+
+What is ours is known by the marker that is written where a store or a run folder is made. Folders from before there was
+one are known by what only a report writes: an artefact's manifest whose recipe hashes to the name of its folder, a run's
+`config.json` that hashes to the name of its own. Symbolic links are neither followed nor deleted.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from archsae_core.storage import MANIFEST, MARKER, CorruptArtifact, canonical_hash, is_marked, read_json
+from archsae_study.config import ConfigError
+from archsae_study.source import PROJECT, STORE
+
+STAGE = re.compile(r"[a-z][a-z0-9_-]*")
+ARTEFACT = re.compile(r"(?P<hash>[0-9a-f]{16})(?P<ending>|\.partial|\.new\.partial|\.lock)")
+RUN = re.compile(r"(?P<preset>[a-z0-9]+)-(?P<hash>[0-9a-f]{8})")
+IN_A_RUN = (
+    MARKER, "config.json", ".lock", "0[1-7]_*.ipynb", "anchor_points.safetensors", "standard_sae.safetensors",
+    "archetypal_sae.safetensors", "results/*.json", "figures/*.png", ".*.tmp", "results/.*.tmp", "figures/.*.tmp",
+)  # fmt: skip
+"""What a report writes into its run folder; a `.tmp` file is what a killed one leaves."""
+LOG = "scheduler.log"
+FOREIGN, LINK = "not made by a report", "a symbolic link"
+
+
+@dataclass
+class Cleaned:
+    """What `clean` deleted, or would delete, and what it kept."""
+
+    dry_run: bool
+    deleted: dict[Path, list[int]] = field(default_factory=dict)
+    """Sizes in bytes of the files, by what they are named after: a run folder, a stage of the store."""
+    kept: list[tuple[Path, str]] = field(default_factory=list)
+    """A folder or file, and why it is kept."""
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    """A folder or file that could not be deleted, and why."""
+
+    def lines(self) -> list[str]:
+        """What to tell people: one line for each, then the sum."""
+        verb = "would delete" if self.dry_run else "deleted"
+        lines = [f"{verb} {_amount(sizes)} in {path}" for path, sizes in self.deleted.items()]
+        lines += [f"kept {path}: {reason}" for path, reason in self.kept]
+        lines += [f"could not delete {path}: {reason}" for path, reason in self.failed]
+        return [*lines, f"{verb} {_amount(list(itertools.chain(*self.deleted.values())))} in all"]
+
+    def delete(self, files: Iterable[Path], path: Path, name: Path) -> None:
+        """Delete the files, which lie in folder `path` or are `path`, and the folders left empty; told under `name`."""
+        for file in files:
+            try:
+                size = file.lstat().st_size
+                if not self.dry_run:
+                    file.unlink()
+                self.deleted.setdefault(name, []).append(size)
+            except OSError as error:
+                self.failed.append((file, error.strerror or str(error)))
+        self.remove_empty(path)
+
+    def remove_empty(self, path: Path) -> None:
+        """Remove the folders in `path` that hold nothing, and `path` itself where it holds nothing then."""
+        for place, _, _ in os.walk(path, topdown=False) if not self.dry_run else ():
+            try:
+                if not os.listdir(place):
+                    os.rmdir(place)
+            except OSError as error:
+                self.failed.append((Path(place), error.strerror or str(error)))
+
+
+def _amount(sizes: Sequence[int]) -> str:
+    files, size = len(sizes), sum(sizes)
+    scaled = next((f"{size / 10**p:,.1f} {unit}" for unit, p in (("GB", 9), ("MB", 6), ("kB", 3)) if size >= 10**p), "")
+    return f"{files:,} {'file' if files == 1 else 'files'}, {scaled or f'{size} bytes'}"
+
+
+def clean(root: Path, *, dry_run: bool = False) -> Cleaned:
+    """Delete the store and the run folders in folder `root`, which stays; with `dry_run`, say only what would go.
+
+    What a process works on is kept. Raises ConfigError for a folder that is no place for runs: the root, home or
+    project folder or one that holds them, a mount point, a symbolic link, a file.
+    """
+    _check_place(root)
+    found = Cleaned(dry_run)
+    for path in sorted(root.iterdir()) if root.exists() else ():
+        if path.is_symlink():
+            found.kept.append((path, LINK))
+        elif path.name == STORE and path.is_dir() and _is_store(path):
+            _clean_store(path, found)
+        elif path.is_dir() and _is_run(path):
+            _clean_run(path, found)
+        elif path.name == LOG and path.is_file():
+            found.delete([path], path, path)
+        else:
+            found.kept.append((path, FOREIGN))
+    return found
+
+
+def _check_place(root: Path) -> None:
+    shown, here = f"runs = {str(root)!r}", root.resolve()
+    if root.is_symlink():
+        raise ConfigError(f"{shown}: a symbolic link: give the folder that it points to, {str(here)!r}")
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{shown}: not a folder: give the folder of the runs")
+    for name, place in (("home", Path.home().resolve()), ("project's", PROJECT), ("root", Path(here.anchor))):
+        if here == place or here in place.parents:
+            relation = "is" if here == place else "holds"
+            raise ConfigError(f"{shown}: {relation} the {name} folder: give the folder of the runs inside it")
+    if os.path.ismount(here):
+        raise ConfigError(f"{shown}: a mount point: give the folder of the runs inside it")
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether a report made the folder: it is marked, or holds an artefact whose manifest proves it to be one."""
+    return is_marked(folder, "store") or any(_listed(path) is not None for path in folder.glob("*/*"))
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a report made the folder: it is marked, or its parameters hash to its name."""
+    named = RUN.fullmatch(folder.name)
+    if named is None or is_marked(folder, "run"):
+        return named is not None
+    parameters = _read(folder / "config.json")
+    # the name of a run folder is that of its preset and a hash of its parameters
+    return bool(parameters) and parameters.get("preset") == named["preset"] and _hash(parameters)[:8] == named["hash"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; {} for anything else."""
+    try:
+        content = read_json(path) if path.is_file() and not path.is_symlink() else {}
+    except (CorruptArtifact, OSError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _hash(value: Any) -> str:
+    try:
+        return canonical_hash(value)
+    except ValueError:  # NaN, which no file of ours holds
+        return ""
+
+
+def _listed(folder: Path) -> set[Path] | None:
+    """Files of a sealed artefact by its manifest; None for any other folder."""
+    manifest = {} if folder.is_symlink() else _read(folder / MANIFEST)
+    if not isinstance(manifest.get("files"), dict) or _hash(manifest.get("recipe")) != folder.name:
+        return None
+    return {folder / MANIFEST, *(folder / name for name in manifest["files"])}
+
+
+def _clean_store(store: Path, found: Cleaned) -> None:
+    for stage in sorted(store.iterdir()):
+        if stage.is_symlink() or not stage.is_dir() or not STAGE.fullmatch(stage.name):
+            if stage.name != MARKER:
+                found.kept.append((stage, LINK if stage.is_symlink() else FOREIGN))
+            continue
+        names: dict[str, list[Path]] = {}
+        for path in sorted(stage.iterdir()):
+            named = ARTEFACT.fullmatch(path.name)
+            if path.is_symlink() or named is None or path.is_dir() == (named["ending"] == ".lock"):
+                found.kept.append((path, LINK if path.is_symlink() else FOREIGN))
+            else:
+                names.setdefault(named["hash"], []).append(path)
+        for name, paths in names.items():
+            with _free(stage / f"{name}.lock") as free:
+                for path in paths:
+                    _clean_artefact(path, found, stage) if free else found.kept.append((path, "a process works on it"))
+        found.remove_empty(stage)
+    if all(path.name == MARKER for path in store.iterdir()):
+        found.delete(store.glob(MARKER), store, store)
+
+
+def _clean_artefact(path: Path, found: Cleaned, stage: Path) -> None:
+    """Delete an artefact but for files that its manifest does not list; one without a sound manifest altogether."""
+    files = _files(path)
+    ours = _listed(path)
+    found.kept.extend((file, FOREIGN) for file in files if ours is not None and file not in ours)
+    found.delete([file for file in files if ours is None or file in ours], path, stage)
+
+
+def _clean_run(folder: Path, found: Cleaned) -> None:
+    with _free(folder / ".lock") as free:
+        if not free:
+            found.kept.append((folder, "a report runs in it"))
+            return
+        files = _files(folder)
+        ours = {file for pattern in IN_A_RUN for file in folder.glob(pattern) if not file.is_symlink()}
+        found.kept.extend((file, LINK if file.is_symlink() else FOREIGN) for file in files if file not in ours)
+        found.delete([file for file in files if file in ours], folder, folder)
+
+
+def _files(path: Path) -> list[Path]:
+    """Everything in a folder that is no folder, links included, or the file itself. Links are not followed."""
+    if not path.is_dir():
+        return [path]
+    return sorted(
+        Path(place) / name for place, folders, names in os.walk(path) for name in _plain(place, folders, names)
+    )
+
+
+def _plain(place: str, folders: list[str], names: list[str]) -> list[str]:
+    return [*names, *(name for name in folders if os.path.islink(os.path.join(place, name)))]
+
+
+@contextmanager
+def _free(lock: Path) -> Iterator[bool]:
+    """Whether no process holds the lock; no other can take it inside the block. A lock that is missing is free."""
+    if not lock.exists():
+        yield True
+        return
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        held.release()
