@@ -1,5 +1,6 @@
 """A Hugging Face hub on this machine that serves folders, so that the hub's real client is tested without network."""
 
+import base64
 import hashlib
 import json
 import re
@@ -7,13 +8,18 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import yaml
+
 COMMIT = "1" * 40
 API = re.compile(r"/api/(models|datasets)/(?P<repo>[\w-]+/[\w-]+)(?P<rest>/.*)?")
 FILE = re.compile(r"(/datasets)?/(?P<repo>[\w-]+/[\w-]+)/resolve/[^/]+/(?P<file>.*)")
 
 
 class StubHub:
-    """Serves `root/<user>/<name>` as a repository at one commit; `gated` repositories exist but may not be read."""
+    """Serves `root/<user>/<name>` as a repository at one commit; `gated` repositories exist but may not be read.
+
+    Whoever sends a token may make repositories and commit small files to them.
+    """
 
     def __init__(self, root: Path, gated: tuple[str, ...] = ()) -> None:
         handler = type("Handler", (_Handler,), {"root": root, "gated": gated})
@@ -56,6 +62,35 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    def do_POST(self) -> None:
+        body, path = self.rfile.read(int(self.headers["Content-Length"])), self.path.split("?")[0]
+        if not self.headers.get("Authorization"):
+            return self._reply(401, b'{"error": "Invalid username or password."}')
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked['organization']}/{asked['name']}"
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+            return self._reply(200, json.dumps({"url": f"http://{self.headers['Host']}/{name}"}).encode())
+        if path == "/api/validate-yaml":
+            metadata = json.loads(body)["content"].split("---\n")[1]
+            sound = isinstance(yaml.safe_load(metadata), dict)
+            return self._reply(200 if sound else 400, b"{}")
+        match = API.fullmatch(path)
+        if match is None or not (self.root / match["repo"]).is_dir():
+            return self._reply(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        if match["rest"].startswith("/preupload/"):
+            modes = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                     for file in json.loads(body)["files"]]  # fmt: skip
+            return self._reply(200, json.dumps({"files": modes}).encode())
+        return self._commit(self.root / match["repo"], body)
+
+    def _commit(self, folder: Path, body: bytes) -> None:
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                (folder / line["value"]["path"]).write_bytes(base64.b64decode(line["value"]["content"]))
+        url = f"http://{self.headers['Host']}/{folder.parent.name}/{folder.name}/commit/{COMMIT}"
+        self._reply(200, json.dumps({"commitOid": COMMIT, "commitUrl": url}).encode())
+
     def _send_file(self, path: Path) -> None:
         if not path.is_file():
             return self._reply(404, b"", {"X-Error-Code": "EntryNotFound"})
@@ -67,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)
 
 

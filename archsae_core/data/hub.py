@@ -1,10 +1,10 @@
 """The Hugging Face hub: names pinned to a commit, failures within seconds, its libraries kept quiet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -25,7 +25,9 @@ class HubUnreachable(HubError):
     """The hub did not answer at all, so that only its local cache is left."""
 
 
-def hub_commit(name: str, kind: Literal["model", "dataset"], revision: str | None) -> str:
+def hub_commit(
+    name: str, kind: Literal["model", "dataset"], revision: str | None, token: str | bool | None = None
+) -> str:
     """Commit that `revision` of repository `name` stands for (None: its default branch).
 
     One request without retries: the libraries' own downloads would retry for half a minute before they give up.
@@ -33,7 +35,7 @@ def hub_commit(name: str, kind: Literal["model", "dataset"], revision: str | Non
     """
     info = HfApi().model_info if kind == "model" else HfApi().dataset_info
     try:
-        return info(name, revision=revision, timeout=TIMEOUT).sha
+        return info(name, revision=revision, timeout=TIMEOUT, token=token).sha
     except GatedRepoError as error:
         raise HubError("it is gated: accept its terms on the hub, then run `hf auth login`") from error
     except RevisionNotFoundError as error:
@@ -42,6 +44,25 @@ def hub_commit(name: str, kind: Literal["model", "dataset"], revision: str | Non
         raise HubError("the hub has no such public repository: check the name, or run `hf auth login`") from error
     except (HTTPError, OSError) as error:
         raise HubUnreachable(f"the hub cannot be reached ({error})") from error
+
+
+def reachable(name: str, file: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` of a download of `file` from model repository `name`, set to the local cache where the hub is away.
+
+    Raises HubError naming the repository where it is neither there to be read nor cached.
+    """
+    revision, cache = options.get("revision"), options.get("cache_dir")
+    if options.get("local_files_only"):
+        return dict(options)
+    try:
+        hub_commit(name, "model", revision, options.get("token"))
+    except HubUnreachable as error:
+        if isinstance(try_to_load_from_cache(name, file, cache_dir=cache, revision=revision), str):
+            return dict(options) | {"local_files_only": True}
+        raise HubUnreachable(f"{name!r}: {error}, and it is not in the cache: give a folder, or try again") from error
+    except HubError as error:
+        raise HubError(f"{name!r}: {error}") from error
+    return dict(options)
 
 
 @contextmanager

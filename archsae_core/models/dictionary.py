@@ -35,14 +35,17 @@ def decoder_of(
 
 
 class FreeDictionary(nn.Module):
-    """Unit-norm atoms; `trainable=False` freezes them where they start."""
+    """Unit-norm atoms; `trainable=False` freezes them where they start, `unit_norm=False` leaves them their norms."""
 
-    def __init__(self, start: Float[Tensor, "n_features d_model"], *, trainable: bool = True) -> None:
+    def __init__(
+        self, start: Float[Tensor, "n_features d_model"], *, trainable: bool = True, unit_norm: bool = True
+    ) -> None:
         super().__init__()
-        self.D = nn.Parameter(F.normalize(start, dim=1), requires_grad=trainable)
+        self.unit_norm = unit_norm
+        self.D = nn.Parameter(F.normalize(start, dim=1) if unit_norm else start.clone(), requires_grad=trainable)
 
     def atoms(self) -> Float[Tensor, "n_features d_model"]:
-        """The dictionary D, rows of norm 1."""
+        """The dictionary D, rows of norm 1 where `unit_norm` is true."""
         return self.D
 
     def decoder(self, batch: int) -> Decoder:
@@ -51,8 +54,8 @@ class FreeDictionary(nn.Module):
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Put every atom back on the unit sphere."""
-        if self.D.requires_grad:
+        """Put every atom back on the unit sphere, where `unit_norm` is true."""
+        if self.D.requires_grad and self.unit_norm:
             self.D.div_(self.D.norm(dim=1, keepdim=True).clamp_min_(1e-12))
 
 

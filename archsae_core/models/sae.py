@@ -1,20 +1,29 @@
 """The TopK sparse autoencoder: raw activations in, raw activations out."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from archsae_core.config import ConfigError
+from archsae_core.data.hub import HubError, reachable
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.topk import top_k
+from archsae_core.models.about import About
 from archsae_core.models.dictionary import ArchetypalDictionary, Dictionary, FreeDictionary
-from archsae_core.storage import CorruptArtifact, write_atomically
+from archsae_core.models.model_card import LIBRARY, TAGS, model_card
+from archsae_core.storage import CorruptArtifact, write_atomically, write_json
+
+PRETRAINED_WEIGHTS = "model.safetensors"
+"""In a folder of `SAE.save_pretrained` or a repository on the hub, beside `config.json` and the model card."""
 
 
 class Codes(NamedTuple):
@@ -31,10 +40,12 @@ class Codes(NamedTuple):
         return zeros.scatter_(1, self.indices, self.values)
 
 
-class SAE(nn.Module):
+class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
     """z = TopK(ReLU(W_enc (x_n − b_dec) + b_enc)), x̂_n = z D + b_dec, with x_n = (x − mean)·scale.
 
     `mean` [d_model] and `scale` are fitted on training activations (E‖x_n‖² = d_model) and stored with the model.
+    `about` says where it comes from, and is stored with it too. `save_pretrained`, `from_pretrained` and `push_to_hub`
+    are those of the Hugging Face hub's models; nothing is pickled.
     """
 
     mean: Float[Tensor, " d_model"]
@@ -51,6 +62,7 @@ class SAE(nn.Module):
         self.b_dec = nn.Parameter(atoms.new_zeros(self.d_model))
         self.register_buffer("mean", mean.float().clone())
         self.register_buffer("scale", torch.tensor(float(scale)))
+        self.about = About()
 
     def atoms(self) -> Float[Tensor, "n_features d_model"]:
         """The dictionary D, in normalised units."""
@@ -93,19 +105,63 @@ class SAE(nn.Module):
         if energy > 0:
             self.W_enc.mul_((x_hat * x_n).sum().clamp_min(0) / energy)
 
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_sae(self, save_directory / PRETRAINED_WEIGHTS)
+        sizes = {"n_features": self.n_features, "d_model": self.d_model}
+        write_json(save_directory / "config.json", structure(self) | sizes | {"about": self.about.known()})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "SAE":
+        """The SAE in a folder of `save_pretrained`, or in a repository on the hub, from its cache where it is away.
+
+        Raises ConfigError or HubError that names what is missing, CorruptArtifact for weights of something else.
+        """
+        name = str(pretrained_model_name_or_path)
+        if not Path(name).is_dir():
+            options = reachable(name, PRETRAINED_WEIGHTS, options)
+        elif not (Path(name) / PRETRAINED_WEIGHTS).is_file():
+            raise ConfigError(f"{name} has no {PRETRAINED_WEIGHTS}: it is no folder of save_pretrained")
+        return super().from_pretrained(name, **options)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> "SAE":
+        if Path(model_id).is_dir():
+            return load_sae(Path(model_id) / PRETRAINED_WEIGHTS)
+        names = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        try:
+            return load_sae(hf_hub_download(model_id, PRETRAINED_WEIGHTS, **{name: options[name] for name in names}))
+        except EntryNotFoundError as error:
+            raise HubError(f"{model_id!r}: the repository has no {PRETRAINED_WEIGHTS}: it holds no SAE") from error
+
+    def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
+        """The card that `save_pretrained` and `push_to_hub` write beside the weights."""
+        return model_card(structure(self), (self.n_features, self.d_model), self.about)
+
+
+def structure(sae: SAE) -> dict[str, Any]:
+    """What has to be known beside the tensors to build the SAE again; JSON-able."""
+    dictionary = sae.dictionary
+    if isinstance(dictionary, FreeDictionary):
+        kind = {"dictionary": "free", "trainable": dictionary.D.requires_grad}
+    else:
+        learned = dictionary.log_scale.requires_grad
+        kind = {"dictionary": "archetypal", "delta": dictionary.delta, "learn_scale": learned}
+    return {"k": sae.k} | kind | {"unit_norm": dictionary.unit_norm}
+
+
+def sae_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor], about: About) -> SAE:
+    """The SAE of this `structure` with these tensors, which its state dict names."""
+    sae = SAE(_empty_dictionary(config, tensors), config["k"], tensors["mean"], float(tensors["scale"]))
+    sae.load_state_dict(tensors)
+    sae.about = about
+    return sae
+
 
 def save_sae(sae: SAE, path: str | Path) -> None:
-    """Write the SAE to one safetensors file, its structure in the metadata; atomically."""
-    dictionary = sae.dictionary
-    config: dict[str, object] = {"k": sae.k, "dictionary": "free", "trainable": True}
-    if isinstance(dictionary, ArchetypalDictionary):
-        names = ("delta", "unit_norm")
-        config = {"k": sae.k, "dictionary": "archetypal"} | {name: getattr(dictionary, name) for name in names}
-        config["learn_scale"] = dictionary.log_scale.requires_grad
-    else:
-        config["trainable"] = dictionary.D.requires_grad
+    """Write the SAE to one safetensors file, its structure and what is known of it in the metadata; atomically."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in sae.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, {"sae": json.dumps(config)}))
+    metadata = {"sae": json.dumps(structure(sae)), "about": json.dumps(sae.about.known())}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def load_sae(path: str | Path) -> SAE:
@@ -113,17 +169,17 @@ def load_sae(path: str | Path) -> SAE:
     try:
         with safe_open(str(path), framework="pt") as file:
             config = json.loads(file.metadata()["sae"])
+            about = About.read(json.loads(file.metadata().get("about", "{}")))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        sae = SAE(_empty_dictionary(config, tensors), config["k"], tensors["mean"], float(tensors["scale"]))
-        sae.load_state_dict(tensors)
+        return sae_from(config, tensors, about)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CorruptArtifact(f"{path} is not a saved SAE ({error}): delete its folder to train it again") from error
-    return sae
 
 
-def _empty_dictionary(config: dict, tensors: dict[str, Tensor]) -> Dictionary:
+def _empty_dictionary(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Dictionary:
     if config["dictionary"] == "free":
-        return FreeDictionary(tensors["dictionary.D"], trainable=config["trainable"])
+        options = {"trainable": config["trainable"], "unit_norm": config.get("unit_norm", True)}
+        return FreeDictionary(tensors["dictionary.D"], **options)
     options = {name: config[name] for name in ("delta", "unit_norm", "learn_scale")}
     return ArchetypalDictionary(tensors["dictionary.C"], tensors["dictionary.W"], **options)
 

@@ -1,0 +1,216 @@
+"""SAELens' folder (https://github.com/jbloomAus/SAELens, version 6): `cfg.json` beside `sae_weights.safetensors`.
+
+SAELens encodes z = act((x − b_dec) W_enc + b_enc) and decodes z W_dec + b_dec, on raw activations. With our
+x_n = (x − mean)·s the same codes, divided by s, and the same reconstructions come from W_enc = W_eᵀ, b_enc = b_e / s,
+W_dec = D and b_dec = mean + b_d / s, since
+
+    (x − mean − b_d/s) W_eᵀ + b_e/s = (W_e (x_n − b_d) + b_e) / s,    z/s D + mean + b_d/s = (z D + b_d) / s + mean.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from archsae_core.config import ConfigError
+from archsae_core.models.about import About
+from archsae_core.models.dictionary import FreeDictionary
+from archsae_core.models.sae import SAE, sae_from, structure
+from archsae_core.storage import read_json, write_atomically, write_json
+
+CONFIG = "cfg.json"
+WEIGHTS = "sae_weights.safetensors"
+OURS = "archsae.safetensors"
+"""What SAELens has no place for: the frame, W, C, Λ. With it, `from_saelens` gives the very SAE that was written."""
+SAELENS_VERSION = "6.54.12"
+"""The release whose folder this is, as `cfg.json` has to say: without it, version 6 reads a folder as version 5's."""
+TOLERANCE = 1e-4
+"""Largest difference between `sae_weights.safetensors` and what `archsae.safetensors` makes of it, in its own units."""
+
+
+def to_saelens(sae: SAE, folder: str | Path) -> Path:
+    """Write the SAE to `folder`, for `sae_lens.SAE.load_from_disk(folder)`; returns the folder.
+
+    SAELens' codes are ours divided by `sae.scale`; its reconstructions are ours. What is known of the SAE (`sae.about`)
+    becomes its metadata: hook, model, context, positions left out, arm, seed, δ, scores.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    scale = sae.scale.double()
+    with torch.no_grad():
+        weights = {
+            "W_enc": sae.W_enc.T,
+            "b_enc": sae.b_enc.double() / scale,
+            "W_dec": sae.atoms(),
+            "b_dec": sae.mean.double() + sae.b_dec.double() / scale,
+        }
+    weights = {name: tensor.detach().float().contiguous().cpu() for name, tensor in weights.items()}
+    # The encoder and free atoms stand in SAELens' file already.
+    ours = {name: tensor for name, tensor in sae.state_dict().items() if name not in ("W_enc", "dictionary.D")}
+    ours = {name: tensor.detach().contiguous().cpu() for name, tensor in ours.items()}
+    about = {"sae": json.dumps(structure(sae)), "about": json.dumps(sae.about.known())}
+    write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path))
+    write_atomically(folder / OURS, lambda path: save_file(ours, path, about))
+    write_json(folder / CONFIG, _config(sae))
+    return folder
+
+
+def _config(sae: SAE) -> dict[str, Any]:
+    return {
+        "architecture": "topk",
+        "k": sae.k,
+        "d_in": sae.d_model,
+        "d_sae": sae.n_features,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "rescale_acts_by_decoder_norm": False,
+        "metadata": _metadata(sae),
+    }
+
+
+def _metadata(sae: SAE) -> dict[str, Any]:
+    """SAELens' own names where it has any, ours under `archsae` otherwise. Unknown fields are left out."""
+    about, own = sae.about, structure(sae)
+    found: dict[str, Any] = {
+        "sae_lens_version": SAELENS_VERSION,
+        "sae_lens_training_version": None,
+        "model_name": about.model,
+        "context_size": about.context,
+        "prepend_bos": about.prepend_bos,
+        "dataset_path": about.text,
+        "hook_name": None if about.layer is None else f"blocks.{about.layer}.hook_resid_post",
+        "seqpos_slice": _slice(about.excluded_positions),
+    }
+    known = {name: value for name, value in found.items() if value is not None or name == "sae_lens_training_version"}
+    return known | {"archsae": about.known() | own | {"scale": float(sae.scale)}}
+
+
+def _slice(excluded: tuple[int, ...]) -> list[int | None] | None:
+    """Positions as SAELens slices them, where the ones left out are the first: [1, None] without position 0."""
+    return [len(excluded), None] if excluded and excluded == tuple(range(len(excluded))) else None
+
+
+def from_saelens(folder: str | Path) -> SAE:
+    """The SAE in a folder of SAELens, with architecture `topk`.
+
+    A folder that `to_saelens` wrote gives the SAE it was written from, archetypal dictionary and frame included. Any
+    other gives a free dictionary with the decoder's own norms, on raw activations (mean 0, scale 1). Raises ConfigError
+    that names the file or the setting and the fix.
+    """
+    folder = Path(folder)
+    config, weights = _read(folder)
+    if (folder / OURS).is_file():
+        return _ours(folder, weights)
+    k = _k(folder, config)
+    W_enc, W_dec = weights["W_enc"].T.contiguous(), weights["W_dec"]
+    b_enc, b_dec = weights["b_enc"], weights["b_dec"]
+    if config.get("rescale_acts_by_decoder_norm", False):
+        # SAELens ranks codes times norm, then divides them by it: that is unit atoms with a longer encoder.
+        norms = W_dec.norm(dim=1)
+        W_enc, b_enc, W_dec = W_enc * norms[:, None], b_enc * norms, F.normalize(W_dec, dim=1)
+    if not config.get("apply_b_dec_to_input", True):
+        b_enc = b_enc + W_enc @ b_dec
+    sae = SAE(FreeDictionary(W_dec, unit_norm=False), k, torch.zeros(W_dec.shape[1]), 1.0)
+    sae.load_state_dict({"W_enc": W_enc, "b_enc": b_enc, "b_dec": b_dec}, strict=False)
+    sae.about = _about(folder, config)
+    return sae
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Settings and weights of a folder, in float32, with the sizes that the settings name."""
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder} has no {name}: a SAELens folder holds {CONFIG} and {WEIGHTS}")
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict):
+        raise ConfigError(f"{folder / CONFIG} is no JSON object: write the folder again with SAELens' save_model")
+    try:
+        with safe_open(str(folder / WEIGHTS), framework="pt") as file:
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{folder / WEIGHTS} cannot be read ({error}): copy or download it again") from error
+    _check_architecture(folder, config)
+    d_in, d_sae = config.get("d_in"), config.get("d_sae")
+    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}
+    for name, shape in shapes.items():
+        found = tuple(weights[name].shape) if name in weights else None
+        if found != shape:
+            what = "is missing" if found is None else f"has shape {list(found)}"
+            fix = f"{CONFIG} asks for {list(shape)}; both files must come from one SAE"
+            raise ConfigError(f"{folder / WEIGHTS}: {name} {what}, {fix}")
+    return config, weights
+
+
+def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
+    architecture, before_6 = config.get("architecture", "standard"), config.get("activation_fn_str")
+    if "topk" not in (architecture, before_6, config.get("activation_fn")):
+        raise ConfigError(
+            f"{folder / CONFIG}: architecture = {architecture!r} is not read here: only topk is, whose k codes a token "
+            "this package has too; SAELens itself opens the others"
+        )
+    normalization = config.get("normalize_activations", "none")
+    if normalization not in ("none", False, None):
+        fix = "fold it into the weights with SAELens (fold_activation_norm_scaling_factor), and save the SAE again"
+        raise ConfigError(f"{folder / CONFIG}: normalize_activations = {normalization!r} is not read here: {fix}")
+
+
+def _k(folder: Path, config: Mapping[str, Any]) -> int:
+    k = config.get("k", (config.get("activation_fn_kwargs") or {}).get("k"))
+    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= config["d_sae"]:
+        raise ConfigError(f"{folder / CONFIG}: k = {k!r} must be a whole number from 1 to d_sae = {config['d_sae']}")
+    return k
+
+
+def _ours(folder: Path, weights: Mapping[str, Tensor]) -> SAE:
+    """The SAE that `to_saelens` wrote. Raises ConfigError where the two files are not of the same one."""
+    ignore = "delete it to read the weights as they are, without the constraint"
+    try:
+        with safe_open(str(folder / OURS), framework="pt") as file:
+            metadata = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        tensors["W_enc"] = weights["W_enc"].T.contiguous()
+        if "dictionary.C" not in tensors:
+            tensors["dictionary.D"] = weights["W_dec"]
+        sae = sae_from(metadata["sae"], tensors, About.read(metadata["about"]))
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{folder / OURS} cannot be read ({error}): {ignore}") from error
+    with torch.no_grad():
+        pairs = {
+            "W_dec": (sae.atoms(), weights["W_dec"]),
+            "b_enc": (sae.b_enc, weights["b_enc"] * sae.scale),
+            "b_dec": (sae.b_dec, (weights["b_dec"] - sae.mean) * sae.scale),
+        }
+    for name, (mine, theirs) in pairs.items():
+        if not torch.allclose(mine, theirs, atol=TOLERANCE * max(1.0, float(theirs.abs().max()))):
+            raise ConfigError(f"{folder / OURS} does not belong to {WEIGHTS}: {name} differs; {ignore}")
+    return sae
+
+
+def _about(folder: Path, config: Mapping[str, Any]) -> About:
+    """What SAELens' metadata say, before version 6 in the settings themselves."""
+    found = {**config, **(config.get("metadata") or {})}
+    hook = str(found.get("hook_name") or found.get("hook_point") or "")
+    parts = hook.split(".")
+    # what goes into a block is what came out of the one before
+    after = {"hook_resid_post": 0, "hook_resid_pre": -1}.get(parts[-1]) if parts[0] == "blocks" else None
+    layer = int(parts[1]) + after if after is not None and len(parts) == 3 and parts[1].isdigit() else -1
+    start = (found.get("seqpos_slice") or [None])[0]
+    return About(
+        model=found.get("model_name"),
+        layer=layer if layer >= 0 else None,
+        context=found.get("context_size"),
+        prepend_bos=found.get("prepend_bos"),
+        text=found.get("dataset_path"),
+        excluded_positions=tuple(range(start)) if isinstance(start, int) and start > 0 else (),
+        frame="raw",
+        source=f"SAELens, {hook}" if hook else "SAELens",
+    )

@@ -1,0 +1,52 @@
+"""Where an SAE comes from: what its weights do not say."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class About:
+    """Model, text, run and scores of an SAE, kept with its weights. Every field may be unknown."""
+
+    model: str | None = None
+    """Language model: name on the hub, of an embedded model, or a folder."""
+    revision: str | None = None
+    """Hub revision of `model`."""
+    layer: int | None = None
+    """Residual stream after this block, counted from 0: `hidden_states[layer + 1]`."""
+    context: int | None = None
+    """Tokens in one sequence fed to the language model."""
+    prepend_bos: bool | None = None
+    """Whether each sequence began with the beginning-of-sequence token."""
+    excluded_positions: tuple[int, ...] = ()
+    """Positions of a sequence that the SAE was never trained on."""
+    text: str | None = None
+    """The training text, as `CorpusConfig.text` names it."""
+    frame: str | None = None
+    """`centred` (training mean removed) or `raw`."""
+    arm: str | None = None
+    """Arm of the comparison that it belongs to."""
+    seed: int | None = None
+    steps: int | None = None
+    """Optimiser steps."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Scores on held-out text."""
+    licence: str | None = None
+    """SPDX identifier in lower case, as the hub writes licences."""
+    source: str | None = None
+    """Where it was imported from, if it was."""
+
+    def known(self) -> dict[str, Any]:
+        """The fields that say something, ready for JSON."""
+        found = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        found["excluded_positions"], found["metrics"] = list(self.excluded_positions), dict(self.metrics)
+        return {name: value for name, value in found.items() if value not in (None, [], {})}
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> "About":
+        """What `known` gave. Fields of other versions are left out."""
+        names = {entry.name for entry in dataclasses.fields(cls)}
+        kept = {name: value for name, value in found.items() if name in names}
+        return cls(**(kept | {"excluded_positions": tuple(kept.get("excluded_positions", ()))}))

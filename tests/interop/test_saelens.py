@@ -1,0 +1,199 @@
+"""SAELens' folder: round trips here, and against SAELens itself where `make interop` installed it."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peers import python_with
+from random_saes import activations_of, random_sae
+from safetensors.torch import load_file, save_file
+
+from archsae_core.config import ConfigError
+from archsae_core.interop import from_saelens, to_saelens
+from archsae_core.interop.saelens import CONFIG, OURS, WEIGHTS
+from archsae_core.models.about import About
+from archsae_core.models.dictionary import ArchetypalDictionary
+from archsae_core.models.sae import SAE
+
+SIDE = Path(__file__).parents[1] / "saelens_side.py"
+
+seeds = st.integers(0, 2**20)
+
+
+def same(a: SAE, b: SAE) -> bool:
+    mine, theirs = a.state_dict(), b.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Equal to 1e-5 of the largest entry."""
+    return bool((found - expected).abs().max() <= 1e-5 * expected.abs().max().clamp_min(1.0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds)
+def test_a_round_trip_gives_the_same_sae(seed, tmp_path_factory):
+    sae = random_sae(seed)
+    folder = to_saelens(sae, tmp_path_factory.mktemp("saelens"))
+    back = from_saelens(folder)
+    assert same(back, sae)
+    assert (back.k, back.about) == (sae.k, sae.about)
+    for name in ("delta", "unit_norm"):
+        assert getattr(back.dictionary, name, None) == getattr(sae.dictionary, name, None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds)
+def test_without_our_file_codes_are_divided_by_the_scale_and_reconstructions_stay(seed, tmp_path_factory):
+    sae = random_sae(seed)
+    folder = to_saelens(sae, tmp_path_factory.mktemp("saelens"))
+    (folder / OURS).unlink()
+    plain, x = from_saelens(folder), activations_of(sae)
+    codes, theirs = sae.encode(x), plain.encode(x)
+    assert close(theirs.dense(sae.n_features) * sae.scale, codes.dense(sae.n_features))
+    assert close(plain.decode(theirs), sae.decode(codes))
+    assert plain.about.layer == sae.about.layer
+    assert plain.about.excluded_positions == sae.about.excluded_positions
+
+
+@pytest.fixture
+def folder(tmp_path, seeded):
+    """An exported archetypal SAE whose origin is known."""
+    dictionary = ArchetypalDictionary(torch.randn(8, 6), torch.rand(10, 8), delta=0.5)
+    dictionary.project_()
+    sae = SAE(dictionary, 3, torch.randn(6), 0.5)
+    sae.about = About(
+        model="HuggingFaceTB/SmolLM2-135M", layer=22, context=256, excluded_positions=(0,), text="bbc-news",
+        arm="ra", seed=3, metrics={"r2": 0.8},
+    )  # fmt: skip
+    return to_saelens(sae, tmp_path / "saelens")
+
+
+def test_metadata_tell_hook_layer_radius_seed_arm_and_what_was_left_out(folder):
+    found = json.loads((folder / CONFIG).read_text())["metadata"]
+    assert found["hook_name"] == "blocks.22.hook_resid_post"
+    assert (found["model_name"], found["context_size"]) == ("HuggingFaceTB/SmolLM2-135M", 256)
+    assert found["seqpos_slice"] == [1, None]
+    own = found["archsae"]
+    assert (own["layer"], own["delta"], own["seed"], own["arm"]) == (22, 0.5, 3, "ra")
+    assert own["excluded_positions"] == [0]
+
+
+def test_the_second_file_holds_weights_anchors_and_relaxation(folder):
+    tensors = load_file(folder / OURS)
+    assert {"dictionary.W", "dictionary.C", "dictionary.relax", "mean", "scale"} <= tensors.keys()
+    assert "W_enc" not in tensors  # once is enough
+
+
+def edit(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | changes))
+
+
+def cut(folder: Path, name: str) -> None:
+    (folder / name).write_bytes((folder / name).read_bytes()[:100])
+
+
+def other_weights(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    save_file(weights | {"W_dec": weights["W_dec"].flip(0)}, folder / WEIGHTS)
+
+
+def fewer_features(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    save_file(weights | {"W_dec": weights["W_dec"][:-1].clone()}, folder / WEIGHTS)
+
+
+FAULTS = {
+    "no settings": (lambda folder: (folder / CONFIG).unlink(), "has no cfg.json: a SAELens folder holds"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "has no sae_weights.safetensors"),
+    "no object": (lambda folder: (folder / CONFIG).write_text("[]"), "is no JSON object"),
+    "cut": (lambda folder: cut(folder, WEIGHTS), "cannot be read .* copy or download it again"),
+    "our file cut": (lambda folder: cut(folder, OURS), "archsae.safetensors cannot be read .* delete it"),
+    "jumprelu": (lambda folder: edit(folder, architecture="jumprelu"), "architecture = 'jumprelu' is not read here"),
+    "no architecture": (lambda folder: edit(folder, architecture="standard"), "architecture = 'standard'"),
+    "layer norm": (lambda folder: edit(folder, normalize_activations="layer_norm"), "normalize_activations = 'layer"),
+    "k": (lambda folder: (edit(folder, k=0), (folder / OURS).unlink()), "k = 0 must be a whole number from 1 to"),
+    "shape": (fewer_features, r"W_dec has shape \[9, 6\], cfg.json asks for \[10, 6\]"),
+    "two SAEs": (other_weights, "does not belong to sae_weights.safetensors: W_dec differs; delete it"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_with_its_fix(folder, fault):
+    spoil, message = FAULTS[fault]
+    spoil(folder)
+    with pytest.raises(ConfigError, match=message):
+        from_saelens(folder)
+
+
+def test_a_folder_of_version_5_is_read(folder):
+    config = json.loads((folder / CONFIG).read_text())
+    about, k = config.pop("metadata"), config.pop("k")
+    about.pop("sae_lens_version")
+    config |= about | {"architecture": "standard", "activation_fn_str": "topk", "activation_fn_kwargs": {"k": k}}
+    config["normalize_activations"] = False
+    (folder / CONFIG).write_text(json.dumps(config))
+    (folder / OURS).unlink()
+    found = from_saelens(folder)
+    assert found.k == 3
+    assert found.about.layer == 22
+
+
+# --- SAELens itself, in an environment of its own ---
+
+ASKED = {
+    "plain": {},
+    "decoder norms count": {"rescale_acts_by_decoder_norm": True},
+    "decoder bias not taken off": {"apply_b_dec_to_input": False},
+    "both": {"rescale_acts_by_decoder_norm": True, "apply_b_dec_to_input": False},
+    "half precision": {"dtype": "bfloat16"},
+}
+"""Settings of the SAEs that SAELens itself saves."""
+
+
+@pytest.fixture(scope="module")
+def made_by_saelens(tmp_path_factory):
+    """Folder with our exports, and with SAEs that SAELens saved, each beside what SAELens makes of activations."""
+    python, root = python_with("saelens"), tmp_path_factory.mktemp("peers")
+    for number in range(12):
+        sae = random_sae(number)
+        folder = to_saelens(sae, root / f"ours-{number}")
+        save_file({"x": activations_of(sae)}, folder / "x.safetensors")
+    for name, settings_ in ASKED.items():
+        folder = root / f"asked-{name}"
+        folder.mkdir()
+        asked = {"d_in": 8, "d_sae": 20, "k": 3, "seed": 1} | settings_
+        (folder / "asked.json").write_text(json.dumps(asked))
+    subprocess.run([python, str(SIDE), str(root)], check=True)
+    return root
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_saelens_gives_our_codes_over_the_scale_and_our_reconstructions(made_by_saelens, number):
+    sae, theirs = random_sae(number), load_file(made_by_saelens / f"ours-{number}" / "theirs.safetensors")
+    codes = sae.encode(theirs["x"])
+    assert close(theirs["codes"] * sae.scale, codes.dense(sae.n_features))
+    assert close(theirs["x_hat"], sae.decode(codes))
+    assert close(theirs["forward"], sae.decode(codes))
+
+
+def test_saelens_reads_our_metadata(made_by_saelens):
+    number = next(number for number in range(12) if random_sae(number).about.layer is not None)
+    found, about = made_by_saelens / f"ours-{number}" / "metadata.json", random_sae(number).about
+    found = json.loads(found.read_text())
+    assert found["hook_name"] == f"blocks.{about.layer}.hook_resid_post"
+    assert found["archsae"]["layer"] == about.layer
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_an_sae_that_saelens_saved_gives_its_codes_and_reconstructions_here(made_by_saelens, name):
+    folder = made_by_saelens / f"asked-{name}"
+    sae, theirs = from_saelens(folder), load_file(folder / "theirs.safetensors")
+    codes = sae.encode(theirs["x"])
+    assert close(codes.dense(sae.n_features), theirs["codes"])
+    assert close(sae.decode(codes), theirs["x_hat"])
