@@ -15,7 +15,7 @@ FETCHED := $(VENV)/.fetched
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup report smoke lab test nbval lint check soak inputs audit readme site bench bench-self bench-scaling bench-workers clean
+.PHONY: help setup report smoke lab test nbval lint check interop soak inputs audit readme site bench bench-self bench-scaling bench-workers clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -44,6 +44,10 @@ lint: $(INSTALLED) ## ruff over modules and notebooks
 
 # The README's tables are compared by tests/test_project.py, so `test` covers them.
 check: lint test ## all of the above that can fail; CI runs this
+
+interop: $(INSTALLED) ## exports opened by SAELens and other tools, each in its own environment: minutes and 2 GB at first
+	$(PY) tests/peers.py
+	$(PY) -m pytest -rs tests/interop
 
 soak: $(FETCHED) ## kill, fill, damage and starve runs on purpose: about an hour; one part with ARGS=kills
 	$(PY) -m soak $(ARGS)
