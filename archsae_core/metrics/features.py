@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, Int, Int64
+from jaxtyping import Float, Float32, Int, Int64
+from scipy.sparse import csc_array
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,6 +20,8 @@ from archsae_core.models.sae import SAE
 
 SCAN_ROWS = 4096
 """Activations encoded at a time."""
+LENS_ATOMS = 128
+"""Atoms whose logits are held at a time."""
 BANDS = (1.0, 0.9, 0.75, 0.5, 0.25, 0.1)
 """Quantiles of a feature's non-zero codes at which contexts are shown: top contexts alone flatter a feature."""
 
@@ -45,6 +48,20 @@ class Scan(NamedTuple):
             raise IndexError(f"feature = {feature}: the dictionary has features 0 … {self.n_features - 1}")
         part = slice(self.offsets[feature], self.offsets[feature + 1])
         return self.values[part], self.rows[part]
+
+    def codes_at(self, feature: int, rows: Int64[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+        """Codes of one feature at some rows; 0 where it does not fire or the row was not scanned."""
+        values, fired = self.firings(feature)
+        if not len(fired):
+            return np.zeros(rows.shape, dtype=np.float32)
+        order = np.argsort(fired)
+        place = order[np.minimum(np.searchsorted(fired, rows, sorter=order), len(fired) - 1)]
+        return np.where(fired[place] == rows, values[place], np.float32(0))
+
+    def by_token(self) -> Float32[csc_array, "tokens n_features"]:
+        """All codes as a sparse matrix; its rows are `scanned`, which must ascend."""
+        place = np.searchsorted(self.scanned, self.rows)
+        return csc_array((self.values, place, self.offsets), shape=(len(self.scanned), self.n_features))
 
 
 def scan(sae: SAE, activations: ActivationSet, rows: Int[Tensor, " n"] | None = None) -> Scan:
@@ -130,11 +147,9 @@ def inspect(
     counts, edges = np.histogram(values, bins=20, range=(0, max(float(values.max(initial=0)), 1e-12)))
     code = {key: float(value) for key, value in zip(_places(activations, rows), values, strict=True)}
     bands = []
-    for quantile in BANDS if len(values) else ():
-        start = round((1 - quantile) * (len(values) - 1))
-        picked = _one_a_window(activations, rows[start:], per_band)
+    for quantile, value, picked in band_rows(found, feature, activations, per_band):
         contexts = [context(activations, tokens, tokenizer, row, code, before=before, after=after) for row in picked]
-        bands.append({"quantile": quantile, "value": float(values[start]), "contexts": contexts})
+        bands.append({"quantile": quantile, "value": value, "contexts": contexts})
     return {
         "feature": feature,
         "firings": len(values),
@@ -144,6 +159,21 @@ def inspect(
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
         "bands": bands,
     }
+
+
+def band_rows(
+    found: Scan, feature: int, activations: ActivationSet, per_band: int = 3
+) -> list[tuple[float, float, list[int]]]:
+    """For every quantile of `BANDS`: the quantile, the code there, and rows from there downwards.
+
+    The rows are of different windows. Empty for a feature that never fires.
+    """
+    values, rows = found.firings(feature)
+    starts = [(quantile, round((1 - quantile) * (len(values) - 1))) for quantile in BANDS if len(values)]
+    return [
+        (quantile, float(values[start]), _one_a_window(activations, rows[start:], per_band))
+        for quantile, start in starts
+    ]
 
 
 def _places(activations: ActivationSet, rows: Int64[np.ndarray, " n"]) -> Iterable[tuple[int, int]]:
@@ -159,25 +189,90 @@ def _one_a_window(activations: ActivationSet, rows: Int64[np.ndarray, " n"], cou
     return list(seen.values())
 
 
-def logit_lens(
-    model: PreTrainedModel, sae: SAE, feature: int, tokenizer: PreTrainedTokenizerBase, top: int = 10
-) -> dict[str, list[dict[str, Any]]]:
-    """Output tokens that the atom's direct path promotes and suppresses most: `token`, `id`, `logit`.
+class Effects(NamedTuple):
+    """Output tokens that the direct paths of some atoms change most."""
+
+    promoted: Int64[Tensor, "features top"]
+    promoted_logit: Float[Tensor, "features top"]
+    suppressed: Int64[Tensor, "features top"]
+    suppressed_logit: Float[Tensor, "features top"]
+
+
+def output_effects(
+    model: PreTrainedModel, sae: SAE, features: Int[Tensor, " features"] | None = None, top: int = 10
+) -> Effects:
+    """Logits of the `top` tokens that each atom promotes and suppresses most (None: of all atoms), in batches.
 
     The atom in raw units, through the final norm and the unembedding, less what a zero residual gives; logits are
     relative to their mean over the vocabulary. The blocks in between are passed over: an effect through them is not
     seen, and the norm makes the size of the logits that of a residual that is all atom.
     """
-    atom = sae.atoms().detach()[feature] / sae.scale
-    states = torch.stack([atom, torch.zeros_like(atom)]).to(model.device)
-    with_atom, without = readout(model, states).cpu()
-    effect = with_atom - without
-    effect -= effect.mean()
-    found = {}
-    for name, order in (("promoted", effect.topk(top)), ("suppressed", (-effect).topk(top))):
-        ids = order.indices.tolist()
-        found[name] = [{"token": tokenizer.decode([i]), "id": i, "logit": effect[i].item()} for i in ids]
-    return found
+    atoms = sae.atoms().detach() / sae.scale
+    atoms = (atoms if features is None else atoms[features.to(atoms.device)]).to(model.device)
+    nothing = torch.zeros_like(atoms[:1])
+    parts = []
+    for part in atoms.split(LENS_ATOMS):
+        logits = readout(model, torch.cat([part, nothing]))
+        effect = logits[:-1] - logits[-1]
+        effect -= effect.mean(dim=1, keepdim=True)
+        up, down = effect.topk(top), effect.topk(top, largest=False)
+        parts.append([tensor.cpu() for tensor in (up.indices, up.values, down.indices, down.values)])
+    return Effects(*(torch.cat(pieces) for pieces in zip(*parts, strict=True)))
+
+
+def logit_lens(
+    model: PreTrainedModel, sae: SAE, feature: int, tokenizer: PreTrainedTokenizerBase, top: int = 10
+) -> dict[str, list[dict[str, Any]]]:
+    """Output tokens that one atom promotes and suppresses most, by `output_effects`: `token`, `id`, `logit`."""
+    found = output_effects(model, sae, torch.tensor([feature]), top)
+    pairs = {
+        "promoted": (found.promoted[0], found.promoted_logit[0]),
+        "suppressed": (found.suppressed[0], found.suppressed_logit[0]),
+    }
+    return {
+        name: [
+            {"token": tokenizer.decode([i]), "id": i, "logit": logit}
+            for i, logit in zip(ids.tolist(), logits.tolist(), strict=True)
+        ]
+        for name, (ids, logits) in pairs.items()
+    }
+
+
+class Mixtures(NamedTuple):
+    """What some archetypal atoms are made of."""
+
+    anchor: Int64[Tensor, "features top"]
+    """Anchors with the largest weights, largest first."""
+    weight: Float[Tensor, "features top"]
+    """0 where a row of W has fewer positive weights."""
+    cosine: Float[Tensor, "features top"]
+    """Of the anchor with the atom."""
+    effective_anchors: Float[Tensor, " features"]
+    """exp of the entropy of the row of W."""
+    relaxation: Float[Tensor, " features"]
+    """Norm of the row of Λ."""
+    hull_share: Float[Tensor, " features"]
+    """‖W_i C‖ / (‖W_i C‖ + ‖Λ_i‖)."""
+
+
+@torch.no_grad()
+def mixtures(sae: SAE, features: Int[Tensor, " features"] | None = None, top: int = 5) -> Mixtures:
+    """The anchors in each atom (None: of every feature). Raises TypeError for a dictionary without anchors."""
+    dictionary = sae.dictionary
+    if not isinstance(dictionary, ArchetypalDictionary):
+        raise TypeError(f"a {type(dictionary).__name__} has no anchors: use an archetypal SAE")
+    chosen = torch.arange(sae.n_features) if features is None else features
+    chosen = chosen.to(dictionary.W.device)
+    weights, atoms = dictionary.W[chosen], F.normalize(sae.atoms()[chosen], dim=1)
+    relaxation, hull = dictionary.relax[chosen].norm(dim=1), (weights @ dictionary.C).norm(dim=1)
+    largest = weights.topk(min(top, weights.shape[1]))
+    directions = F.normalize(dictionary.C, dim=1)
+    # One column of anchors at a time: all of them at once would be `top` times the dictionary.
+    cosines = [(directions[anchor] * atoms).sum(dim=1) for anchor in largest.indices.T]
+    effective = torch.special.entr(weights).sum(dim=1).exp()
+    share = hull / (hull + relaxation).clamp_min(1e-12)
+    found = (largest.indices, largest.values, torch.stack(cosines, dim=1), effective, relaxation, share)
+    return Mixtures(*(tensor.cpu() for tensor in found))
 
 
 def archetypes(
@@ -197,33 +292,28 @@ def archetypes(
     nearest to the centroid among `rows` (None: all kept). With `effective_anchors` = exp(entropy of the row of W),
     `relaxation` = ‖Λ_i‖ and `hull_share` = ‖W_i C‖ / (‖W_i C‖ + ‖Λ_i‖). Raises TypeError for another dictionary.
     """
-    dictionary = sae.dictionary
-    if not isinstance(dictionary, ArchetypalDictionary):
-        raise TypeError(f"a {type(dictionary).__name__} has no anchors: use an archetypal SAE")
-    weights, atom = dictionary.W[feature].detach(), sae.atoms()[feature].detach()
-    relaxation, hull = dictionary.relax[feature].norm().item(), (weights @ dictionary.C).norm().item()
-    largest = weights.topk(min(top, int((weights > 0).sum())))
-    points = dictionary.C[largest.indices]
-    near = _nearest(sae, points, activations, rows, n_contexts).tolist()
-    alike = F.cosine_similarity(points, atom[None], dim=1).tolist()
+    found = mixtures(sae, torch.tensor([feature]), top)
+    used = found.weight[0] > 0
+    points = sae.dictionary.C[found.anchor[0][used].to(sae.dictionary.C.device)]
+    near = nearest_rows(sae, points, activations, rows, n_contexts).tolist()
+    parts = (part[0][used].tolist() for part in (found.anchor, found.weight, found.cosine))
     anchors = [
         {"anchor": anchor, "weight": weight, "cosine": cosine}
         | {"contexts": [context(activations, tokens, tokenizer, row, {}) for row in nearest]}
-        for anchor, weight, cosine, nearest in zip(*(part.tolist() for part in largest[::-1]), alike, near, strict=True)
+        for anchor, weight, cosine, nearest in zip(*parts, near, strict=True)
     ]
-    effective = torch.special.entr(weights).sum().exp().item()
-    about = {
-        "effective_anchors": effective,
-        "relaxation": relaxation,
-        "hull_share": hull / max(hull + relaxation, 1e-12),
-    }
+    about = {name: getattr(found, name).item() for name in ("effective_anchors", "relaxation", "hull_share")}
     return {"feature": feature, "anchors": anchors} | about
 
 
-def _nearest(
-    sae: SAE, points: Tensor, activations: ActivationSet, rows: Int[Tensor, " n"] | None, count: int
+def nearest_rows(
+    sae: SAE,
+    points: Float[Tensor, "points d_model"],
+    activations: ActivationSet,
+    rows: Int[Tensor, " n"] | None,
+    count: int,
 ) -> Int[Tensor, "points count"]:
-    """Rows of the activations nearest to each point, in normalised units, nearest first."""
+    """Activations nearest to each point in normalised units, nearest first, among `rows` (None: all kept)."""
     rows = activations.kept if rows is None else rows
     best, where = points.new_full((len(points), 0), 0.0), torch.zeros(len(points), 0, dtype=torch.int64)
     for part in rows.split(SCAN_ROWS):

@@ -159,22 +159,40 @@ def _by_seed(hits: Sequence[Hits], weights: Float[np.ndarray, "draws documents"]
     return np.stack([accuracy(correct, total) for correct, total in sums], axis=1)
 
 
-def single_feature_auc(
-    train: tuple[Float[csc_array, "passages features"], Passages],
-    test: tuple[Float[csc_array, "passages features"], Passages],
-) -> Float[np.ndarray, " features"]:
+class SingleProbe(NamedTuple):
+    """How well each feature alone tells one topic from the rest."""
+
+    auc: Float[np.ndarray, " features"]
+    """Held-out AUROC; 0.5 is chance."""
+    topic: Int[np.ndarray, " features"]
+    """Index of the topic that it tells best on the training passages; -1 where it tells none."""
+
+
+def single_feature_probe(
+    train: tuple[Float[csc_array, "train_passages features"], Passages],
+    test: tuple[Float[csc_array, "test_passages features"], Passages],
+) -> SingleProbe:
     """Held-out AUROC of each feature alone for the one topic that it tells best on the training passages.
 
-    0.5 is chance. The sign too is the training passages': a feature may be the absence of a topic.
+    The sign too is the training passages': a feature may be the absence of a topic.
     """
     best = np.zeros(train[0].shape[1])
-    held = np.full(train[0].shape[1], 0.5)
+    held, topic = np.full(train[0].shape[1], 0.5), np.full(train[0].shape[1], -1)
     for name in np.unique(train[1].topic):
         fitted, scored = (_auc(table, about.topic == name) for table, about in (train, test))
         better = np.abs(fitted - 0.5) > best
         best[better] = np.abs(fitted - 0.5)[better]
         held[better] = np.where(fitted > 0.5, scored, 1 - scored)[better]
-    return held
+        topic[better] = name
+    return SingleProbe(held, topic)
+
+
+def single_feature_auc(
+    train: tuple[Float[csc_array, "train_passages features"], Passages],
+    test: tuple[Float[csc_array, "test_passages features"], Passages],
+) -> Float[np.ndarray, " features"]:
+    """The AUROC of `single_feature_probe`: 0.5 is chance."""
+    return single_feature_probe(train, test).auc
 
 
 def _auc(table: Float[csc_array, "passages features"], positive: Bool[np.ndarray, " n"]) -> np.ndarray:

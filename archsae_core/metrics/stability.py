@@ -53,16 +53,27 @@ def firing_correlation(a: Codes, b: Codes, matching: Matching, n_a: int, n_b: in
 
     Pairs of which neither feature fires are left out; a pair of which one never fires (or never varies) counts 0.
     """
-    x = _by_feature(a, n_a)[:, matching.rows.numpy()]
-    y = _by_feature(b, n_b)[:, matching.cols.numpy()]
+    correlation = pair_correlations(_by_feature(a, n_a), _by_feature(b, n_b), matching)
+    fires = ~np.isnan(correlation)
+    return float(correlation[fires].mean()) if fires.any() else 0.0
+
+
+def pair_correlations(
+    a: Float[csc_array, "tokens n_a"], b: Float[csc_array, "tokens n_b"], matching: Matching
+) -> Float[np.ndarray, " pairs"]:
+    """Pearson correlation over tokens of the codes of each matched pair.
+
+    NaN where neither feature fires; 0 where one of them never fires or never varies.
+    """
+    x = a[:, matching.rows.numpy()].astype(float)
+    y = b[:, matching.cols.numpy()].astype(float)
     tokens = x.shape[0]
     mean_x, mean_y = x.sum(axis=0) / tokens, y.sum(axis=0) / tokens
     covariance = x.multiply(y).sum(axis=0) / tokens - mean_x * mean_y
     variance = (x.power(2).sum(axis=0) / tokens - mean_x**2) * (y.power(2).sum(axis=0) / tokens - mean_y**2)
-    fires = (mean_x > 0) | (mean_y > 0)
     varies = variance > 1e-12 * (mean_x * mean_y) ** 2
     correlation = np.where(varies, covariance / np.sqrt(np.where(varies, variance, 1.0)), 0.0)
-    return float(correlation[fires].mean()) if fires.any() else 0.0
+    return np.where((mean_x > 0) | (mean_y > 0), correlation, np.nan)
 
 
 def _by_feature(codes: Codes, n_features: int) -> csc_array:
