@@ -1,5 +1,8 @@
 """Fixtures that several test files share."""
 
+import os
+import shutil
+
 import hypothesis
 import pytest
 import torch
@@ -41,3 +44,27 @@ def seeded():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+REQUIRE_BROWSER = "ARCHSAE_REQUIRE_BROWSER"
+"""Set in the environment: a test in a browser fails where none is found, instead of being passed over."""
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium of the system; `$ARCHSAE_CHROMIUM` names another one."""
+    places = (os.environ.get("ARCHSAE_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    found = next((path for place in places if place and (path := shutil.which(place))), None)
+    if found is None:
+        reason = "no Chromium: install it (Debian: apt-get install chromium) or name it in ARCHSAE_CHROMIUM"
+        if os.environ.get(REQUIRE_BROWSER):
+            pytest.fail(f"{reason}; {REQUIRE_BROWSER} is set")
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # As root, as in most containers, Chromium starts only without its sandbox; the pages are the tests' own.
+        options = ["--no-sandbox"] if os.geteuid() == 0 else []
+        running = playwright.chromium.launch(executable_path=found, args=options)
+        yield running
+        running.close()

@@ -150,7 +150,12 @@ def test_each_dependency_gives_its_reason():
 
 
 def test_conda_environment_lists_the_same():
-    conda_names = {"torch": "pytorch", "matplotlib": "matplotlib-base", "huggingface-hub": "huggingface_hub"}
+    conda_names = {
+        "torch": "pytorch",
+        "matplotlib": "matplotlib-base",
+        "huggingface-hub": "huggingface_hub",
+        "playwright": "playwright-python",
+    }
     listed = yaml.safe_load(read("environment.yml"))["dependencies"]
     conda = {req.name: str(req.specifier) for req in map(Requirement, filter(lambda item: item != "pip", listed[:-1]))}
     expected = {conda_names.get(name, name): str(req.specifier) for name, req in all_requirements().items()}

@@ -1,0 +1,608 @@
+// The explorer: list, search, filters, one or two features in full, links, keyboard.
+(() => {
+  "use strict";
+  const archsae = globalThis.archsae;
+  const { element, visible, number, percent, count } = archsae;
+
+  const METRICS = [
+    ["density", "density", percent, "Share of the held-out tokens on which it fires"],
+    ["maximum", "maximum", number, "Largest activation"],
+    ["stability", "stability", number, "Mean centred cosine with its match in every other seed"],
+    ["probe", "probe", number, "Held-out AUROC of this feature alone for the topic that it tells best"],
+    ["purity", "purity", percent, "Share of its activation mass on its heaviest token"],
+  ];
+  const COLUMN = 78, INDEX_COLUMN = 80, NAME_COLUMN = 140;  // pixels
+  const PLACES = [
+    ["any", "everything"], ["index", "index"], ["token", "token it fires on"], ["promoted", "promoted token"], ["topic", "topic"],
+  ];
+  const KEYS = [
+    ["/", "search"], ["j or ↓", "next feature in the list"], ["k or ↑", "previous feature in the list"],
+    ["Home, End", "first, last feature in the list"], ["d", "next dictionary"], ["f", "filters"],
+    ["c", "compare: keep this feature and choose another"], ["x", "swap the two features"],
+    ["y", "copy the feature as JSON"], ["l", "copy the link to it"], ["t", "light or dark"],
+    ["Esc", "leave the search, the comparison or the feature"], ["?", "this help"],
+  ];
+  const ICONS = {
+    sun: "M12 7a5 5 0 1 0 0 10 5 5 0 0 0 0-10Zm0-5v3m0 14v3M2 12h3m14 0h3M4.9 4.9 7 7m10 10 2.1 2.1m0-14.2L17 7M7 17l-2.1 2.1",
+    help: "M9 9a3 3 0 1 1 4.5 2.6c-1 .6-1.5 1.2-1.5 2.4m0 3.5v.5M12 2a10 10 0 1 0 0 20 10 10 0 0 0 0-20Z",
+    filter: "M3 5h18M6 12h12M10 19h4",
+    search: "M10.5 3a7.5 7.5 0 1 0 0 15 7.5 7.5 0 0 0 0-15ZM16 16l5 5",
+    close: "M5 5l14 14M19 5 5 19",
+    back: "M15 4l-8 8 8 8",
+  };
+
+  const icon = (name) => {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("viewBox", "0 0 24 24");
+    svg.setAttribute("aria-hidden", "true");
+    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    path.setAttribute("d", ICONS[name]);
+    svg.append(path);
+    return svg;
+  };
+
+  const iconButton = (name, label, onclick, extra = {}) =>
+    element("button", { type: "button", class: "ax-icon", "aria-label": label, title: label, onclick, ...extra }, icon(name));
+
+  const remembered = (name) => {
+    try { return localStorage.getItem(name); } catch { return null; }
+  };
+  const remember = (name, value) => {
+    try { localStorage.setItem(name, value); } catch { /* storage is switched off: the choice lasts for this page */ }
+  };
+
+  async function copy(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      const area = element("textarea", { class: "ax-hidden-copy" });
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      const done = document.execCommand("copy");
+      area.remove();
+      return done;
+    }
+  }
+
+  class Explorer {
+    constructor(root, source, { links = true, theme = null } = {}) {
+      Object.assign(this, { root, source, links });
+      this.about = source.index.about;
+      this.dictionaries = new Map(this.about.dictionaries.map((each, i) => [each.key, { ...each, colour: i % 4 }]));
+      this.rows = [...this.dictionaries.values()].flatMap((dictionary) => this.rowsOf(dictionary));
+      this.byId = new Map(this.rows.map((row) => [row.id, row]));
+      this.query = "";
+      this.place = "any";
+      this.ranges = new Map();
+      this.topic = "";
+      this.hideDead = true;
+      this.chosen = [];  // ids of the one or two features on show
+      this.active = 0;
+      this.loaded = new Map();
+      this.build();
+      this.setTheme(remembered("archsae-theme") ?? theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+      this.table.on("tableBuilt", () => {
+        this.filter();
+        if (!this.follow()) this.showWelcome();
+        root.dataset.ready = "true";
+      });
+    }
+
+    // --- data ---
+
+    rowsOf({ key, n_features: size, colour }) {
+      const columns = this.source.index.features[key];
+      return Array.from({ length: size }, (_, feature) => ({
+        id: `${key}/${feature}`, key, feature, colour,
+        name: columns.name[feature], density: columns.density[feature], maximum: columns.maximum[feature],
+        stability: columns.stability[feature], probe: columns.probe[feature], purity: columns.purity[feature],
+        topic: columns.topic[feature], tokens: columns.tokens[feature], promoted: columns.promoted[feature],
+      }));
+    }
+
+    summary(key, feature) {
+      return this.byId.get(`${key}/${feature}`);
+    }
+
+    load(kind, key, shard) {
+      const name = `${kind}/${key}/${shard}`;
+      if (!this.loaded.has(name)) {
+        const loading = this.source.load(kind, key, shard);
+        loading.catch(() => this.loaded.delete(name));
+        this.loaded.set(name, loading);
+      }
+      return this.loaded.get(name);
+    }
+
+    /** A feature and the anchors it is made of. */
+    async fetch({ key, feature }) {
+      const { shard_size: size, anchor_shard_size: anchorSize } = this.source.index;
+      const found = (await this.load("features", key, Math.floor(feature / size)))[feature % size];
+      const used = found.archetypes ? found.archetypes.anchors.map((each) => each.anchor) : [];
+      const shards = await Promise.all([...new Set(used.map((anchor) => Math.floor(anchor / anchorSize)))]
+        .map((shard) => this.load("anchors", key, shard)));
+      const anchors = new Map(shards.flat().filter((each) => used.includes(each.anchor)).map((each) => [each.anchor, each]));
+      return { feature: found, anchors };
+    }
+
+    // --- page ---
+
+    build() {
+      const { root } = this;
+      root.classList.add("ax");
+      root.replaceChildren();
+      this.status = element("span", { class: "ax-count", role: "status" });
+      this.search = element("input", {
+        type: "search", class: "ax-search", placeholder: "Search features", "aria-label": "Search features",
+        autocomplete: "off", spellcheck: "false", oninput: () => { this.query = this.search.value; this.filter(); },
+      });
+      this.placeSelect = element("select", { "aria-label": "Search in", class: "ax-place",
+        onchange: () => { this.place = this.placeSelect.value; this.filter(); } },
+      ...PLACES.map(([value, label]) => element("option", { value }, label)));
+      this.tabs = element("div", { class: "ax-tabs", role: "group", "aria-label": "Dictionary" });
+      const choices = [...this.dictionaries.values()].map((each) => [each.key, each.label]);
+      for (const [key, label] of choices.length > 1 ? [...choices, ["", "all"]] : choices) {
+        this.tabs.append(element("button", { type: "button", "data-key": key, onclick: () => this.setDictionary(key) },
+          key ? element("span", { class: `ax-dot ax-colour-${this.dictionaries.get(key).colour}` }) : null, visible(label)));
+      }
+      this.filterPanel = this.buildFilters();
+      this.filterButton = iconButton("filter", "Filters (f)", () => this.toggleFilters(), { "aria-expanded": "false" });
+      this.tableBox = element("div", { class: "ax-list-table" });
+      this.listBox = element("section", { class: "ax-list", "aria-label": "Features" },
+        element("div", { class: "ax-tools" },
+          element("label", { class: "ax-search-box" }, icon("search"), this.search), this.placeSelect, this.filterButton),
+        this.filterPanel,
+        element("div", { class: "ax-list-head" }, this.status, this.buildSort()),
+        this.tableBox);
+      this.panels = element("div", { class: "ax-panels" });
+      this.toast = element("div", { class: "ax-toast", role: "status" });
+      this.tooltip = element("div", { class: "ax-tooltip", role: "tooltip", hidden: true });
+      this.help = this.buildHelp();
+      const header = element("header", { class: "ax-header" },
+        element("div", { class: "ax-brand" }, element("b", {}, visible(this.about.title)),
+          element("small", {}, visible(`${this.about.model} · layer ${this.about.layer}`))),
+        this.tabs,
+        element("div", { class: "ax-header-buttons" },
+          iconButton("sun", "Light or dark (t)", () => this.toggleTheme()),
+          iconButton("help", "Keyboard and explanations (?)", () => this.help.showModal())));
+      root.append(header, element("main", { class: "ax-main" }, this.listBox, this.panels), this.toast, this.tooltip, this.help);
+      this.buildTable();
+      this.setDictionary(this.about.dictionaries[0].key, false);
+      this.listen();
+    }
+
+    buildFilters() {
+      const range = ([field, label, , hint]) => {
+        const input = (side) => element("input", { type: "number", step: "any", placeholder: side === 0 ? "min" : "max",
+          "aria-label": `${side === 0 ? "Least" : "Largest"} ${label}`, "data-field": field,
+          oninput: (event) => this.setRange(field, side, event.target.value) });
+        return element("div", { class: "ax-range", title: hint },
+          element("span", {}, label, field === "density" || field === "purity" ? " %" : ""), input(0), input(1));
+      };
+      this.topicSelect = element("select", { "aria-label": "Topic", onchange: () => { this.topic = this.topicSelect.value; this.filter(); } },
+        element("option", { value: "" }, "any topic"),
+        ...this.about.topics.map((topic) => element("option", { value: topic }, archsae.plain(topic))));
+      this.deadBox = element("input", { type: "checkbox", checked: true,
+        onchange: () => { this.hideDead = this.deadBox.checked; this.filter(); } });
+      return element("form", { class: "ax-filters", hidden: true, onsubmit: (event) => event.preventDefault() },
+        ...METRICS.map(range),
+        this.about.topics.length ? element("label", { class: "ax-range" }, element("span", {}, "topic"), this.topicSelect) : null,
+        element("label", { class: "ax-check" }, this.deadBox, "hide dead features"),
+        element("button", { type: "button", class: "ax-button", onclick: () => this.resetFilters() }, "Reset"));
+    }
+
+    buildSort() {
+      this.sortSelect = element("select", { "aria-label": "Sort by", onchange: () => {
+        const [field, direction] = this.sortSelect.value.split(" ");
+        this.table.setSort(field, direction);
+      } },
+      ...[["feature", "index", "asc", "↑"], ...METRICS.flatMap(([field, label]) => [[field, label, "desc", "↓"], [field, label, "asc", "↑"]])]
+        .map(([field, label, direction, arrow]) => element("option", { value: `${field} ${direction}` }, `${label} ${arrow}`)));
+      return element("label", { class: "ax-sort" }, "sort ", this.sortSelect);
+    }
+
+    buildHelp() {
+      const terms = METRICS.map(([, label, , hint]) => [element("dt", {}, label), element("dd", {}, hint)]).flat();
+      const dialog = element("dialog", { class: "ax-help", "aria-label": "Keyboard and explanations",
+        onclick: (event) => { if (event.target === dialog) dialog.close(); } },
+      element("div", {},
+        element("header", {}, element("h2", {}, "Keyboard"), iconButton("close", "Close", () => dialog.close())),
+        element("dl", { class: "ax-keys" }, ...KEYS.flatMap(([key, what]) =>
+          [element("dt", {}, element("kbd", {}, key)), element("dd", {}, what)])),
+        element("h2", {}, "What the columns say"), element("dl", { class: "ax-terms" }, ...terms),
+        element("p", {}, "A name is computed: the tokens that carry most of a feature's activation mass, or the tokens that come "
+          + "right before, and a topic where most of the mass lies in one. No person or model judged it."),
+        element("h2", {}, "Where this comes from"),
+        element("p", {}, visible(`${this.about.model}, residual stream after block ${this.about.layer}; ${this.about.text}; `
+          + `${count(this.about.heldout_tokens)} held-out tokens of ${count(this.about.heldout_documents)} documents. ${this.about.note}`)),
+        element("ul", {}, ...this.about.dictionaries.map((each) => element("li", {}, visible(
+          `${each.label}: ${count(each.n_features)} features of ${each.d_model} dimensions, k = ${each.k}, seed ${each.seed}`
+          + `${each.delta === null ? "" : `, δ = ${each.delta}`}${each.r2 === null ? "" : `, held-out R² ${number(each.r2)}`}`))))));
+      return dialog;
+    }
+
+    buildTable() {
+      const scale = Object.fromEntries(METRICS.map(([field]) => {
+        let largest = 1e-12;  // a spread call would not take thousands of arguments everywhere
+        for (const row of this.rows) largest = Math.max(largest, row[field] ?? 0);
+        return [field, largest];
+      }));
+      const share = (field, value) => {
+        if (value === null || value <= 0) return 0;
+        if (field === "density") return Math.max(0.02, 1 + Math.log10(value / scale.density) / 5);  // five decades
+        return field === "probe" ? Math.max(0, 2 * value - 1) : value / scale[field];
+      };
+      const metric = ([field, label, format, hint]) => ({
+        field, title: label, headerTooltip: hint, sorter: "number", sorterParams: { alignEmptyValues: "bottom" }, width: COLUMN,
+        headerSortStartingDir: "desc", hozAlign: "right", headerHozAlign: "right",
+        formatter: (cell) => element("span", { class: "ax-cell" }, format(cell.getValue()),
+          element("span", { class: "ax-cell-bar", style: `width:${(100 * share(field, cell.getValue())).toFixed(1)}%` })),
+      });
+      this.table = new globalThis.Tabulator(this.tableBox, {
+        data: this.rows, index: "id", layout: "fitColumns", height: "100%", rowHeight: 38, placeholder: "No feature fits.",
+        columnDefaults: { resizable: false, headerSortTristate: false },
+        initialSort: [{ column: "stability", dir: "desc" }],
+        columns: [
+          { field: "feature", title: "feature", sorter: "number", width: INDEX_COLUMN, formatter: (cell) => {
+            const row = cell.getData();
+            return element("span", { class: "ax-id" }, element("span", { class: `ax-dot ax-colour-${row.colour}` }), String(row.feature));
+          } },
+          { field: "name", title: "name", sorter: "string", minWidth: NAME_COLUMN, formatter: (cell) =>
+            element("span", { class: "ax-name" }, visible(cell.getValue())) },
+          ...METRICS.map(metric),
+        ],
+        rowFormatter: (row) => row.getElement().classList.toggle("ax-chosen", this.chosen.includes(row.getData().id)),
+      });
+      this.table.on("rowClick", (event, row) => this.choose(row.getData().id));
+      this.table.on("dataFiltered", (filters, rows) => {
+        const total = this.rows.filter((row) => !this.dictionary || row.key === this.dictionary).length;
+        this.status.textContent = `${count(rows.length)} of ${count(total)} features`;
+      });
+      this.table.on("dataSorted", (sorters) => {
+        if (sorters.length) this.sortSelect.value = `${sorters[0].field} ${sorters[0].dir}`;
+      });
+      this.fitColumns();
+      new ResizeObserver(() => this.fitColumns()).observe(this.tableBox);
+    }
+
+    /** Columns that the list has room for; the one that it is sorted by always stays. */
+    fitColumns() {
+      if (!this.table.initialized) {
+        this.table.on("tableBuilt", () => this.fitColumns());
+        return;
+      }
+      const room = Math.floor((this.tableBox.clientWidth - INDEX_COLUMN - NAME_COLUMN) / COLUMN);
+      const sorted = this.table.getSorters()[0]?.field;
+      const known = METRICS.filter(([field]) => this.rows.some((row) => row[field] !== null)).map(([field]) => field);
+      const order = [...known.filter((field) => field === sorted), ...known.filter((field) => field !== sorted)];
+      const shown = new Set(order.slice(0, Math.max(1, room)));
+      const state = [...shown].sort().join();
+      if (state !== this.columnsShown) {
+        this.columnsShown = state;
+        for (const [field] of METRICS) this.table[shown.has(field) ? "showColumn" : "hideColumn"](field);
+        this.table.redraw(true);
+      }
+    }
+
+    // --- list ---
+
+    setDictionary(key, refilter = true) {
+      this.dictionary = key;
+      for (const tab of this.tabs.children) tab.setAttribute("aria-pressed", String(tab.dataset.key === key));
+      if (refilter) this.filter();
+    }
+
+    setRange(field, side, text) {
+      const range = this.ranges.get(field) ?? [null, null];
+      const value = text === "" || Number.isNaN(Number(text)) ? null : Number(text);
+      range[side] = value !== null && (field === "density" || field === "purity") ? value / 100 : value;
+      this.ranges.set(field, range);
+      this.filter();
+    }
+
+    resetFilters() {
+      this.ranges.clear();
+      this.topic = "";
+      this.hideDead = true;
+      this.filterPanel.reset();
+      this.filter();
+    }
+
+    toggleFilters() {
+      this.filterPanel.hidden = !this.filterPanel.hidden;
+      this.filterButton.setAttribute("aria-expanded", String(!this.filterPanel.hidden));
+      if (!this.filterPanel.hidden) this.filterPanel.querySelector("input").focus();
+    }
+
+    /** What the search asks of a row, as a function. */
+    matcher() {
+      const text = this.query.trim().toLowerCase();
+      if (!text) return () => true;
+      const index = /^#?(\d+)$/.exec(text);
+      const holds = (token) => token.toLowerCase().includes(text);
+      const places = {
+        index: (row) => index !== null && row.feature === Number(index[1]),
+        token: (row) => row.tokens.some(holds),
+        promoted: (row) => row.promoted.some(holds),
+        topic: (row) => row.topic !== null && holds(row.topic),
+      };
+      if (this.place !== "any") return places[this.place];
+      return (row) => Object.values(places).some((fits) => fits(row)) || holds(row.name);
+    }
+
+    filter() {
+      if (!this.table.initialized) return;
+      const fits = this.matcher();
+      const ranges = [...this.ranges].filter(([, range]) => range.some((end) => end !== null));
+      const within = (row) => ranges.every(([field, [least, most]]) => row[field] !== null
+        && (least === null || row[field] >= least) && (most === null || row[field] <= most));
+      this.table.setFilter((row) => (!this.dictionary || row.key === this.dictionary)
+        && (!this.hideDead || row.density > 0 || /^#?\d+$/.test(this.query.trim()))
+        && (!this.topic || row.topic === this.topic) && within(row) && fits(row));
+    }
+
+    // --- features ---
+
+    choose(id, record = true) {
+      const row = this.byId.get(id);
+      if (!row) return;
+      const before = this.chosen;
+      this.chosen = this.chosen.slice();
+      this.chosen[this.comparing ? 1 : 0] = id;
+      this.highlight([...before, ...this.chosen]);
+      this.show(record);
+    }
+
+    get comparing() {
+      return this.waiting || this.chosen.length === 2;
+    }
+
+    highlight(ids) {
+      for (const id of new Set(ids)) {
+        const row = this.table.getRow(id);
+        if (row) row.reformat();
+      }
+    }
+
+    /** Keep the feature on show and let the next choice stand beside it. */
+    compare() {
+      if (!this.chosen.length) return;
+      if (this.comparing) {
+        this.waiting = false;
+        this.keep(this.chosen[0]);
+      } else {
+        this.waiting = true;
+        this.show(false);
+        this.say("Choose a second feature");
+      }
+    }
+
+    keep(id) {
+      const before = this.chosen;
+      this.waiting = false;
+      this.chosen = [id];
+      this.highlight(before);
+      this.show();
+    }
+
+    swap() {
+      if (this.chosen.length !== 2) return;
+      this.chosen.reverse();
+      this.show();
+    }
+
+    close() {
+      const before = this.chosen;
+      this.waiting = false;
+      this.chosen = [];
+      this.highlight(before);
+      this.showWelcome();
+      if (this.links) history.replaceState(null, "", location.pathname + location.search);
+    }
+
+    showWelcome() {
+      this.root.dataset.view = "list";
+      const best = (label, rows) => element("section", { class: "ax-card" }, element("h3", {}, label),
+        element("table", { class: "ax-table" }, element("tbody", {}, ...rows.map((row) => element("tr", {},
+          element("td", {}, element("a", { class: "ax-link", href: `#${row.id}`, onclick: (event) => { event.preventDefault(); this.choose(row.id); } },
+            this.badge(row.key), ` ${row.feature}`)),
+          element("td", { class: "ax-name" }, visible(row.name)))))));
+      const alive = this.rows.filter((row) => row.density > 0);
+      const top = (field, rows = alive) => rows.filter((row) => row[field] !== null)
+        .sort((a, b) => b[field] - a[field]).slice(0, 6);
+      const lists = [
+        ["Most stable over seeds", top("stability", alive.filter((row) => row.density >= 1e-3))],
+        ["Tells a topic best", top("probe")], ["Purest token", top("purity", alive.filter((row) => row.density >= 1e-3))],
+        ["Densest", top("density")],
+      ].filter(([, rows]) => rows.length);
+      this.panels.replaceChildren(element("div", { class: "ax-welcome" },
+        element("h2", {}, "Choose a feature, or start here"),
+        element("div", { class: "ax-welcome-lists" }, ...lists.map(([label, rows]) => best(label, rows))),
+        element("p", { class: "ax-foot" }, visible(this.about.note))));
+    }
+
+    async show(record = true) {
+      const ids = this.chosen.slice(), turn = (this.turn = (this.turn ?? 0) + 1);
+      this.root.dataset.view = ids.length === 2 ? "compare" : this.waiting ? "choose" : "feature";
+      if (record && this.links && `#${ids.join("/")}` !== location.hash) history.pushState(null, "", `#${ids.join("/")}`);
+      let found;
+      try {
+        found = await Promise.all(ids.map((id) => this.fetch(this.byId.get(id))));
+      } catch (error) {
+        this.say(`The details could not be loaded: ${error.message}`);
+        return;
+      }
+      if (turn !== this.turn) return;  // another feature was chosen meanwhile
+      const shared = this.shared(found.map((each) => each.feature.summary));
+      const panels = found.map((each, i) => this.panel(ids[i], each, i, shared));
+      if (this.waiting) {
+        panels.push(element("div", { class: "ax-panel ax-empty" }, element("p", {}, "Choose a second feature from the list.")));
+      }
+      this.waiting &&= ids.length < 2;
+      this.panels.replaceChildren(...panels);
+      this.shown = found;
+    }
+
+    /** Tokens that two features have in common. */
+    shared(summaries) {
+      const common = (field) => {
+        const [first, second] = summaries.map((summary) => new Set(summary[field].map((each) => each.token)));
+        return second ? new Set([...first].filter((token) => second.has(token))) : new Set();
+      };
+      return { tokens: common("tokens"), promoted: common("promoted"), suppressed: common("suppressed") };
+    }
+
+    badge(key) {
+      const { label, colour } = this.dictionaries.get(key);
+      return element("span", { class: `ax-badge ax-colour-${colour}` }, visible(label));
+    }
+
+    panel(id, { feature, anchors }, place, shared) {
+      const row = this.byId.get(id), body = element("div", { class: "ax-body" });
+      const button = (label, hint, onclick) => element("button", { type: "button", class: "ax-button", title: hint, onclick }, label);
+      const panel = { body, shared, badge: (key) => this.badge(key), summary: (key, index) => this.summary(key, index),
+        open: (key, index) => { this.active = place; this.replace(place, `${key}/${index}`); } };
+      archsae.showFeature(panel, feature, anchors);
+      return element("article", { class: "ax-panel", "data-id": id, "aria-label": `Feature ${id}` },
+        element("header", { class: "ax-panel-head" },
+          iconButton("back", "Back to the list", () => this.close(), { class: "ax-icon ax-back" }),
+          element("div", { class: "ax-panel-title" },
+            element("div", { class: "ax-panel-id" }, this.badge(row.key), element("b", {}, `feature ${row.feature}`),
+              row.topic === null ? null : element("span", { class: "ax-topic" }, visible(row.topic))),
+            element("h2", { class: "ax-name" }, visible(row.name))),
+          element("div", { class: "ax-panel-buttons" },
+            button(this.comparing ? "Close" : "Compare", this.comparing ? "Show the other feature alone" : "Put another feature beside it (c)",
+              () => (this.chosen.length === 2 ? this.keep(this.chosen[1 - place]) : this.compare())),
+            button("Copy link", "Copy the link to this feature (l)", () => this.copyLink(id)),
+            button("Copy JSON", "Copy everything shown here as JSON (y)", () => this.copyJson(place)))),
+        body);
+    }
+
+    replace(place, id) {
+      const before = this.chosen;
+      this.chosen = this.chosen.slice();
+      this.chosen[place] = id;
+      this.highlight([...before, id]);
+      this.show();
+    }
+
+    async copyJson(place = 0) {
+      const { feature, anchors } = this.shown[place];
+      const text = JSON.stringify({ dictionary: this.dictionaries.get(this.chosen[place].split("/")[0]), ...feature,
+        anchors: [...anchors.values()] }, null, 1);
+      this.say((await copy(text)) ? "Copied as JSON" : "Copying is not allowed here");
+    }
+
+    async copyLink(id) {
+      const link = this.links ? location.href.replace(/#.*|$/, `#${id}`) : `#${id}`;
+      this.say((await copy(link)) ? "Link copied" : link);
+    }
+
+    say(text) {
+      this.toast.textContent = text;
+      this.toast.classList.add("ax-visible");
+      clearTimeout(this.quiet);
+      this.quiet = setTimeout(() => this.toast.classList.remove("ax-visible"), 2500);
+    }
+
+    // --- links, keyboard, theme ---
+
+    /** Show what the address names, `#dictionary/feature` or `#dictionary/feature/dictionary/feature`; false where none. */
+    follow() {
+      if (!this.links) return false;
+      let parts;
+      try { parts = decodeURIComponent(location.hash.slice(1)).split("/"); } catch { return false; }
+      const ids = parts.length === 2 || parts.length === 4 ? [parts.slice(0, 2), parts.slice(2)].filter((pair) => pair.length).map((pair) => pair.join("/")) : [];
+      if (!ids.length || !ids.every((id) => this.byId.has(id))) {
+        if (location.hash.length > 1) this.say("The link names no feature of this page");
+        return false;
+      }
+      const before = this.chosen;
+      this.waiting = false;
+      this.chosen = ids;
+      this.highlight([...before, ...ids]);
+      if (this.dictionary && this.dictionary !== this.byId.get(ids[0]).key) this.setDictionary(this.byId.get(ids[0]).key);
+      this.show(false);
+      return true;
+    }
+
+    step(distance) {
+      const rows = this.table.getRows("active");
+      if (!rows.length) return;
+      const now = this.chosen[this.comparing ? 1 : 0];
+      const at = rows.findIndex((row) => row.getData().id === now);
+      const to = Math.max(0, Math.min(rows.length - 1, at < 0 && Number.isFinite(distance) ? 0 : at + distance));
+      this.choose(rows[to].getData().id);
+      this.table.scrollToRow(rows[to], "nearest", false).catch(() => {});
+    }
+
+    nextDictionary() {
+      const keys = [...this.tabs.children].map((tab) => tab.dataset.key);
+      this.setDictionary(keys[(keys.indexOf(this.dictionary) + 1) % keys.length]);
+    }
+
+    escape() {
+      if (this.search === document.activeElement) this.search.blur();
+      else if (this.filterPanel.contains(document.activeElement)) this.toggleFilters();
+      else if (this.comparing) { this.waiting = false; this.keep(this.chosen[0]); }
+      else if (this.chosen.length) this.close();
+    }
+
+    key(event) {
+      if (event.ctrlKey || event.metaKey || event.altKey || this.help.open) return;
+      if (event.key === "Escape") { this.escape(); return; }
+      const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
+      if (typing && !(event.target === this.search && ["ArrowDown", "ArrowUp", "Enter"].includes(event.key))) return;
+      const actions = {
+        "/": () => { this.search.focus(); this.search.select(); },
+        j: () => this.step(1), ArrowDown: () => this.step(1), Enter: () => this.search === event.target && this.step(1),
+        k: () => this.step(-1), ArrowUp: () => this.step(-1), Home: () => this.step(-Infinity), End: () => this.step(Infinity),
+        d: () => this.nextDictionary(), f: () => this.toggleFilters(), c: () => this.compare(), x: () => this.swap(),
+        y: () => this.chosen.length && this.copyJson(this.chosen.length - 1), t: () => this.toggleTheme(),
+        l: () => this.chosen.length && this.copyLink(this.chosen.join("/")), "?": () => this.help.showModal(),
+      };
+      if (!Object.hasOwn(actions, event.key) || (event.key === "Enter" && !typing)) return;
+      event.preventDefault();
+      event.stopPropagation();
+      actions[event.key]();
+    }
+
+    listen() {
+      const where = this.links ? document : this.root;
+      where.addEventListener("keydown", (event) => this.key(event));
+      if (this.links) window.addEventListener("popstate", () => this.follow() || this.close());
+      const tip = (event) => {
+        const token = event.target.closest?.(".ax-token");
+        if (!token) { this.tooltip.hidden = true; return; }
+        const { token: text, value, about } = token.dataset;
+        this.tooltip.replaceChildren(element("code", { class: "ax-code" }, archsae.token(text)),
+          element("b", {}, value), element("small", {}, about));
+        this.tooltip.hidden = false;
+        const box = this.root.getBoundingClientRect(), at = token.getBoundingClientRect(), own = this.tooltip.getBoundingClientRect();
+        const left = Math.max(8, Math.min(at.left - box.left, box.width - own.width - 8));
+        const above = at.top - box.top - own.height - 6;
+        this.tooltip.style.left = `${left}px`;
+        this.tooltip.style.top = `${above > 0 ? above : at.bottom - box.top + 6}px`;
+      };
+      this.root.addEventListener("pointerover", tip);
+      this.root.addEventListener("click", tip);
+      this.root.addEventListener("scroll", () => { this.tooltip.hidden = true; }, true);
+      this.root.addEventListener("pointerleave", () => { this.tooltip.hidden = true; });
+    }
+
+    setTheme(theme) {
+      this.theme = theme;
+      this.root.dataset.theme = theme;
+    }
+
+    toggleTheme() {
+      this.setTheme(this.theme === "dark" ? "light" : "dark");
+      remember("archsae-theme", this.theme);
+    }
+  }
+
+  /** Show an explorer in `root`. `source` has the `index` and `load(kind, key, shard)`, a promise of that shard. */
+  archsae.mount = (root, source, options) => new Explorer(root, source, options);
+})();

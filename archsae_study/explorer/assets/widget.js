@@ -1,0 +1,26 @@
+// The explorer in a notebook's output: the kernel sends the index and the shards when they are asked for.
+export default {
+  async render({ model, el }) {
+    const waiting = new Map();
+    const receive = ({ name, content, error }) => {
+      if (!waiting.has(name)) return;
+      const { resolve, reject } = waiting.get(name);
+      waiting.delete(name);
+      if (error) reject(new Error(error));
+      else resolve(content);
+    };
+    const ask = (name) => new Promise((resolve, reject) => {
+      waiting.set(name, { resolve, reject });
+      model.send({ name });
+    });
+    model.on("msg:custom", receive);
+    const root = document.createElement("div");
+    root.tabIndex = -1;
+    root.dataset.lmSuppressShortcuts = "true";  // else JupyterLab takes d, x, y and c for commands on cells
+    el.append(root);
+    const theme = { false: "dark", true: "light" }[document.body.dataset.jpThemeLight] ?? null;
+    const load = (kind, key, shard) => ask(`${kind}/${key}/${shard}`);
+    globalThis.archsae.mount(root, { index: await ask("index"), load }, { links: false, theme });
+    return () => model.off("msg:custom", receive);
+  },
+};

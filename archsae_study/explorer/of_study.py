@@ -1,0 +1,92 @@
+"""The explorer of a study's trained dictionaries."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from archsae_core.config import ConfigError
+from archsae_core.data.activations import ActivationSet
+from archsae_core.storage import environment
+from archsae_study.arms import ARMS
+from archsae_study.experiments.probing import probe_data, topics_of
+from archsae_study.experiments.stability import arm_runs
+from archsae_study.explorer.build import Corpus, Explorer, Part, Probes, Subject
+from archsae_study.runs import read_quality
+from archsae_study.study import Study
+
+EXPLORED_ARMS = ("topk", "ra")
+"""Arms on show where none are named."""
+LABELS = {"free": "TopK", "archetypal": "RA-SAE", "frozen": "frozen"}
+"""Of dictionaries, where each kind is on show once; else arms have their own labels."""
+HELDOUT_TOKENS = 200_000
+"""Held-out activations that are looked at."""
+TRAIN_TOKENS = 200_000
+"""Training activations among which the nearest to each anchor are looked for."""
+
+
+def of_study(study: Study, *, arms: Sequence[str] = EXPLORED_ARMS, progress: bool = False) -> Explorer:
+    """The dictionaries of the study's main seed in some arms, each matched with every other seed of its arm.
+
+    Dictionaries that are not trained yet are trained first. Raises ConfigError for an arm that there is not.
+    """
+    unknown = [arm for arm in arms if arm not in ARMS]
+    if unknown or not arms:
+        raise ConfigError(f"arms = {tuple(arms)!r}: name at least one of {', '.join(ARMS)}")
+    config = study.config
+    return Explorer(
+        [_subject(study, arm, arms) for arm in arms],
+        _corpus(study),
+        title="Feature explorer",
+        model=config["model"],
+        layer=config["layer"],
+        text=config["text"],
+        note=_note(study),
+        progress=progress,
+    )
+
+
+def _subject(study: Study, arm: str, arms: Sequence[str]) -> Subject:
+    run, kind = study.main_run(arm), ARMS[arm].dictionary
+    once = [ARMS[other].dictionary for other in arms].count(kind) == 1
+    return Subject(
+        key=arm,
+        label=LABELS[kind] if once else ARMS[arm].label,
+        sae=study.sae(run),
+        seed=run.seed,
+        others={other.seed: study.sae(other) for other in arm_runs(study, arm) if other.seed != run.seed},
+        delta=run.delta,
+        r2=read_quality(study.run_folder(run))["r2"],
+    )
+
+
+def _corpus(study: Study) -> Corpus:
+    heldout, train = study.heldout_activations, study.train_activations
+    return Corpus(
+        heldout=Part(heldout, study.tokens.heldout, _rows(heldout, HELDOUT_TOKENS)),
+        train=Part(train, study.tokens.train, _rows(train, TRAIN_TOKENS)),
+        tokenizer=study.tokenizer,
+        model=study.model,
+        labels=study.corpus.labels,
+        probes=_probes(study),
+    )
+
+
+def _rows(activations: ActivationSet, limit: int) -> Int64[np.ndarray, " n"]:
+    """The first kept rows: documents are in shuffled order, so that they are a fair sample."""
+    return activations.kept[:limit].numpy()
+
+
+def _probes(study: Study) -> Probes | None:
+    topics = topics_of(study)
+    if topics is None:
+        return None
+    train, heldout = (part for part in probe_data(study, topics))
+    names = np.unique(np.array(study.corpus.labels)).tolist()
+    return Probes((train.activations, train.about), (heldout.activations, heldout.about), names)
+
+
+def _note(study: Study) -> str:
+    made: dict[str, Any] = environment()
+    return f"Preset {study.config.preset}, commit {made['commit']}, torch {made['torch']}, {made['device']}."

@@ -1,0 +1,142 @@
+"""The explorer as one folder that opens from a file: `index.html`, its assets, an index and shards of details."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from tqdm.auto import tqdm
+
+from archsae_study.explorer.data import FORMAT, About, Anchor, Feature, Summary, asdict
+
+ASSETS = Path(__file__).parent / "assets"
+"""Folder of the files that the page consists of."""
+SHARD = 16
+"""Features in a file of details."""
+ANCHOR_SHARD = 64
+"""Anchors in a file of their contexts."""
+SCRIPTS = ("text.js", "charts.js", "detail.js", "explorer.js")
+"""Of the explorer itself, in the order they need."""
+VENDORED = ("tabulator.min.js", "tabulator.min.css", "tabulator-LICENSE.txt")
+"""tabulator-tables 6.5.3 of npm; `vendor/README.md` has its hashes."""
+DIGITS = 4
+"""Significant digits of numbers in the page."""
+
+
+@runtime_checkable
+class Explorable(Protocol):
+    """What a page shows: dictionaries with a summary of every feature, details on demand."""
+
+    about: About
+
+    def summaries(self, key: str) -> list[Summary]:
+        """Of every feature of a dictionary, in order."""
+
+    def feature(self, key: str, feature: int) -> Feature:
+        """One feature in full."""
+
+    def anchors(self, key: str) -> list[int]:
+        """Anchors that its features name; empty where the dictionary has none."""
+
+    def anchor(self, key: str, anchor: int) -> Anchor:
+        """One of them."""
+
+
+def asset(name: str) -> str:
+    """Text of a file that the page consists of."""
+    return (ASSETS / ("vendor" if name in VENDORED else "") / name).read_text(encoding="utf-8")
+
+
+def script(name: str, content: Any) -> str:
+    """A shard as JavaScript: a call with its name and its content.
+
+    JSON with every character outside ASCII and every `<` escaped, so that no content can end a string, a line
+    (U+2028) or the script element around it. Raises ValueError for NaN and infinity.
+    """
+    text = json.dumps(rounded(content), separators=(",", ":"), allow_nan=False)
+    return f"archsae.receive({json.dumps(name)},{escaped(text)});\n"
+
+
+def escaped(text: str) -> str:
+    """JSON in ASCII that stays inside a script element: `<`, `>` and `&` only occur in its strings."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def rounded(value: Any) -> Any:
+    """The same JSON-able value with floats of `DIGITS` significant digits."""
+    if isinstance(value, float):
+        return 0 if value == 0 else float(f"{value:.{DIGITS}g}") if math.isfinite(value) else value
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def index(source: Explorable) -> dict[str, Any]:
+    """What the page loads at once: where it comes from, and the list of features in columns."""
+    columns = {}
+    for dictionary in source.about.dictionaries:
+        found = source.summaries(dictionary.key)
+        fields = ("name", "density", "maximum", "stability", "probe", "purity", "topic")
+        columns[dictionary.key] = {name: [getattr(summary, name) for summary in found] for name in fields} | {
+            name: [[each.token for each in getattr(summary, name)] for summary in found]
+            for name in ("tokens", "promoted")
+        }
+    sizes = {"shard_size": SHARD, "anchor_shard_size": ANCHOR_SHARD}
+    return {"format": FORMAT, "about": asdict(source.about), "features": columns} | sizes
+
+
+def features_shard(source: Explorable, key: str, shard: int) -> list[dict[str, Any]]:
+    """Details of features `SHARD · shard` and on."""
+    end = min(len(source.summaries(key)), SHARD * (shard + 1))
+    return [asdict(source.feature(key, feature)) for feature in range(SHARD * shard, end)]
+
+
+def anchors_shard(source: Explorable, key: str, shard: int) -> list[dict[str, Any]]:
+    """Contexts of the named anchors among `ANCHOR_SHARD · shard` and on."""
+    return [asdict(source.anchor(key, anchor)) for anchor in source.anchors(key) if anchor // ANCHOR_SHARD == shard]
+
+
+def shard(source: Explorable, kind: str, key: str, number: int) -> list[dict[str, Any]]:
+    """Any shard by the name that the page asks for. Raises KeyError for another kind."""
+    return {"features": features_shard, "anchors": anchors_shard}[kind](source, key, number)
+
+
+def _shards(source: Explorable, key: str) -> Iterator[tuple[str, int]]:
+    for number in range(math.ceil(len(source.summaries(key)) / SHARD)):
+        yield "features", number
+    for number in sorted({anchor // ANCHOR_SHARD for anchor in source.anchors(key)}):
+        yield "anchors", number
+
+
+def write_page(source: Explorable, folder: Path, *, progress: bool = False) -> Path:
+    """Write the page into `folder`, replacing an explorer that is there; returns the path of `index.html`.
+
+    Nothing is replaced before everything is written. Raises FileExistsError where `folder` holds something else.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / "data" / "index.js").is_file():
+        raise FileExistsError(f"{folder} exists and is no explorer: choose another folder, or remove it")
+    work = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    for name in ("index.html", "page.js", "explorer.css", *SCRIPTS, *VENDORED):
+        _write(work / ("" if name == "index.html" else "assets") / name, asset(name))
+    _write(work / "data" / "index.js", script("index", index(source)))
+    for dictionary in source.about.dictionaries:
+        key = dictionary.key
+        shards = list(_shards(source, key))
+        for kind, number in _bar(shards, f"explorer: {dictionary.label}", progress):
+            content = shard(source, kind, key, number)
+            _write(work / "data" / kind / key / f"{number}.js", script(f"{kind}/{key}/{number}", content))
+    shutil.rmtree(folder, ignore_errors=True)
+    work.rename(folder)
+    return folder / "index.html"
+
+
+def _bar(items: Iterable[Any], label: str, progress: bool) -> Iterable[Any]:
+    return tqdm(items, desc=label, unit="file", disable=not progress)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

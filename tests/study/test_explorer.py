@@ -1,0 +1,328 @@
+"""The explorer's data, by hand and from the smoke study; the files of its page."""
+
+import hashlib
+import json
+import math
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import tokenizers
+import torch
+import transformers
+from toy import D_MODEL, activation_set, language_model, token_set, unit_sae
+
+from archsae_core.metrics import features as inspection
+from archsae_core.models.dictionary import ArchetypalDictionary
+from archsae_core.models.sae import SAE
+from archsae_study.config import ConfigError, configure
+from archsae_study.explorer import build, features_frame, of_study, page
+from archsae_study.explorer.build import Corpus, Explorer, Part, Subject
+from archsae_study.explorer.data import asdict
+from archsae_study.explorer.widget import FeatureWidget, answer
+from archsae_study.study import Study
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+# --- by hand ---
+
+TEXTS = ["zero", "goal", "cup", "of", "tie"]
+
+
+def words():
+    """A tokenizer of a few words."""
+    model = tokenizers.models.WordLevel({text: i for i, text in enumerate(TEXTS)}, unk_token=TEXTS[0])
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizers.Tokenizer(model))
+
+
+def toy(x, ids, documents, labels=None, subjects=None, d_model=D_MODEL):
+    """An explorer of activations in the first dimensions of the toy language model."""
+    tokens = token_set([len(window) for window in ids], documents)
+    for window, given in zip(tokens.ids, ids, strict=True):
+        window[:] = given
+    wide = torch.zeros(len(x), d_model)
+    wide[:, : x.shape[1]] = x
+    activations = activation_set(wide, tokens)
+    part = Part(activations, tokens, activations.kept.numpy())
+    return Explorer(subjects, Corpus(part, part, words(), language_model("llama"), labels, None), title="toy")
+
+
+X = torch.tensor([[3.0, 0.0], [1.0, 2.0], [5.0, 0.0], [0.0, 2.0], [4.0, 1.0]])
+"""With k = 1: feature 0 fires on rows 0, 2, 4 (3, 5, 4); feature 1 on rows 1 and 3 (2, 2)."""
+IDS = [[0, 1, 3, 1], [0, 2, 4]]
+"""Rows 0 … 2 are “goal”, “of”, “goal” after “zero”, “goal”, “of”; rows 3, 4 are “cup”, “tie”."""
+
+
+@pytest.fixture(scope="module")
+def small():
+    sae, other = unit_sae(4, D_MODEL), unit_sae(4, D_MODEL)
+    with torch.no_grad():  # the other seed's features in another order
+        order = torch.tensor([1, 0, 3, 2])
+        other.dictionary.D.copy_(other.dictionary.D[order])
+        other.W_enc.copy_(other.W_enc[order])
+    return toy(X, IDS, [0, 1], ["sport", "tech"], [Subject("topk", "TopK", sae, 0, {1: other})])
+
+
+def test_summaries_by_hand(small):
+    first, second, third, _ = small.summaries("topk")
+    assert (first.density, first.maximum, first.mean_active) == (3 / 5, 5, 4)
+    assert [(each.token, each.share) for each in first.tokens] == [("goal", 8 / 12), ("tie", 4 / 12)]
+    assert first.purity == 8 / 12
+    assert first.topic is None  # 8 of 12 lie in sport, which has 3 of 5 tokens
+    assert [(each.token, each.share) for each in second.tokens] == [("cup", 0.5), ("of", 0.5)]
+    assert (third.name, third.density, third.purity, third.tokens) == ("never fires", 0, None, [])
+    assert first.name == "start of a window"  # windows are shorter than what counts as their start
+
+
+def test_matches_find_the_same_feature_in_another_order(small):
+    for feature, partner in ((0, 1), (1, 0)):
+        (match,) = small.feature("topk", feature).matches
+        assert (match.seed, match.feature) == (1, partner)
+        assert match.cosine == pytest.approx(1)
+        assert match.centred_cosine == pytest.approx(1)
+        assert match.firing_correlation == pytest.approx(1)
+    assert small.summaries("topk")[0].stability == pytest.approx(1)
+    assert small.feature("topk", 2).matches[0].firing_correlation is None  # neither fires
+
+
+def test_contexts_show_the_codes_of_the_whole_window(small):
+    top = small.feature("topk", 0).bands[0]
+    assert (top.quantile, top.value) == (1, 5)
+    context = top.contexts[0]
+    assert context.tokens == ["zero", " goal", " of", " goal"]
+    assert context.values == [0, 3, 0, 5]
+    assert (context.marked, context.document, context.position, context.topic) == (3, 0, 3, "sport")
+
+
+def test_no_context_is_shown_twice(small):
+    contexts = [context for band in small.feature("topk", 0).bands for context in band.contexts]
+    places = [(context.document, context.position) for context in contexts]
+    assert sorted(places) == [(0, 1), (0, 3), (1, 2)]
+
+
+def test_topics_by_hand(small):
+    topics = {each.topic: (each.rate, each.mass) for each in small.feature("topk", 0).topics}
+    assert topics == {"sport": (2 / 3, 8 / 12), "tech": (1 / 2, 4 / 12)}
+
+
+def test_histogram_holds_every_firing(small):
+    histogram = small.feature("topk", 0).histogram
+    assert (sum(histogram.counts), histogram.edges[0], histogram.edges[-1]) == (3, 0, 5)
+
+
+def test_nearest_features_leave_the_feature_itself_out(small):
+    assert {each.feature for each in small.feature("topk", 0).nearest} == {1, 2, 3}
+    assert [each.cosine for each in small.feature("topk", 0).nearest] == [0, 0, 0]
+
+
+def test_an_unknown_feature_or_anchor_is_an_error(small):
+    with pytest.raises(IndexError, match="features 0 … 3"):
+        small.feature("topk", 4)
+    with pytest.raises(KeyError, match="anchor 0"):
+        small.anchor("topk", 0)
+
+
+def test_a_key_twice_is_an_error():
+    subject = Subject("topk", "TopK", unit_sae(4, D_MODEL), 0)
+    with pytest.raises(ValueError, match="'topk' occurs twice"):
+        toy(X, IDS, [0, 1], None, [subject, subject])
+
+
+def test_anchors_and_counterparts_by_hand():
+    points = torch.zeros(3, D_MODEL)
+    points[0, 0], points[1, 1], points[2, 2] = 2.0, 2.0, 2.0
+    weights = torch.tensor([[0.25, 0.75, 0.0], [1.0, 0.0, 0.0]])
+    archetypal = SAE(ArchetypalDictionary(points, weights, delta=1.0), 1, torch.zeros(D_MODEL), 1.0)
+    subjects = [Subject("ra", "RA", archetypal, 0, delta=1.0), Subject("topk", "TopK", unit_sae(4, D_MODEL), 0)]
+    explorer = toy(X, IDS, [0, 1], None, subjects)
+    made = explorer.feature("ra", 0).archetypes
+    assert [(each.anchor, each.weight) for each in made.anchors] == [(1, 0.75), (0, 0.25)]
+    assert made.anchors[0].cosine == pytest.approx(3 / math.sqrt(10))
+    assert (made.relaxation, made.hull_share) == (0, 1)
+    assert explorer.anchors("ra") == [0, 1]  # no feature uses anchor 2
+    near = explorer.anchor("ra", 0).contexts  # anchor 0 is at (2, 0): row 0 is 1 away, row 1 √5, row 4 √5
+    assert near[0].tokens[near[0].marked] == " goal"
+    assert (near[0].position, near[0].values) == (1, [0.0] * 4)
+    # The atom of feature 0 is (0.5, 1.5) / ‖·‖: nearest to the second axis.
+    assert [(each.dictionary, each.feature) for each in explorer.feature("ra", 0).counterparts] == [("topk", 1)]
+    assert explorer.about.dictionaries[0].delta == 1.0
+    assert explorer.about.dictionaries[1].delta is None
+
+
+# --- the smoke study ---
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    return of_study(Study(configure({"preset": "smoke"}), tmp_path_factory.mktemp("runs")))
+
+
+def test_smoke_study_shows_both_dictionaries(smoke):
+    assert [each.key for each in smoke.about.dictionaries] == ["topk", "ra"]
+    assert smoke.about.topics == ["forest", "market", "music", "sea"]
+    assert all(each.other_seeds == [1] for each in smoke.about.dictionaries)
+    assert all(each.r2 is not None for each in smoke.about.dictionaries)
+    assert smoke.anchors("topk") == []
+    assert smoke.anchors("ra")
+
+
+def test_batched_parts_agree_with_the_inspection_of_one_feature(smoke):
+    """Against the functions that look at one feature, which share only the scan with the builder."""
+    dictionary = smoke._dictionaries["ra"]
+    heldout, model = dictionary.corpus.heldout, dictionary.corpus.model
+    tokenizer, sae = dictionary.corpus.tokenizer, dictionary.subject.sae
+    feature = inspection.strongest(dictionary.found)
+    shown = smoke.feature("ra", feature)
+    one = inspection.inspect(dictionary.found, feature, heldout.activations, heldout.tokens, tokenizer)
+    assert (shown.firings, shown.summary.density) == (one["firings"], one["firing_rate"])
+    assert shown.histogram.counts == one["histogram"]["counts"]
+    assert shown.bands[0].contexts[0].document == one["bands"][0]["contexts"][0]["document"]
+    lens = inspection.logit_lens(model, sae, feature, tokenizer)
+    assert [each.id for each in shown.summary.promoted] == [each["id"] for each in lens["promoted"]]
+    train = dictionary.corpus.train
+    made = inspection.archetypes(
+        sae, feature, train.activations, train.tokens, tokenizer, rows=torch.from_numpy(train.rows)
+    )
+    assert [each.anchor for each in shown.archetypes.anchors] == [each["anchor"] for each in made["anchors"]]
+    assert shown.archetypes.effective_anchors == pytest.approx(made["effective_anchors"])
+    contexts = smoke.anchor("ra", shown.archetypes.anchors[0].anchor).contexts
+    assert [each.document for each in contexts] == [each["document"] for each in made["anchors"][0]["contexts"]]
+
+
+def test_probe_scores_are_those_of_the_probing_module(smoke):
+    found = smoke._dictionaries["topk"].probe
+    scores = [summary.probe for summary in smoke.summaries("topk")]
+    assert scores == found.auc.tolist()
+    assert {summary.probe_topic for summary in smoke.summaries("topk")} <= {*smoke.about.topics, None}
+
+
+def test_everything_is_json(smoke):
+    for key in ("topk", "ra"):
+        for feature in range(0, 64, 7):
+            json.dumps(asdict(smoke.feature(key, feature)), allow_nan=False)
+
+
+def test_frame_has_a_row_for_every_feature(smoke):
+    frame = features_frame(smoke)
+    assert isinstance(frame, pd.DataFrame)
+    assert frame.index.names == ["dictionary", "feature"]
+    assert len(frame) == 128
+    summary = smoke.summaries("ra")[5]
+    assert frame.loc[("ra", 5), "name"] == summary.name
+    assert frame.loc[("ra", 5), "maximum"] == summary.maximum
+    assert frame.loc[("ra", 5), "tokens"] == [each.token for each in summary.tokens]
+    assert frame["stability"].dtype == np.float64
+
+
+def test_arms_that_are_not_there_are_an_error(tmp_path):
+    study = Study(configure({"preset": "smoke"}), tmp_path)
+    with pytest.raises(ConfigError, match="arms"):
+        of_study(study, arms=("nothing",))
+
+
+# --- the page's files ---
+
+
+def read(path):
+    """Name and content of a shard."""
+    name, content = re.fullmatch(
+        r"archsae\.receive\((\"[^\"]+\"),(.*)\);\n", path.read_text("ascii"), re.DOTALL
+    ).groups()
+    return json.loads(name), json.loads(content)
+
+
+@pytest.fixture(scope="module")
+def folder(smoke, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page") / "explorer"
+    assert page.write_page(smoke, folder) == folder / "index.html"
+    return folder
+
+
+def test_shards_hold_every_feature_once(smoke, folder):
+    for key in ("topk", "ra"):
+        found = []
+        for number in range(4):
+            name, content = read(folder / "data" / "features" / key / f"{number}.js")
+            assert name == f"features/{key}/{number}"
+            found += content
+        assert [feature["summary"]["feature"] for feature in found] == list(range(64))
+        assert found[9]["summary"]["name"] == smoke.summaries(key)[9].name
+
+
+def test_anchor_shards_hold_what_features_name(smoke, folder):
+    anchors = {each["anchor"] for path in (folder / "data/anchors/ra").iterdir() for each in read(path)[1]}
+    named = {each.anchor for i in range(64) for each in smoke.feature("ra", i).archetypes.anchors}
+    assert named == anchors
+    assert not (folder / "data" / "anchors" / "topk").exists()
+
+
+def test_page_names_only_files_that_are_there(folder):
+    html = (folder / "index.html").read_text()
+    named = re.findall(r'(?:src|href)="([^"]+)"', html)
+    assert [name for name in named if not name.startswith("data:") and not (folder / name).is_file()] == []
+    assert "http" not in html.replace("http-equiv", "")
+
+
+def test_a_page_is_replaced_and_nothing_else_is(smoke, folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "data" / "stale.js").write_text("")
+    page.write_page(smoke, copy)
+    assert not (copy / "data" / "stale.js").exists()
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="no explorer"):
+        page.write_page(smoke, tmp_path / "papers")
+    assert (tmp_path / "papers" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("hostile", ["</script><script>", "<!--", "]]>", "\u2028\u2029", "\x00\x1b", "\ud800", '"\\'])
+def test_no_text_leaves_its_string(hostile):
+    text = page.script("index", [hostile])
+    assert text.isascii()
+    assert not set("<>&\x00\x1b") & set(text)
+    assert text.count("\n") == 1
+    assert json.loads(text[len('archsae.receive("index",') : -len(");\n")]) == [hostile]
+
+
+def test_numbers_are_rounded_and_nan_is_refused():
+    assert page.rounded({"a": [1.23456789, 0.0, 7, True]}) == {"a": [1.235, 0, 7, True]}
+    with pytest.raises(ValueError, match="JSON"):
+        page.script("index", [float("nan")])
+
+
+def test_vendored_files_are_those_of_the_record():
+    folder = page.ASSETS / "vendor"
+    record = (folder / "README.md").read_text()
+    for name in page.VENDORED:
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() in record, name
+
+
+# --- in a notebook ---
+
+
+def test_widget_answers_what_the_page_asks(smoke):
+    assert answer(smoke, "index")["content"]["about"]["title"]
+    shard = answer(smoke, "features/ra/3")
+    assert shard["name"] == "features/ra/3"
+    assert [each["summary"]["feature"] for each in shard["content"]] == list(range(48, 64))
+    assert answer(smoke, "anchors/ra/0")["content"]
+    for wrong in ("features/none/0", "../../secret", "features/ra/x", None, "other/ra/0"):
+        assert "is no part" in answer(smoke, wrong)["error"]
+
+
+def test_widget_leaves_a_static_table_behind(smoke):
+    bundle = FeatureWidget(smoke)._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert data["text/html"].count("<tr") == 13
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert "style=" not in data["text/html"].replace('style="text-align: right;"', "")
+
+
+def test_limits_are_those_of_the_builder(smoke):
+    shown = smoke.feature("ra", 0)
+    assert len(shown.nearest) == build.NEAREST
+    assert len(shown.summary.promoted) == len(shown.summary.suppressed) == 10

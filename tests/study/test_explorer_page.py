@@ -1,0 +1,416 @@
+"""The explorer's page, clicked through in headless Chromium from a file, on a desktop and on a phone."""
+
+import dataclasses
+import json
+import re
+import time
+
+import pytest
+
+from archsae_study.config import configure
+from archsae_study.explorer import of_study, write_page
+from archsae_study.explorer.data import About, DictionaryAbout, Feature, Histogram, Summary, TokenMass
+from archsae_study.explorer.page import asset, rounded
+from archsae_study.explorer.widget import answer, module, style
+from archsae_study.study import Study
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = [
+    "<script>document.title='broken'</script>",
+    "</script><script>document.title='broken'</script>",
+    "<img src=x onerror=\"document.title='broken'\">",
+    "javascript:alert(1)",
+    "\u202eright to left\u202c",
+    "\x00bell\x07",
+    "line\u2028break",
+    "zero\u200bwidth",
+    "[x](javascript:alert(1))",
+    "lone \ud800 surrogate",
+]
+"""Names and tokens of the first features of a page."""
+
+
+class Hostile:
+    """An explorer whose first features are named, and fire on, hostile texts."""
+
+    def __init__(self, source):
+        self.source, self.about = source, dataclasses.replace(source.about, title=HOSTILE[0], topics=HOSTILE[:2])
+        self.anchors, self.anchor = source.anchors, source.anchor
+
+    def _summary(self, summary):
+        if summary.feature >= len(HOSTILE):
+            return summary
+        text = HOSTILE[summary.feature]
+        heaviest = [TokenMass(text, 1.0), *summary.tokens]
+        return dataclasses.replace(summary, name=text, tokens=heaviest, topic=text, density=0.1)
+
+    def summaries(self, key):
+        return [self._summary(summary) for summary in self.source.summaries(key)]
+
+    def feature(self, key, index):
+        found = self.source.feature(key, index)
+        text = HOSTILE[index % len(HOSTILE)]
+        bands = [
+            dataclasses.replace(
+                band,
+                contexts=[
+                    dataclasses.replace(each, tokens=[text, *each.tokens[1:]], topic=text) for each in band.contexts
+                ],
+            )
+            for band in found.bands
+        ]
+        return dataclasses.replace(found, summary=self._summary(found.summary), bands=bands)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    return of_study(Study(configure({"preset": "smoke"}), tmp_path_factory.mktemp("runs")))
+
+
+@pytest.fixture(scope="module")
+def address(smoke, tmp_path_factory):
+    return write_page(smoke, tmp_path_factory.mktemp("pages") / "explorer").as_uri()
+
+
+@pytest.fixture(scope="module")
+def hostile_address(smoke, tmp_path_factory):
+    return write_page(Hostile(smoke), tmp_path_factory.mktemp("pages") / "hostile").as_uri()
+
+
+CLIPBOARD = """
+    const clipboard = { writeText: async (text) => { globalThis.copied = text; } };
+    Object.defineProperty(navigator, "clipboard", { value: clipboard });
+"""
+WIDTHS = {"desktop": (1400, 900), "phone": (390, 844)}
+
+
+@pytest.fixture(params=list(WIDTHS))
+def size(request):
+    return request.param
+
+
+@pytest.fixture
+def page(browser, size):
+    """A page that fails the test for any error in its console, any failed request, and any dialog."""
+    width, height = WIDTHS[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="light")
+    context.add_init_script(CLIPBOARD)
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    errors = []
+    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("requestfailed", lambda request: errors.append(f"failed: {request.url}"))
+    page.on("dialog", lambda dialog: (errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on(
+        "request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or errors.append(request.url)
+    )
+    yield page
+    context.close()
+    assert errors == []
+
+
+def opened(page, address):
+    page.goto("about:blank")
+    page.goto(address)
+    page.wait_for_selector("[data-ready=true]")
+    return page
+
+
+def shown_feature(page, place=0):
+    page.wait_for_selector(".ax-panel .ax-card")
+    return page.locator(".ax-panel").nth(place).get_attribute("data-id")
+
+
+def listed(page):
+    """Indices of the features on the screen, in their order."""
+    return [int(text) for text in page.locator(".tabulator-row .ax-id").all_inner_texts()]
+
+
+def count(page):
+    return int(re.match(r"[\d\u202f]+", page.inner_text(".ax-count"))[0].replace("\u202f", ""))
+
+
+def search(page, text, place="any"):
+    page.select_option(".ax-place", place)
+    page.fill(".ax-search", text)
+
+
+def test_the_list_opens_and_fits_the_screen(page, size, address):
+    opened(page, address)
+    assert page.locator(".tabulator-row").count() > 5
+    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[size][0]
+    assert page.locator(".ax-tabs button").all_inner_texts() == ["TopK", "RA-SAE", "all"]
+
+
+def test_search_by_index_token_promoted_token_and_topic(page, address, smoke):
+    opened(page, address)
+    summaries = smoke.summaries("topk")
+    alive = [summary for summary in summaries if summary.density > 0]
+    search(page, "17", "index")
+    assert listed(page) == [17]
+    search(page, "#5")
+    assert 5 in listed(page)
+    token = alive[0].tokens[0].token.strip()
+    search(page, token, "token")
+    assert count(page) == sum(any(token in each.token for each in summary.tokens) for summary in alive) > 0
+    promoted = alive[3].promoted[0].token.strip()
+    search(page, promoted.upper(), "promoted")
+    holds = [any(promoted.lower() in each.token.lower() for each in summary.promoted) for summary in alive]
+    assert count(page) == sum(holds) > 0
+    topic = next(summary.topic for summary in alive if summary.topic)
+    search(page, topic, "topic")
+    assert count(page) == sum(summary.topic == topic for summary in alive) > 0
+    search(page, "no such thing")
+    assert page.inner_text(".ax-list-table").strip().endswith("No feature fits.")
+
+
+def test_sort_by_every_metric(page, address, smoke):
+    opened(page, address)
+    for field in ("density", "maximum", "stability", "probe", "purity"):
+        page.select_option(".ax-sort select", f"{field} desc")
+        values = {summary.feature: rounded(getattr(summary, field)) for summary in smoke.summaries("topk")}
+        known = [values[feature] for feature in listed(page) if values[feature] is not None]
+        assert known == sorted(known, reverse=True), field
+        assert known[0] == max(value for value in values.values() if value is not None)
+
+
+def test_filters_hold_together_and_can_be_reset(page, address, smoke):
+    opened(page, address)
+    page.keyboard.press("f")
+    everything = count(page)
+    page.fill("input[aria-label='Least density']", "2")
+    page.fill("input[aria-label='Largest maximum']", "9")
+    fits = [s for s in smoke.summaries("topk") if s.density >= 0.02 and s.maximum <= 9]
+    assert 0 < len(fits) < everything
+    assert count(page) == len(fits)
+    page.click("text=Reset")
+    assert count(page) == everything == sum(s.density > 0 for s in smoke.summaries("topk"))
+    page.click("text=hide dead features")
+    assert count(page) == 64
+
+
+def test_a_click_opens_a_feature_with_all_its_parts(page, size, address, smoke):
+    opened(page, address)
+    page.click(".ax-tabs button:nth-child(2)")
+    page.locator(".tabulator-row").nth(1).click()
+    key, feature = shown_feature(page).split("/")
+    assert key == "ra"
+    headings = " ".join(page.locator(".ax-panel h3").all_inner_texts())
+    for part in ("Activations", "Tokens it fires on", "Promoted", "Suppressed", "Contexts", "topic", "Nearest",
+                 "other seeds", "Anchors"):  # fmt: skip
+        assert part in headings
+    found = smoke.feature("ra", int(feature))
+    assert page.locator(".ax-matches tbody tr").count() == len(found.matches) == 1
+    cells = page.locator(".ax-matches tbody td").all_inner_texts()
+    assert cells[1] == str(found.matches[0].feature)
+    assert float(cells[4]) == pytest.approx(found.matches[0].centred_cosine, abs=1e-3)
+    assert page.locator(".ax-anchor").count() == len(found.archetypes.anchors)
+    assert page.locator(".ax-anchor[open] .ax-context").count() == 3
+    if size == "phone":
+        page.click(".ax-back")
+        assert page.locator(".tabulator-row").first.is_visible()
+
+
+def test_the_exact_value_of_a_token_is_shown(page, size, address, smoke):
+    feature = next(s.feature for s in smoke.summaries("ra") if s.density > 0.01)
+    opened(page, f"{address}#ra/{feature}")
+    marked = page.locator(".ax-band .ax-marked").first
+    marked.click() if size == "phone" else marked.hover()
+    value = smoke.feature("ra", feature).bands[0].contexts[0]
+    shown = float(page.inner_text(".ax-tooltip b"))
+    assert shown == pytest.approx(value.values[value.marked], rel=1e-3)
+
+
+def test_a_link_opens_its_feature_and_follows_along(page, address):
+    opened(page, f"{address}#ra/33")
+    assert shown_feature(page) == "ra/33"
+    page.locator(".ax-panel a.ax-link").last.click()
+    page.wait_for_function("location.hash !== '#ra/33'")
+    after = page.evaluate("location.hash")
+    assert f"#{shown_feature(page)}" == after
+    page.go_back()
+    page.wait_for_selector("[data-id='ra/33']")
+
+
+@pytest.mark.parametrize("wrong", ["#ra/64", "#nothing/1", "#%", "#ra/1/topk", "#<b>/0"])
+def test_a_wrong_link_opens_the_list(page, address, wrong):
+    opened(page, address + wrong)
+    assert page.locator(".ax-panel").count() == 0
+    assert page.locator(".tabulator-row").count() > 5
+
+
+def test_two_features_side_by_side(page, size, address):
+    opened(page, f"{address}#ra/3")
+    shown_feature(page)
+    page.click("text=Compare")
+    page.wait_for_selector(".tabulator-row:visible")
+    page.click(".ax-tabs button:nth-child(1)")
+    page.locator(".tabulator-row").nth(2).click()
+    page.wait_for_function("document.querySelectorAll('.ax-panel .ax-tiles').length === 2")
+    pair = [shown_feature(page), shown_feature(page, 1)]
+    assert pair[0] == "ra/3"
+    assert pair[1].startswith("topk/")
+    assert page.evaluate("location.hash") == f"#{pair[0]}/{pair[1]}"
+    boxes = [page.locator(".ax-panel").nth(place).bounding_box() for place in (0, 1)]
+    assert (boxes[0]["y"] == boxes[1]["y"]) == (size == "desktop")
+    opened(page, f"{address}#{pair[0]}/{pair[1]}")
+    assert [shown_feature(page), shown_feature(page, 1)] == pair
+    page.keyboard.press("x")
+    page.wait_for_selector(f".ax-panel:first-child[data-id='{pair[1]}']")
+    page.locator(".ax-panel").nth(1).get_by_text("Close").click()
+    page.wait_for_function("document.querySelectorAll('.ax-panel').length === 1")
+    assert shown_feature(page) == pair[1]
+
+
+def test_keyboard(page, address):
+    opened(page, address)
+    page.keyboard.press("j")
+    first = shown_feature(page)
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("first => document.querySelector('.ax-panel').dataset.id !== first", arg=first)
+    page.keyboard.press("k")
+    page.wait_for_selector(f"[data-id='{first}']")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".ax-welcome", state="attached")
+    page.keyboard.press("/")
+    page.keyboard.type("dj?")  # letters are text now
+    assert page.input_value(".ax-search") == "dj?"
+    page.keyboard.press("Escape")
+    page.keyboard.press("d")
+    assert page.get_attribute(".ax-tabs button:nth-child(2)", "aria-pressed") == "true"
+    page.keyboard.press("?")
+    assert page.locator("dialog.ax-help").is_visible()
+    assert page.locator("dialog kbd").count() > 8
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog.ax-help").is_visible()
+
+
+def test_dark_mode_is_remembered(page, address):
+    opened(page, address)
+    ground = "getComputedStyle(document.querySelector('.ax')).backgroundColor"
+    light = page.evaluate(ground)
+    page.click("button[aria-label^='Light or dark']")
+    assert page.get_attribute(".ax", "data-theme") == "dark"
+    assert page.evaluate(ground) != light
+    opened(page, address)
+    assert page.get_attribute(".ax", "data-theme") == "dark"
+
+
+def test_a_dark_system_gets_the_dark_page(browser, address):
+    context = browser.new_context(color_scheme="dark")
+    page = opened(context.new_page(), address)
+    assert page.get_attribute(".ax", "data-theme") == "dark"
+    context.close()
+
+
+def test_copy_as_json(page, address, smoke):
+    opened(page, f"{address}#ra/7")
+    shown_feature(page)
+    page.click("text=Copy JSON")
+    page.wait_for_function("globalThis.copied")
+    copied = json.loads(page.evaluate("globalThis.copied"))
+    assert copied["dictionary"]["key"] == "ra"
+    assert copied["summary"]["feature"] == 7
+    assert copied["summary"]["maximum"] == pytest.approx(smoke.summaries("ra")[7].maximum, rel=1e-3)
+    assert len(copied["anchors"]) == len(copied["archetypes"]["anchors"])
+    page.click("text=Copy link")
+    page.wait_for_function("globalThis.copied.endsWith('#ra/7')")
+
+
+@pytest.mark.parametrize("index", range(len(HOSTILE)))
+def test_hostile_text_stays_text(page, size, hostile_address, index):
+    if size == "phone" and index:
+        pytest.skip("one text is enough to see that the phone's page is the same")
+    opened(page, f"{hostile_address}#topk/{index}")
+    shown_feature(page)
+    written = re.sub(r"[\x00-\x1f\u200b\u2028\u202c\u202e]", lambda found: f"⟨U+{ord(found[0]):04X}⟩", HOSTILE[index])
+    written = written.replace("\ud800", "⟨U+D800⟩")
+    assert page.locator(".ax-panel h2").inner_text() == written
+    assert page.locator(".ax-band .ax-token").first.text_content() == written
+    page.locator(".ax-band .ax-token").first.hover()
+    assert page.locator(".ax-tooltip code").text_content().strip("␣") == written.strip()
+    if size == "phone":
+        page.click(".ax-back")
+    search(page, HOSTILE[index].strip(), "token")
+    holds = [HOSTILE[index].strip().lower() in text.lower() for text in HOSTILE]
+    typed = "\ud800" not in HOSTILE[index]  # half of a character cannot be typed
+    assert count(page) == (sum(holds) if typed else 0)
+    assert page.title() == "Feature explorer"
+    assert page.locator("#explorer script, #explorer img, a[href^='javascript']").count() == 0
+    assert not re.search(r"[\x00-\x08\u202a-\u202e\u2028]", page.inner_text("#explorer"))
+
+
+class Large:
+    """Two dictionaries of 4096 features with short details."""
+
+    def __init__(self):
+        one = DictionaryAbout("topk", "TopK", "free", 4096, 576, 64, 0, [], None, None)
+        self.about = About("Large", "", 0, "", 0, 0, [], [one, dataclasses.replace(one, key="ra", label="RA-SAE")], "")
+        heaviest = [TokenMass(f" token{i}", 1 / (i + 1)) for i in range(8)]
+        summary = Summary(0, "“name”", 0.01, 9.0, 1.0, 0.9, 0.7, None, 0.5, 1.0, None, heaviest, [], [])
+        self._summaries = [dataclasses.replace(summary, feature=i, density=(i + 1) / 5000) for i in range(4096)]
+
+    def summaries(self, key):
+        return self._summaries
+
+    def feature(self, key, index):
+        return Feature(self._summaries[index], 0, Histogram([0.0, 1.0], [0]), [], [], [], [], [], None)
+
+    def anchors(self, key):
+        return []
+
+    def anchor(self, key, anchor):
+        raise KeyError(anchor)
+
+
+@pytest.mark.parametrize("size", ["desktop"], indirect=True)
+def test_large_dictionaries_open_in_two_seconds(page, tmp_path):
+    address = write_page(Large(), tmp_path / "large").as_uri()
+    seconds = []
+    for _ in range(3):  # the machine may be busy with something else
+        page.goto("about:blank")
+        start = time.perf_counter()
+        page.goto(address)
+        page.wait_for_selector("[data-ready=true]")
+        page.wait_for_selector(".tabulator-row")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 2
+    assert count(page) == 4096
+
+
+def test_the_same_page_stands_in_a_notebook(page, smoke):
+    page.goto("about:blank")
+    page.expose_function("kernel", lambda name: answer(smoke, name))
+    page.set_content(f"<style>{style()}</style><body data-jp-theme-light='false'><div id=cell></div>")
+    page.evaluate(
+        """async source => {
+            const file = new Blob([source], { type: "text/javascript" });
+            const { default: widget } = await import(URL.createObjectURL(file));
+            const handlers = new Set();
+            const model = {
+              on: (event, handler) => handlers.add(handler), off: (event, handler) => handlers.delete(handler),
+              send: async ({ name }) => {
+                const found = await kernel(name);
+                handlers.forEach(handler => handler(found));
+              },
+            };
+            await widget.render({ model, el: document.getElementById("cell") });
+        }""",
+        module(),
+    )
+    page.wait_for_selector(".tabulator-row")
+    assert page.get_attribute(".ax", "data-theme") == "dark"  # as JupyterLab is
+    page.locator(".tabulator-row").nth(3).click()
+    page.wait_for_selector(".ax-panel .ax-band")
+    assert page.evaluate("location.hash") == ""  # the address is the notebook's
+    page.click("text=Copy JSON")
+    page.wait_for_function("globalThis.copied")
+
+
+def test_no_markup_is_made_from_text():
+    for name in ("text.js", "charts.js", "detail.js", "explorer.js", "page.js", "widget.js"):
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", asset(name)
+        )
