@@ -15,9 +15,9 @@ from archsae_core.models.sae import SAE
 from archsae_core.models.training import Trainer
 from archsae_study.arms import ARMS
 from archsae_study.config import Config, ConfigError
+from archsae_study.costs import Stage, report_stages, step_flops
 from archsae_study.pages.formatting import markdown_table
 from archsae_study.scheduler import local_processes, threads_each
-from archsae_study.stages import Stage, report_stages, step_flops
 from archsae_study.study import Study
 
 NOTEBOOK_SECONDS = 6.0

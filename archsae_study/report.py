@@ -1,16 +1,16 @@
 """What a notebook asks for: tables by name, computed once or read from the committed results, and the run folder."""
 
-import importlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from archsae_core.models.sae import SAE
 from archsae_core.storage import (
     CorruptArtifact,
-    Store,
     canonical_hash,
     file_sha256,
     jsonable,
@@ -20,14 +20,20 @@ from archsae_core.storage import (
     write_json,
 )
 from archsae_study.config import FIELDS, Config, ConfigError, configure
+from archsae_study.experiments import TABLES
 from archsae_study.pages.formatting import markdown_table
-from archsae_study.source import PROJECT, STORE, default_root, determining, source_of
+from archsae_study.plan import Table, made
+from archsae_study.source import PROJECT, default_root
+from archsae_study.study import Study
+from archsae_study.typed import from_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from archsae_study.study import Study
+R = TypeVar("R")
 
+COMPUTE = "ARCHSAE_COMPUTE"
+"""Set in the environment: no table comes from the committed results. `make report` sets it for its notebooks."""
 RESULTS_ONLY = "ARCHSAE_RESULTS_ONLY"
 """Set in the environment: tables come from the committed results, and a missing one is an error."""
 
@@ -49,6 +55,7 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in namespace.items()
         if type(value) in plain and not name.startswith("_") and name not in ignored
     }
+    found.pop("compute", None)
     unknown = sorted(set(found) - set(FIELDS))
     if unknown:
         raise ConfigError(f"unknown parameter {unknown[0]!r}: known are {', '.join(FIELDS)}")
@@ -66,112 +73,59 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 class Report:
-    """Tables and files of one configuration, for a notebook."""
+    """Tables and files of one configuration, for a notebook.
 
-    def __init__(self, config: Config, root: Path | None = None) -> None:
+    A table whose parameters are those of the committed report is read from results/, in milliseconds; `status()` says
+    so. A table with other parameters is made, or read from the run folder where it was made before. `compute` asks for
+    the second in every case.
+    """
+
+    def __init__(self, config: Config, root: Path | None = None, *, compute: bool = False) -> None:
         self.config = config
+        self.compute = compute or bool(os.environ.get(COMPUTE))
         self.results_only = bool(os.environ.get(RESULTS_ONLY))
         self.folder = run_folder(config, root)
         self._root = root
-        self._study: Study | None = None
-        self._manifests: list[dict[str, Any]] = []
+        self._manifests: dict[str, dict[str, Any]] = {}
 
     @classmethod
     def from_namespace(cls, namespace: Mapping[str, Any]) -> "Report":
-        """The report of a notebook's parameters: `Report.from_namespace(globals())` right after they are set."""
-        return cls(configure(parameters_in(namespace)))
+        """The report of a notebook's parameters: `Report.from_namespace(globals())` right after they are set.
 
-    @property
-    def study(self) -> "Study":
-        """The artefacts behind the tables. Raises MissingResult where only committed results may be used."""
-        from archsae_study.study import Study
+        `compute = True` among them is no parameter of the study: it makes every table again, committed or not.
+        """
+        given = parameters_in(namespace)
+        return cls(configure(given), compute=bool(namespace.get("compute")))
 
-        if self.results_only:
-            raise MissingResult(f"this needs the models themselves: unset {RESULTS_ONLY} to compute it")
-        if self._study is None:
-            self._study = Study(self.config, self._root)
-        return self._study
+    @overload
+    def table(self, table: Table[R]) -> R: ...
+    @overload
+    def table(self, table: str) -> Any: ...
+    def table(self, table: Any) -> Any:
+        """A table, by its declaration or its name. Raises MissingResult, LookupError for a name that there is not."""
+        declared = table_named(table) if isinstance(table, str) else table
+        content = None if self.compute and not self.results_only else self._committed(declared)
+        content = content or self._computed(declared)
+        self._manifests[declared.name] = content["manifest"]
+        return from_json(content["table"], declared.result)
 
     @cached_property
-    def source(self) -> dict[str, Any]:
-        """What the study starts from, without loading it."""
-        return source_of(self.config)
+    def study(self) -> Study:
+        """The artefacts behind the tables. Raises MissingResult where only committed results may be used."""
+        if self.results_only:
+            raise MissingResult(f"this needs the models themselves: unset {RESULTS_ONLY} to compute it")
+        return Study(self.config, self._root)
 
-    def activations(self) -> dict[str, Any]:
-        """Documents, tokens, norms, what was dropped."""
-        return self._table("activations", lambda: _module("tables").activations(self.study))
-
-    def anchors(self) -> dict[str, Any]:
-        """k-means: occupancy, distinctness, inertia."""
-        table = self._table("anchors", lambda: _module("tables").anchors(self.study))
-        self._keep("anchor_points.safetensors", table, "anchor_points.safetensors")
-        return table
-
-    def dictionary(self, arm: str) -> dict[str, Any]:
-        """Training log and held-out quality of the `topk` or `ra` dictionary."""
-        name = {"topk": "standard_sae", "ra": "archetypal_sae"}[arm]
-        table = self._table(name, lambda: _module("tables").dictionary(self.study, arm))
-        self._keep(f"{name}.safetensors", table, "sae.safetensors")
-        return table
-
-    def hull(self) -> dict[str, Any]:
-        """The free dictionary of notebook 02 rewritten inside the hull of the anchors."""
-        return self._table("hull", lambda: _module("tables").hull(self.study))
-
-    def evaluation(self) -> dict[str, Any]:
-        """Free and archetypal dictionaries on held-out text."""
-        return self._table("eval_results", lambda: _module("tables").evaluation(self.study))
-
-    def stability(self) -> dict[str, Any]:
-        """Arms × seeds, and the verdict."""
-        return self._table("stability_results", lambda: _module("stability").stability_table(self.study))
-
-    def ablation(self) -> dict[str, Any]:
-        """The sweep over delta."""
-        return self._table("ablation_results", lambda: _module("stability").ablation(self.study))
-
-    def w_steps(self) -> dict[str, Any]:
-        """Ways to move W, compared on the validation documents."""
-        return self._table("w_steps", lambda: _module("w_steps").w_steps(self.study))
-
-    def robustness(self) -> dict[str, Any]:
-        """The comparison of arms at another layer and with another k."""
-        return self._table("robustness", lambda: _module("generality").robustness(self.study))
-
-    def longer(self) -> dict[str, Any]:
-        """Two arms that share nothing, trained for several times the steps."""
-        return self._table("longer", lambda: _module("longer").longer_table(self.study))
-
-    def structure(self) -> dict[str, Any]:
-        """The paper's structural metrics of the dictionaries of notebook 04."""
-        return self._table("structure", lambda: _module("probing").structure_table(self.study))
-
-    def probing(self) -> dict[str, Any]:
-        """Topic probes of every arm, and the verdict on interpretability."""
-        return self._table("probing", lambda: _module("probing").probing_table(self.study))
-
-    def reappearance(self) -> dict[str, Any]:
-        """Features that reappear in other seeds against those that do not."""
-        return self._table("reappearance", lambda: _module("reappearance").reappearance_table(self.study))
-
-    def swap(self) -> dict[str, Any]:
-        """Matched features of two seeds, one in place of the other."""
-        return self._table("swap", lambda: _module("reappearance").swap_table(self.study))
-
-    def identifiability(self) -> dict[str, Any]:
-        """Planted dictionaries, inside and outside the hull."""
-        steps = self.config.training.steps
-        return self._table("identifiability", lambda: _module("identifiability").table(self.study.store, steps))
-
-    def features(self) -> dict[str, Any]:
-        """Scan of the features, one inspected, its archetypes."""
-        return self._table("features", lambda: _module("tables").features(self.study))
+    def sae(self, arm: str = "ra", seed: int | None = None) -> SAE:
+        """The trained autoencoder of an arm, for a cell that begins with %%live; `seed` None is that of the config."""
+        run = self.study.main_run(arm)
+        return self.study.sae(run if seed is None else replace(run, seed=seed))
 
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
-        """Write a figure to the run folder's `figures`, unless only committed results are read; returns the figure."""
+        """Write a figure to the run folder's `figures`, where this report made a table; returns the figure."""
         if Path(name).name != name:
             raise ValueError(f"name = {name!r}: a figure's name has no folders")
-        if self.results_only:
+        if not self.folder.exists():
             return figure
         path = self.folder / "figures" / name
         mark(self.folder, "run")
@@ -183,56 +137,56 @@ class Report:
     def stamp(self) -> str:
         """Markdown: what the tables of this notebook were made with."""
         packages, rows = ("torch", "transformers", "scikit-learn", "numpy"), []
-        for manifest in self._manifests:
+        for manifest in self._manifests.values():
             made = manifest["environment"]
             found = (manifest["table"], made["commit"], manifest["device"], manifest["seconds"])
             rows.append(map(str, (*found, *(made[name] for name in packages))))
         return markdown_table(("table", "commit", "device", "seconds", *packages), rows)
 
-    def _table(self, name: str, build: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        content = self._committed(name) if self.results_only else self._computed(name, build)
-        self._manifests.append(content["manifest"])
-        return content["table"]
-
-    def _committed(self, name: str) -> dict[str, Any]:
-        path = PROJECT / "results" / f"{name}.json"
-        if not path.exists():
+    def _committed(self, table: Table[Any]) -> dict[str, Any] | None:
+        """Committed manifest and table, None where they are others; MissingResult where nothing else may be used."""
+        path = PROJECT / "results" / table.file_name
+        content = read_result(path) if path.exists() else None
+        if content is not None and _same(table.determining(self.config), content["manifest"]["config"]):
+            return content
+        if not self.results_only:
+            return None
+        if content is None:
             raise MissingResult(f"{path.name} is not among the committed results: run `make report` to compute it")
-        content = read_result(path)
-        if content["manifest"]["config"] != determining(name, self.config):
-            raise MissingResult(
-                f"{path.name} was made with other parameters: unset {RESULTS_ONLY}, or run `make report` with these"
-            )
-        return content
+        raise MissingResult(
+            f"{path.name} was made with other parameters: unset {RESULTS_ONLY}, or run `make report` with these"
+        )
 
-    def _computed(self, name: str, build: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        config = determining(name, self.config)
-
-        def write(work: Path) -> None:
-            write_json(work / f"{name}.json", build())
-
-        recipe = {"config": config, "source": self.source, "table": name}
-        folder = Store(self.folder.parent / STORE, marked=True).artifact("tables", recipe, write)
+    def _computed(self, table: Table[Any]) -> dict[str, Any]:
+        folder = made(self.study, table)
         sealed = read_json(folder / "manifest.json")
-        manifest = {"table": name, "config": config, "device": sealed["environment"]["device"]}
-        manifest |= {"seconds": sealed["seconds"], "environment": sealed["environment"]}
-        content = {"manifest": manifest, "table": read_json(folder / f"{name}.json")}
+        manifest = {"table": table.name, "config": table.determining(self.config), "code": table.code}
+        manifest |= {"device": sealed["environment"]["device"], "seconds": sealed["seconds"]}
+        manifest |= {"environment": sealed["environment"]}
+        content = {"manifest": manifest, "table": read_json(folder / "table.json")}
         mark(self.folder, "run")
-        write_json(self.folder / "results" / f"{name}.json", content | {"seal": canonical_hash(content)})
+        write_json(self.folder / "results" / table.file_name, content | {"seal": canonical_hash(content)})
+        for name, artefact in table.copies.items():
+            _copy(artefact(self.study), self.folder / name)
         return content
 
-    def _keep(self, name: str, table: Mapping[str, Any], file: str) -> None:
-        """Put a copy of the artefact behind a table into the run folder under its own name."""
-        if self.results_only:
-            return
-        source, target = self.folder.parent / STORE / table["artefact"] / file, self.folder / name
-        if not target.exists() or file_sha256(target) != file_sha256(source):
-            write_atomically(target, lambda path: shutil.copyfile(source, path))
+
+def _same(asked: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Whether results were made with the parameters asked for; one that is newer than they counts unless it is None."""
+    return all(found.get(name) == value for name, value in asked.items())
 
 
-def _module(name: str) -> Any:
-    # Imported on use: torch and transformers take seconds, which stored results need not wait for.
-    return importlib.import_module(f"archsae_study.experiments.{name}")
+def _copy(source: Path, target: Path) -> None:
+    if not target.exists() or file_sha256(target) != file_sha256(source):
+        write_atomically(target, lambda path: shutil.copyfile(source, path))
+
+
+def table_named(name: str) -> Table[Any]:
+    """The report's table of a name. Raises LookupError."""
+    found = {table.name: table for table in TABLES}
+    if name not in found:
+        raise LookupError(f"no table is called {name!r}: known are {', '.join(found)}")
+    return found[name]
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from filelock import FileLock, Timeout
 from archsae_core.storage import mark, write_atomically, write_json
 from archsae_study import estimate, scheduler
 from archsae_study.config import configure
-from archsae_study.experiments.stability import report_runs
+from archsae_study.experiments import TABLES
 from archsae_study.layers import read_layers
-from archsae_study.report import PROJECT, identity, run_folder
+from archsae_study.plan import report_runs
+from archsae_study.report import COMPUTE, PROJECT, identity, run_folder
 from archsae_study.source import default_root
 from archsae_study.study import Study
 
@@ -60,10 +61,11 @@ def run_report(
     given = {"preset": "quick"} | {name: value for name, value in parameters.items() if value is not None}
     given.pop("scheduler", None)  # where a run was computed is no part of the notebook
     environment = {"ARCHSAE_RUNS": str(folder.parent.resolve()), "ARCHSAE_SCHEDULER": config.comparison.scheduler}
+    environment |= {COMPUTE: "1"}
     with _alone(folder, say), scheduler.environment(environment):
         write_json(folder / "config.json", identity(config))
         if notebooks == NOTEBOOKS:
-            runs = report_runs(study)
+            runs = report_runs(study, TABLES)
             read_layers([study, *(own for own, _ in runs)])
             scheduler.train_ahead(study, runs)
         for name in notebooks:

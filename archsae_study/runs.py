@@ -2,17 +2,16 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
-from safetensors.torch import load_file
+from jaxtyping import Float
 from torch import Tensor
 
 from archsae_core.data.activations import ActivationSet
+from archsae_core.metrics.reconstruction import Quality
 from archsae_core.metrics.stability import drift
 from archsae_core.models.snapshots import snapshots
-from archsae_core.storage import read_json
 from archsae_study.arms import ABLATION_REFERENCES, ARMS
 from archsae_study.config import Config
 
@@ -29,6 +28,20 @@ class Run:
     """Optimiser steps."""
     delta: float
     """Radius of Λ; without effect where the dictionary is not archetypal."""
+
+
+class Scores(NamedTuple):
+    """Quality of a trained dictionary on one part of the documents."""
+
+    quality: Quality
+    intervals: dict[str, tuple[float, float] | None]
+    """95 % bootstrap interval over documents of the scores that are sums over tokens."""
+    violation: float
+    """Largest violation of the archetypal constraint; 0 where there is none."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Flat, for a table without a type of its own."""
+        return self.quality._asdict() | {"intervals": self.intervals, "violation": self.violation}
 
 
 def sweep_runs(config: Config, arm: str, delta: float) -> list[Run]:
@@ -69,16 +82,6 @@ class TrainingBatches:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             self._epoch, self._order = epoch, self.rows[torch.randperm(len(self.rows), generator=generator)]
         return self.activations.gather(self._order[place * self.batch_size : (place + 1) * self.batch_size])
-
-
-def read_alive(folder: Path) -> Bool[Tensor, " n_features"]:
-    """Which features of a finished run fire at least once on the held-out set."""
-    return load_file(folder / "fired.safetensors")["fired"] > 0
-
-
-def read_quality(folder: Path) -> dict[str, Any]:
-    """Held-out quality of a finished run."""
-    return read_json(folder / "quality.json")
 
 
 def moved(folder: Path, steps: int) -> dict[str, float]:

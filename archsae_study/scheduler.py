@@ -83,7 +83,7 @@ def train_for(kind: type, config: Config, root: str, source: dict[str, Any], run
     study = kind(config, Path(root))
     study.store = _store(study.store.root)
     study.source = source  # neither text nor model is needed here: all that is made of them is in the run folder
-    if not study.store.path("normalizer", source).exists():
+    if not study.store.path("normalizer", study.normalizer_recipe).exists():
         raise ConfigError(f"{socket.gethostname()} does not see {root}: the run folder must be shared")
     return str(study.run_folder(run))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -15,22 +15,27 @@ from archsae_core.data.activations import ActivationSet, Normalizer, extract, fi
 from archsae_core.data.corpus import Corpus, load_text
 from archsae_core.data.language_model import load_model, load_tokenizer, resolve_device, resolve_dtype
 from archsae_core.data.tokens import TokenSplit, tokenize_split
-from archsae_core.metrics.reconstruction import document_sums, with_intervals
+from archsae_core.metrics.reconstruction import document_sums, quality_intervals, summarise
 from archsae_core.models.anchors import Anchors, fit_anchors, summarize
 from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary, rounds
 from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.training import Trainer, leave, train
-from archsae_core.storage import Store, canonical_hash, write_atomically, write_json
+from archsae_core.storage import Store, canonical_hash, read_json, write_atomically, write_json
 from archsae_study.arms import ARMS
+from archsae_study.code import code_of
 from archsae_study.config import Config, ConfigError
-from archsae_study.runs import Run, TrainingBatches, passed
+from archsae_study.runs import Run, Scores, TrainingBatches, passed
 from archsae_study.scheduler import train_ahead
-from archsae_study.source import ANCHOR_RECIPE, RUN_RECIPE, STORE, default_root, fields_of, source_of
+from archsae_study.source import STORE, default_root, fields_of, source_of
+from archsae_study.stages import ACTIVATIONS, ANCHORS, COVERED, NORMALIZER, RUNS
+from archsae_study.typed import from_json, to_json
 
 ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations")
-TRAIN_FIELDS = ("n_features", "k", "lr", "batch_size", "aux_k", "aux_coefficient", "dead_after", "heldout_tokens")
+TRAIN_FIELDS = ("n_features", "k", "lr", "batch_size", "aux_k", "aux_coefficient", "dead_after")
 ARCHETYPAL_FIELDS = ("unit_norm", "learn_scale", "w_step", "smoothing")
 SCORE_BATCH = 4096
+SCORING = ("archsae_core.metrics.reconstruction",)
+"""Modules that score a trained dictionary."""
 
 
 class Study:
@@ -98,7 +103,10 @@ class Study:
     @cached_property
     def source(self) -> dict[str, Any]:
         """What the activations are determined by, the arithmetic of this machine included."""
-        return source_of(self.config) | {"arithmetic": str(resolve_dtype(self.config.language_model, self.device))}
+        return source_of(self.config) | {
+            "extraction": ACTIVATIONS.version,
+            "arithmetic": str(resolve_dtype(self.config.language_model, self.device)),
+        }
 
     def activations(self, part: str) -> ActivationSet:
         """Residual-stream activations of `part`: train, validation or heldout. Extracted on first use."""
@@ -134,13 +142,21 @@ class Study:
             tensors = {"mean": fitted.mean, "scale": torch.tensor(float(fitted.scale), dtype=torch.float64)}
             write_atomically(work / "normalizer.safetensors", lambda path: save_file(tensors, path))
 
-        tensors = load_file(self.store.artifact("normalizer", self.source, build) / "normalizer.safetensors")
+        folder = self.store.artifact("normalizer", self.normalizer_recipe, build)
+        tensors = load_file(folder / "normalizer.safetensors")
         return Normalizer(tensors["mean"], float(tensors["scale"]))
+
+    @property
+    def normalizer_recipe(self) -> dict[str, Any]:
+        """What the normalizer is determined by."""
+        return self.source | {"normalizer": NORMALIZER.version}
 
     def anchor_recipe(self, fold: int | None) -> dict[str, Any]:
         """What anchors are determined by. `fold` counts disjoint parts of the training documents; None is all."""
         part = None if fold is None else [fold, self.config.comparison.n_seeds]
-        return self.source | fields_of(self.config, ANCHOR_FIELDS) | {"fold": part, "recipe": ANCHOR_RECIPE}
+        return (
+            self.normalizer_recipe | fields_of(self.config, ANCHOR_FIELDS) | {"fold": part, "anchors": ANCHORS.version}
+        )
 
     def anchors(self, fold: int | None = None) -> Float[Tensor, "n_anchors d_model"]:
         """k-means centroids in normalised units: of all training documents, or of one of `n_seeds` disjoint folds."""
@@ -182,10 +198,10 @@ class Study:
     def run_recipe(self, run: Run) -> dict[str, Any]:
         """What a trained dictionary is determined by."""
         arm = ARMS[run.arm]
-        recipe = self.source | fields_of(self.config, TRAIN_FIELDS) | {"arm": arm.recipe()}
-        recipe |= {"recipe": RUN_RECIPE, "seed": run.seed, "steps": run.steps, "device": self.device.type}
+        recipe = self.normalizer_recipe | fields_of(self.config, TRAIN_FIELDS) | {"arm": arm.recipe()}
+        recipe |= {"training": RUNS.version, "seed": run.seed, "steps": run.steps, "device": self.device.type}
         if arm.start != "random":
-            recipe["anchors"] = canonical_hash(self.anchor_recipe(self.fold(run)))
+            recipe["anchors_key"] = canonical_hash(self.anchor_recipe(self.fold(run)))
         if arm.dictionary == "archetypal":
             recipe |= fields_of(self.config, ARCHETYPAL_FIELDS)
             training = self.config.training
@@ -196,20 +212,53 @@ class Study:
         """Part of the training documents on which the anchors of a run are fitted; None is all."""
         return run.seed % self.config.comparison.n_seeds if ARMS[run.arm].anchors == "per-seed" else None
 
+    def run_key(self, run: Run) -> str:
+        """Name of a trained dictionary in the store: the hash of what determines it."""
+        return canonical_hash(self.run_recipe(run))
+
     def run_folder(self, run: Run) -> Path:
-        """Folder of a trained dictionary: `sae`, `fired`, `snapshot_<step>`, `log.json`, `quality.json`."""
+        """Folder of a trained dictionary: `sae.safetensors`, `snapshot_<step>.safetensors`, `log.json`."""
 
         def build(work: Path) -> None:
             if not (work / "sae.safetensors").exists():
                 self._train(run, work)
-            sae = load_sae(work / "sae.safetensors").to(self.device)
-            sums = document_sums(sae, self.scored_batches("heldout"))
+
+        return self.store.artifact("runs", self.run_recipe(run), build)
+
+    def score_recipe(self, run: Run, part: str = "heldout") -> dict[str, Any]:
+        """What the scores of a trained dictionary are determined by: the run, the tokens, the code that scores."""
+        tokens = self.config.comparison.heldout_tokens
+        return {
+            "run": self.run_key(run),
+            "part": part,
+            "heldout_tokens": tokens,
+            "code": code_of(SCORING, without=COVERED),
+        }
+
+    def score_folder(self, run: Run, part: str = "heldout") -> Path:
+        """Folder of a trained dictionary's scores on `part`: `scores.json` and `fired.safetensors`."""
+
+        def build(work: Path) -> None:
+            sae = self.sae(run)
+            sums = document_sums(sae, self.scored_batches(part))
             fired = {"fired": torch.from_numpy(sums.fired)}
             write_atomically(work / "fired.safetensors", lambda path: save_file(fired, path))
             violation = sae.dictionary.violation() if isinstance(sae.dictionary, ArchetypalDictionary) else 0.0
-            write_json(work / "quality.json", with_intervals(sums) | {"violation": violation})
+            write_json(work / "scores.json", to_json(Scores(summarise(sums), quality_intervals(sums), violation)))
 
-        return self.store.artifact("runs", self.run_recipe(run), build)
+        return self.store.artifact("scores", self.score_recipe(run, part), build)
+
+    def scores(self, run: Run, part: str = "heldout") -> Scores:
+        """Quality of a trained dictionary on `part`: train, validation or heldout."""
+        return from_json(read_json(self.score_folder(run, part) / "scores.json"), Scores)
+
+    def fired(self, run: Run, part: str = "heldout") -> Int[Tensor, " n_features"]:
+        """Tokens of `part` on which each feature of a trained dictionary has a code above 0."""
+        return load_file(self.score_folder(run, part) / "fired.safetensors")["fired"]
+
+    def alive(self, run: Run) -> Bool[Tensor, " n_features"]:
+        """Which features of a trained dictionary fire at least once on the held-out set."""
+        return self.fired(run) > 0
 
     def _train(self, run: Run, work: Path) -> None:
         config, shorter = self.config, passed(run, self.config)
@@ -225,7 +274,7 @@ class Study:
         train(self.untrained(run), config.training, batches, work, steps=run.steps, progress=self.progress, **options)
 
     def run_folders(self, runs: Iterable[Run]) -> list[Path]:
-        """Folders of many runs, trained on `config.comparison.scheduler` or in this process where they do not exist yet."""
+        """Folders of many runs; missing ones are trained first, on the config's `scheduler` or in this process."""
         runs = list(runs)
         train_ahead(self, ((self, run) for run in runs))
         return [self.run_folder(run) for run in tqdm(runs, disable=not self.progress, unit="run")]

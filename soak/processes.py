@@ -22,11 +22,11 @@ TABLES = """
 import sys
 from pathlib import Path
 from archsae_study.config import configure
+from archsae_study.experiments import TABLES
 from archsae_study.report import Report
-report = Report(configure({"preset": "smoke"}), Path(sys.argv[1]))
-report.activations(), report.anchors(), report.dictionary("topk"), report.dictionary("ra"), report.w_steps()
-report.hull(), report.identifiability(), report.evaluation(), report.structure(), report.stability(), report.swap()
-report.robustness(), report.longer(), report.reappearance(), report.ablation(), report.features(), report.probing()
+report = Report(configure({"preset": "smoke"}), Path(sys.argv[1]), compute=True)
+for table in TABLES:
+    report.table(table)
 """
 """Every table of the report in one process, without notebooks: seconds instead of minutes."""
 

@@ -145,7 +145,7 @@ def test_any_token_stays_text(tokens, data):
 
 def test_a_corpus_of_scripts_stays_text_in_every_table(tmp_path):
     """From the file to the HTML and Markdown that notebook 07 shows."""
-    from archsae_study.experiments.tables import features
+    from archsae_study.experiments.features import features
     from archsae_study.pages import features as shown
     from archsae_study.study import Study
 

@@ -7,8 +7,8 @@ import numpy as np
 from archsae_core.models.snapshots import snapshot_steps, snapshots
 from archsae_study.experiments import verdict
 from archsae_study.experiments.budgets import at_step
+from archsae_study.plan import Table
 from archsae_study.runs import Run
-from archsae_study.scheduler import train_ahead
 from archsae_study.study import Study
 
 COMPARED = ("ra", *verdict.INDEPENDENT_RA, *verdict.INDEPENDENT_TOPK)
@@ -33,20 +33,16 @@ def last_step(study: Study) -> int:
 
 
 def trials(study: Study) -> list[tuple[Study, Run]]:
-    """Every run that `robustness` needs beside those of the comparison of arms."""
-    steps = last_step(study)
-    return [
-        (other, run)
-        for other in settings(study).values()
-        if other is not study
-        for arm in _arms(study)
-        for run in _runs(other, arm, steps)
-    ]
+    """Every run that `robustness` looks at; those of the report's own setting are those of the comparison of arms."""
+    found = []
+    for other in settings(study).values():
+        steps = study.config.training.steps if other is study else last_step(study)
+        found += [(other, run) for arm in _arms(study) for run in _runs(other, arm, steps)]
+    return found
 
 
 def robustness(study: Study) -> dict[str, Any]:
     """Per setting: R² and stability of every arm after equally many steps, and what the rule says of them."""
-    train_ahead(study, trials(study))
     step = last_step(study)
     rows = [
         {"setting": name, "layer": other.config.language_model.layer, "k": other.config.dictionary.k}
@@ -74,3 +70,8 @@ def _compare(study: Study, step: int, steps: int) -> dict[str, Any]:
         arms[arm] = at_step(study, folders, [snapshots(folder, steps) for folder in folders], step)
         scores[arm] = verdict.ArmScores(np.array(arms[arm]["pairs"]), arms[arm]["r2"])
     return {"arms": arms, "verdict": verdict.decide(scores).as_dict()}
+
+
+TABLE = Table(
+    name="robustness", result=dict, build=robustness, runs=trials, fields=("n_seeds", "arms", "ablation_steps")
+)

@@ -20,6 +20,8 @@ from archsae_core.models.training import train
 from archsae_core.storage import Store
 from archsae_study.arms import ARMS
 from archsae_study.config import Config, configure
+from archsae_study.plan import Table
+from archsae_study.study import Study
 
 D_MODEL, N_ATOMS, ACTIVE = 24, 24, 2
 """The planted dictionary: complete, so that no two atoms are close, two of them in every sample."""
@@ -154,3 +156,11 @@ def table(store: Store, steps: int = STEPS, seeds: int = SEEDS) -> dict[str, Any
         cases[case] = {"label": label, "allowed": mean_share(allowed)._asdict(), "rows": rows}
     sizes = {"d_model": D_MODEL, "atoms": N_ATOMS, "features": 2 * N_ATOMS, "active": ACTIVE}
     return {"cases": cases, "seeds": seeds, "steps": steps, "threshold": RECOVERED} | sizes
+
+
+def planted(study: Study) -> dict[str, Any]:
+    """The table for a study, whose text and model it does not use."""
+    return table(study.store, study.config.training.steps)
+
+
+TABLE = Table(name="identifiability", result=dict, build=planted, only=("steps",))

@@ -1,28 +1,25 @@
-"""Tables on what dictionaries look like and what their features hold: structure, topic probes. JSON-able."""
+"""What features hold (07): sparse topic probes of every arm over seeds, with baselines, and the verdict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from archsae_core.metrics import features, probing
 from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.probing import Hits, Passages
 from archsae_core.metrics.stability import Side, unrelated
-from archsae_core.metrics.structure import structure
 from archsae_core.models.dictionary import FreeDictionary
 from archsae_core.models.sae import SAE
-from archsae_study.arms import ARMS, MAIN_ARMS
+from archsae_study.arms import ARMS
 from archsae_study.experiments import verdict
 from archsae_study.experiments.stability import arm_runs
-from archsae_study.runs import Run, TrainingBatches, read_quality
+from archsae_study.plan import Table
+from archsae_study.runs import Run, TrainingBatches
 from archsae_study.study import Study
 
-STRUCTURE_TOKENS = 8192
-"""Held-out tokens for the OOD score and the metrics of the codes, the same for every dictionary."""
 PASSAGE = 32
 """Tokens in a passage, or half a window where that is shorter."""
 TRAIN_PASSAGES, HELDOUT_PASSAGES = 1024, 512
@@ -59,20 +56,6 @@ def random_directions(study: Study) -> SAE:
     return SAE(FreeDictionary(atoms), study.config.dictionary.k, *study.normalizer).to(study.device)
 
 
-def structure_table(study: Study) -> dict[str, Any]:
-    """The paper's structural metrics of the dictionaries of notebook 04, trained and at step 0."""
-    heldout = study.heldout_activations
-    order = torch.randperm(len(heldout.kept), generator=torch.Generator().manual_seed(0))[:STRUCTURE_TOKENS]
-    x = heldout.gather(heldout.kept[order]).to(study.device)
-    rows = []
-    for arm in MAIN_ARMS:
-        run = study.main_run(arm)
-        for when, sae in (("step 0", at_step_0(study, run)), ("trained", study.sae(run))):
-            found = structure(sae.atoms().detach(), sae.normalize(x), sae.encode(x))
-            rows.append({"arm": arm, "label": ARMS[arm].label, "when": when} | found._asdict())
-    return {"rows": rows}
-
-
 def topics_of(study: Study) -> np.ndarray | None:
     """Index of every document's topic; None where the text has no labels or only one."""
     labels = study.corpus.labels
@@ -99,7 +82,7 @@ def probing_table(study: Study) -> dict[str, Any]:
         runs = arm_runs(study, arm)
         measured = [measure(study.sae(run), data) for run in runs]
         hits[arm] = [found[0] for found in measured]
-        r2 = float(np.mean([read_quality(study.run_folder(run))["r2"] for run in runs]))
+        r2 = float(np.mean([study.scores(run).quality.r2 for run in runs]))
         rows.append(_row(arm, ARMS[arm].label, "trained", measured) | {"r2": r2})
     controls = {f"{arm}, step 0": at_step_0(study, study.main_run(arm)) for arm in study.config.comparison.arms}
     controls["random directions"] = random_directions(study)
@@ -169,3 +152,18 @@ def _described(data: tuple[ProbeData, ProbeData], topics: np.ndarray) -> dict[st
         "passages": {"train": len(train.rows), "heldout": len(test.rows)},
         "documents": {"train": len(np.unique(train.document)), "heldout": len(np.unique(test.document))},
     }
+
+
+def runs(study: Study) -> list[tuple[Study, Run]]:
+    """Every arm's runs, and the dictionary whose atoms the random directions are like."""
+    compared = [(study, run) for arm in study.config.comparison.arms for run in arm_runs(study, arm)]
+    return [*compared, (study, study.main_run("ra"))]
+
+
+TABLE = Table(
+    name="probing",
+    result=dict,
+    build=probing_table,
+    runs=runs,
+    fields=("seed", "n_seeds", "arms", "heldout_tokens"),
+)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from archsae_core.metrics import features, probing, subspaces
-from archsae_core.metrics import swap as swapping
 from archsae_core.metrics.behaviour import contrast, spliced_sums
 from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.matching import cosines, match
@@ -21,7 +20,8 @@ from archsae_core.models.sae import SAE, Codes
 from archsae_study.arms import ARMS
 from archsae_study.experiments.probing import ProbeData, probe_data, topics_of
 from archsae_study.experiments.stability import arm_runs
-from archsae_study.runs import Run, read_alive
+from archsae_study.plan import Table
+from archsae_study.runs import Run
 from archsae_study.study import Study
 
 STABLE = 0.5
@@ -34,10 +34,6 @@ ABLATION_TOKENS = 3072
 """Held-out tokens for the CE of ablating a group."""
 PRINCIPAL_ROWS = 16_384
 """Training activations whose principal components are the control of the subspaces."""
-SWAP_FEATURES, SWAP_WINDOWS, SWAP_CONTEXT = 32, 2, 64
-"""Features an arm, windows a feature, and tokens of each window."""
-COSINE_EDGES = (-1.0, 0.3, 0.5, 0.7, 0.9, 1.0)
-"""Bins of the cosine of matched pairs."""
 
 
 def trained_arms(study: Study) -> list[str]:
@@ -109,7 +105,7 @@ def _arm(
     sae = study.sae(runs[0])
     atoms = [study.sae(run).atoms().detach() for run in runs]
     rates = torch.from_numpy(reappearance(atoms))
-    lost = [read_alive(study.run_folder(run)) & (seed < STABLE) for run, seed in zip(runs, rates, strict=True)]
+    lost = [study.alive(run) & (seed < STABLE) for run, seed in zip(runs, rates, strict=True)]
     subspace = subspaces.compare([rows[kept] for rows, kept in zip(atoms, lost, strict=True)], components)
     rate, found = rates[0].numpy(), features.scan(sae, study.heldout_activations, _heldout_rows(study, data))
     scores = {"entropy": np.array([np.nan if e is None else e for e in _entropy(study, found)])}
@@ -161,64 +157,15 @@ def _ablation(study: Study, sae: SAE, groups: tuple[np.ndarray, np.ndarray]) -> 
     return costs | {"difference": contrast(sums, "stable_ce", "unstable_ce")._asdict()}
 
 
-def swap_table(study: Study) -> dict[str, Any]:
-    """Matched pairs of two seeds of every trained arm: what swapping one for the other does, by the pair's cosine."""
-    arms, pooled = {}, []
-    for arm in trained_arms(study):
-        pairs, sums = _swap_arm(study, arm)
-        if not len(sums):
-            continue
-        pooled.append((pairs.cosine[:, 0].numpy(), sums))
-        points = [{"cosine": c, "kl": row.tolist()} for c, row in zip(pairs.cosine[:, 0].tolist(), sums, strict=True)]
-        row = {"label": ARMS[arm].label, "pairs": len(sums), "cosine": pairs.cosine.mean(dim=0).tolist()}
-        arms[arm] = row | {"share": _shares(sums), "points": points}
-    if not arms:
-        return {"reason": "no feature fires in two windows of the held-out text"}
-    cosine, sums = (np.concatenate(part) for part in zip(*pooled, strict=True))
-    bins = []
-    for low, high in pairwise(COSINE_EDGES):
-        inside = (cosine > low) & (cosine <= high + 1e-6 * (high == 1))
-        bins.append({"low": low, "high": high, "pairs": int(inside.sum()), "share": _shares(sums[inside])})
-    return {"variants": list(swapping.VARIANTS), "context": SWAP_CONTEXT, "arms": arms, "bins": bins}
+def runs(study: Study) -> list[tuple[Study, Run]]:
+    """Every seed's run of the trained arms."""
+    return [(study, run) for arm in trained_arms(study) for run in arm_runs(study, arm)]
 
 
-def _swap_arm(study: Study, arm: str) -> tuple[swapping.Pairs, Float[np.ndarray, "pairs 4"]]:
-    """The sampled pairs of seeds 0 and 1, and the KL of each variant summed over the pair's windows."""
-    saes = tuple(
-        study.sae(Run(arm, seed, study.config.training.steps, study.config.dictionary.delta)) for seed in (0, 1)
-    )
-    heldout = study.heldout_activations
-    rows = heldout.kept[(heldout.position[heldout.kept] < SWAP_CONTEXT)][:16384]
-    scans = [features.scan(sae, heldout, rows) for sae in saes]
-    rates = [torch.from_numpy(np.diff(scan.offsets) / len(rows)).float() for scan in scans]
-    where = [np.unique(heldout.window[scans[0].firings(f)[1]].numpy()) for f in range(saes[0].n_features)]
-    eligible = torch.tensor([f for f, windows in enumerate(where) if len(windows) >= SWAP_WINDOWS], dtype=torch.int64)
-    pairs = swapping.choose_pairs(*saes, tuple(rates), eligible, SWAP_FEATURES)
-    generator, windows = np.random.default_rng(0), []
-    if not len(eligible):
-        return pairs, np.zeros((0, len(swapping.VARIANTS)))
-    for place, feature in enumerate(pairs.feature.tolist()):
-        chosen = generator.permutation(where[feature])[:SWAP_WINDOWS]
-        windows += [(place, study.tokens.heldout.ids[window][:SWAP_CONTEXT]) for window in chosen]
-    limit = study.train_activations.threshold
-    found = swapping.swap(study.model, study.config.language_model.layer, saes, pairs, windows, max_norm=limit)
-    return pairs, np.add.reduceat(found.kl, np.arange(0, len(windows), SWAP_WINDOWS), axis=0)
-
-
-def _shares(sums: Float[np.ndarray, "pairs 4"]) -> dict[str, Any]:
-    """KL of each replacement as a share of the KL of removing the feature, with an interval over pairs.
-
-    0: the replacement does what the feature does. 1: as bad as nothing in its place.
-    """
-    shares = {}
-    for column, name in enumerate(swapping.VARIANTS[:-1]):
-        table = sums[:, [column, -1]]
-        total = table.sum(axis=0)
-        estimate = float(total[0] / total[1]) if total[1:].sum() > 0 else None
-        interval = None if estimate is None else bootstrap_interval(table, _ratio)
-        shares[name] = Interval(estimate, *(interval or (None, None)))._asdict() if estimate is not None else None
-    return shares
-
-
-def _ratio(sums: np.ndarray) -> np.ndarray:
-    return sums[..., 0] / sums[..., 1]
+TABLE = Table(
+    name="reappearance",
+    result=dict,
+    build=reappearance_table,
+    runs=runs,
+    fields=("n_seeds", "arms", "heldout_tokens"),
+)

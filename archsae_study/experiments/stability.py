@@ -1,8 +1,7 @@
-"""The tables of many runs: arms over seeds (05), radii over seeds (06). Everything here is JSON-able."""
+"""Arms over seeds (05): stability at step 0, along training and at the end, held-out quality, the verdict."""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain, combinations
-from pathlib import Path
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,16 +9,13 @@ import torch
 from torch import Tensor
 
 from archsae_core.metrics import intervals, stability
-from archsae_core.models.sae import Codes, load_sae
+from archsae_core.models.sae import Codes
 from archsae_core.models.snapshots import snapshots
-from archsae_core.models.training import TrainingDiverged, read_log
-from archsae_core.storage import read_json
-from archsae_study.arms import ABLATION_REFERENCES, ARMS, CONTROL_SEEDS, MAIN_ARMS
-from archsae_study.experiments import generality as robustness
-from archsae_study.experiments import longer, verdict, w_steps
-from archsae_study.experiments.budgets import at_equal_r2, budgets, headline, headlines
-from archsae_study.runs import Run, ablation_runs, moved, read_alive, read_quality, sweep_runs
-from archsae_study.scheduler import train_ahead
+from archsae_study.arms import ARMS, CONTROL_SEEDS
+from archsae_study.experiments import verdict
+from archsae_study.experiments.budgets import at_equal_r2, budgets, headline
+from archsae_study.plan import Table
+from archsae_study.runs import Run
 from archsae_study.study import Study
 
 HEADLINE = "hungarian_centred"
@@ -31,7 +27,6 @@ FIRING_TOKENS = 4096
 def stability_table(study: Study) -> dict[str, Any]:
     """Every arm: stability between seeds at step 0, along training and at the end, held-out quality, the verdict."""
     runs = {arm: arm_runs(study, arm) for arm in study.config.comparison.arms}
-    study.run_folders(stability_runs(study))
     rows = {arm: _arm_row(study, arm_runs) for arm, arm_runs in runs.items()}
     table = {"headline": HEADLINE, "arms": rows, "verdict": _decide(rows, "normalised", HEADLINE)}
     table |= {"equal_r2": at_equal_r2({arm: row["budgets"] for arm, row in rows.items()})}
@@ -69,8 +64,8 @@ def stability_runs(study: Study) -> list[Run]:
 def _arm_row(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
     folders = [study.run_folder(run) for run in runs]
     kept = [snapshots(folder, run.steps) for folder, run in zip(folders, runs, strict=True)]
-    quality = [read_quality(folder) for folder in folders]
-    ends = [_side(study, folder) for folder in folders]
+    quality = [study.scores(run).quality._asdict() for run in runs]
+    ends = [_side(study, run) for run in runs]
     starts = [stability.Side(snapshot[0]) for snapshot in kept]
     row = {name: float(np.mean([q[name] for q in quality])) for name in ("r2", "l0", "dead_share")}
     row |= {"label": ARMS[runs[0].arm].label, "r2_by_seed": [q["r2"] for q in quality]}
@@ -79,9 +74,9 @@ def _arm_row(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
     return row | {"moved": [stability.drift(snapshot[0], snapshot[runs[0].steps]) for snapshot in kept]}
 
 
-def _side(study: Study, folder: Path) -> stability.Side:
-    sae = load_sae(folder / "sae.safetensors")
-    return stability.side(sae, read_alive(folder), firing_codes(study, sae))
+def _side(study: Study, run: Run) -> stability.Side:
+    sae = study.sae(run).cpu()
+    return stability.side(sae, study.alive(run), firing_codes(study, sae))
 
 
 def firing_codes(study: Study, sae: Any) -> Codes:
@@ -114,60 +109,15 @@ def _trajectory(kept: Sequence[Mapping[int, Tensor]]) -> list[dict[str, float]]:
     return rows
 
 
-def ablation(study: Study) -> dict[str, Any]:
-    """RA-SAE at every radius, free and frozen dictionaries beside it; flags, Pareto frontier, best radius."""
-    train_ahead(study, ((study, run) for run in ablation_runs(study.config)))
-    median_norm = read_json(study.anchor_folder() / "summary.json")["median_norm"]
-    rows = [
-        _sweep_row(study, "ra", delta) | {"relative": delta / median_norm} for delta in study.config.comparison.deltas
-    ]
-    references = [_sweep_row(study, arm, 0.0) for arm in ABLATION_REFERENCES]
-    points = [(row["r2"], row["stability"]) for row in rows if row["stability"] is not None]
-    frontier = [rows[i]["delta"] for i in verdict.pareto(points)] if len(points) == len(rows) else []
-    best = verdict.best_delta(rows)
-    return {"rows": rows, "references": references, "pareto": frontier, "best_delta": best, "median_norm": median_norm}
+def _runs(study: Study) -> list[tuple[Study, Run]]:
+    return [(study, run) for run in stability_runs(study)]
 
 
-def report_runs(study: Study) -> list[tuple[Study, Run]]:
-    """Every training run of a report with the study whose config it follows, the longest first."""
-    main = [study.main_run(arm) for arm in MAIN_ARMS]
-    compared = (*chain(*longer.longer_runs(study).values()), *stability_runs(study), *ablation_runs(study.config))
-    found = [(study, run) for run in (*main, *compared)]
-    return sorted([*found, *w_steps.trials(study), *robustness.trials(study)], key=lambda pair: -pair[1].steps)
-
-
-def _sweep_row(study: Study, arm: str, delta: float) -> dict[str, Any]:
-    runs = sweep_runs(study.config, arm, delta)
-    results = [_sweep_result(study, run) for run in runs]
-    sound = [result for result in results if not result.get("failed")]
-    row: dict[str, Any] = {"arm": arm, "label": ARMS[arm].label, "delta": delta, "results": results}
-    row["flags"] = [f"seed {result['seed']}: {flag}" for result in results for flag in _flags(study, arm, result)]
-    for name in ("r2", "dead_share", "l0", "drift", "relax_at_bound", "effective_anchors"):
-        values = [result[name] for result in sound if result.get(name) is not None]
-        row[name] = float(np.mean(values)) if values else None
-    return row | _sweep_stability(study, runs, results)
-
-
-def _flags(study: Study, arm: str, result: Mapping[str, Any]) -> list[str]:
-    result = dict(result) | ({"drift": None} if ARMS[arm].dictionary == "frozen" else {})
-    return verdict.flags(result, study.config.dictionary.k)
-
-
-def _sweep_result(study: Study, run: Run) -> dict[str, Any]:
-    try:
-        folder = study.run_folder(run)
-    except TrainingDiverged as error:
-        return {"seed": run.seed, "failed": str(error)}
-    quality, last = read_quality(folder), read_log(folder)[-1]
-    found = {name: quality[name] for name in ("r2", "l0", "dead_share", "violation")}
-    found |= {name: last.get(name) for name in ("relax_at_bound", "effective_anchors")}
-    return found | {"seed": run.seed, "drift": moved(folder, run.steps)[str(run.steps)]}
-
-
-def _sweep_stability(study: Study, runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    sound = [run for run, result in zip(runs, results, strict=True) if not result.get("failed")]
-    if len(sound) < 2:
-        return {"stability": None, "stability_interval": None}
-    atoms = [snapshots(study.run_folder(run), run.steps)[run.steps] for run in sound]
-    found = intervals.seed_interval(headlines(atoms))
-    return {"stability": found.estimate, "stability_interval": found._asdict()}
+TABLE = Table(
+    name="stability",
+    result=dict,
+    build=stability_table,
+    runs=_runs,
+    fields=("n_seeds", "arms", "heldout_tokens"),
+    file="stability_results.json",
+)

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 from archsae_core.metrics import stability
-from archsae_core.metrics.reconstruction import document_sums, summarise
 from archsae_core.models.snapshots import snapshots
 from archsae_core.models.training import read_log
-from archsae_study.runs import Run, read_quality
-from archsae_study.scheduler import train_ahead
+from archsae_study.plan import Table
+from archsae_study.runs import Run
 from archsae_study.study import Study
 
 PUBLISHED = {"w_step": "published", "unit_norm": False, "learn_scale": True}
@@ -46,7 +45,6 @@ STEPS = 500
 
 def w_steps(study: Study) -> dict[str, Any]:
     """Each variant after a short training: validation R², dead features, distance moved, spread of W's rows."""
-    train_ahead(study, trials(study))
     rows = [_row(study, name, arm) for name, (arm, _) in VARIANTS.items()]
     # the float32 twin says what rounding does; it is no other way to move W
     moving = [row for row in rows if row["arm"] == "ra" and row["name"] != TWICE[1]]
@@ -75,17 +73,22 @@ def _row(study: Study, name: str, arm: str) -> dict[str, Any]:
     other, runs = _trial(study, name)
     folders = [other.run_folder(run) for run in runs]
     kept = [snapshots(folder, steps) for folder in folders]
-    sums = [summarise(document_sums(other.sae(run), other.scored_batches("validation"))) for run in runs]
+    validation = [other.scores(run, "validation").quality for run in runs]
     pairs = [stability.hungarian_centred(a, b) for a, b in combinations([found[steps] for found in kept], 2)]
     last = read_log(folders[0])[-1]
     return {
         "name": name,
         "arm": arm,
-        "r2": float(np.mean([found.r2 for found in sums])),
-        "r2_heldout": float(np.mean([read_quality(folder)["r2"] for folder in folders])),
-        "dead_share": float(np.mean([found.dead_share for found in sums])),
+        "r2": float(np.mean([found.r2 for found in validation])),
+        "r2_heldout": float(np.mean([other.scores(run).quality.r2 for run in runs])),
+        "dead_share": float(np.mean([found.dead_share for found in validation])),
         "moved": float(np.mean([stability.drift(snapshot[0], snapshot[steps]) for snapshot in kept])),
         "stability": float(np.mean(pairs)) if pairs else None,
         "effective_anchors": last.get("effective_anchors"),
         "relax_at_bound": last.get("relax_at_bound"),
     }
+
+
+TABLE = Table(
+    name="w_steps", result=dict, build=w_steps, runs=trials, fields=("ablation_steps", "heldout_tokens", "n_seeds")
+)

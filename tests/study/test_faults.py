@@ -31,7 +31,7 @@ def test_two_runs_at_once_do_the_work_of_one(peace, tmp_path):
 
 def test_every_damage_is_refused_by_name_or_repaired(peace, tmp_path):
     rows = survived(corruption.run(tmp_path, peace, whole=False))
-    kinds = {"activations", "anchors", "normalizer", "runs", "tables"}
+    kinds = {"activations", "anchors", "normalizer", "runs", "scores", "tables"}
     assert {f"store/{kind}" for kind in kinds} <= {row["kind"] for row in rows}
     assert all(row["damaged"] == row["refused by name"] == row["made again on --repair"] > 0 for row in rows)
 

@@ -7,10 +7,10 @@ import pytest
 
 from archsae_core.models.snapshots import snapshots
 from archsae_study.config import configure
-from archsae_study.experiments import longer, verdict
+from archsae_study.experiments import TABLES, longer, verdict
 from archsae_study.experiments.budgets import at_equal_r2, headline
-from archsae_study.experiments.stability import report_runs
 from archsae_study.pages import sweep_plots, sweep_prose
+from archsae_study.plan import report_runs
 from archsae_study.study import Study
 
 SMOKE = {"preset": "smoke", "n_seeds": 3, "steps": 10, "longer_factor": 3}
@@ -49,7 +49,7 @@ def test_runs_are_longer_by_the_factor_and_the_first_of_the_report(study):
     runs = list(chain(*longer.longer_runs(study).values()))
     assert {(run.arm, run.seed) for run in runs} == {(arm, seed) for arm in longer.COMPARED for seed in range(3)}
     assert {run.steps for run in runs} == {30}
-    assert [run for _, run in report_runs(study)][: len(runs)] == runs
+    assert [run for _, run in report_runs(study, TABLES)][: len(runs)] == runs
 
 
 @pytest.mark.parametrize("change", [{"longer_factor": 1}, {"arms": ("topk", "ra", "ra-indep-anchors")}])

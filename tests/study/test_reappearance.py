@@ -6,6 +6,7 @@ import torch
 from toy import unit_sae
 
 from archsae_study.experiments import reappearance as tables
+from archsae_study.experiments import swap
 
 
 def test_reappearance_is_the_share_of_seeds_with_a_close_partner():
@@ -51,7 +52,7 @@ def test_differences_are_of_pairs():
 
 def test_shares_are_ratios_of_sums():
     sums = np.array([[1.0, 4.0, 8.0, 4.0], [0.0, 4.0, 8.0, 4.0]])
-    found = tables._shares(sums)
+    found = swap._shares(sums)
     assert [found[name]["estimate"] for name in ("partner", "second", "random")] == pytest.approx([1 / 8, 1, 2])
     assert found["partner"]["low"] == 0
-    assert tables._shares(sums[:0])["partner"] is None
+    assert swap._shares(sums[:0])["partner"] is None

@@ -14,9 +14,8 @@ from archsae_core.storage import CorruptArtifact
 from archsae_study import report, runner
 from archsae_study.__main__ import main, parameters_of
 from archsae_study.config import ConfigError, configure
-from archsae_study.report import MissingResult, Report, parameters_in
+from archsae_study.report import MissingResult, Report, parameters_in, table_named
 from archsae_study.runs import Run
-from archsae_study.source import determining
 from archsae_study.study import Study
 
 FIGURES = {"eval_comparison.png", "stability_comparison.png", "delta_ablation_pareto.png", "feature_profile.png",
@@ -52,8 +51,8 @@ def test_second_run_trains_nothing(smoke, monkeypatch):
     monkeypatch.setattr("archsae_study.study.extract", refuse)
     monkeypatch.setattr("archsae_study.study.fit_anchors", refuse)
     again = Report(configure({"preset": "smoke"}), smoke.parent)
-    assert again.stability() == json.loads((smoke / "results" / "stability_results.json").read_text())["table"]
-    again.ablation()
+    assert again.table("stability") == json.loads((smoke / "results" / "stability_results.json").read_text())["table"]
+    again.table("ablation")
 
 
 def test_results_are_what_the_formulas_say(smoke):
@@ -92,9 +91,10 @@ def test_controls_are_what_the_formulas_say(smoke):
 
 def test_tables_depend_on_what_they_use():
     config, other = (configure({"preset": "smoke", "arms": arms}) for arms in ("topk,ra", "topk,frozen"))
-    depends = {name: determining(name, config) != determining(name, other) for name in ("probing", "swap", "structure")}
+    tables = [table_named(name) for name in ("probing", "swap", "structure")]
+    depends = {table.name: table.determining(config) != table.determining(other) for table in tables}
     assert depends == {"probing": True, "swap": True, "structure": False}
-    assert determining("identifiability", config) == {"steps": 40}
+    assert table_named("identifiability").determining(config) == {"steps": 40}
 
 
 def test_plain_papermill_from_another_directory(smoke, tmp_path):
@@ -116,12 +116,12 @@ def test_published_results_alone_give_the_same_outputs(smoke, tmp_path, monkeypa
     monkeypatch.setattr(report, "PROJECT", copy)
     monkeypatch.setenv(report.RESULTS_ONLY, "1")
     frozen = Report(configure({"preset": "smoke"}), tmp_path / "nowhere")
-    assert frozen.ablation()["rows"]
+    assert frozen.table("ablation")["rows"]
     with pytest.raises(MissingResult, match="other parameters"):
-        Report(configure({"preset": "smoke", "delta": 0.25}), tmp_path / "nowhere").evaluation()
+        Report(configure({"preset": "smoke", "delta": 0.25}), tmp_path / "nowhere").table("evaluation")
     (copy / "results" / "eval_results.json").unlink()
     with pytest.raises(MissingResult, match="make report"):
-        frozen.evaluation()
+        frozen.table("evaluation")
     published = nbformat.read(copy / "notebooks" / "06_delta_ablation.ipynb", as_version=4)
     counts = [cell.execution_count for cell in published.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))

@@ -15,10 +15,10 @@ from archsae_core.models.training import TrainingDiverged
 from archsae_study import runner, scheduler
 from archsae_study.__main__ import main
 from archsae_study.config import ConfigError, configure
+from archsae_study.experiments.stability import TABLE
 from archsae_study.report import run_folder
 from archsae_study.runs import Run
 from archsae_study.scheduler import LOG, SchedulerError
-from archsae_study.source import determining
 from archsae_study.study import Study
 from soak.processes import HOOKS, PROJECT, events
 
@@ -139,7 +139,7 @@ def test_an_unreachable_scheduler_is_refused_before_work_starts(tmp_path, capsys
 def test_where_runs_are_trained_is_no_part_of_what_they_are(tmp_path, monkeypatch):
     plain, sent = configure({"preset": "smoke"}), configure({"preset": "smoke", "scheduler": "local:2"})
     assert run_folder(plain, tmp_path) == run_folder(sent, tmp_path)
-    assert determining("stability_results", plain) == determining("stability_results", sent)
+    assert TABLE.determining(plain) == TABLE.determining(sent)
     assert Study(plain, tmp_path).run_recipe(RUNS[0]) == Study(sent, tmp_path).run_recipe(RUNS[0])
     monkeypatch.setenv("ARCHSAE_SCHEDULER", "local:3")
     assert configure({"preset": "smoke"})["scheduler"] == "local:3"

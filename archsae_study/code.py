@@ -1,0 +1,140 @@
+"""Hashes of code: a result's key names the code that makes it, so that no change can show an older result.
+
+Only what is run counts: comments, docstrings and layout do not. Two ways to name code, by what a repetition costs:
+
+- A table or a score is cheap. Its key holds `code_of` the module that builds it and of every module of ours that this
+  one imports, so that it is made again after any change, with nothing to remember.
+- Activations, normalizer, anchors and training runs take hours. Their keys hold a version (`stages.py`), raised by
+  hand, and a test compares their modules with what was recorded. A change that leaves every bit as it was costs
+  nothing.
+"""
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("archsae_core", "archsae_study")
+PLUMBING = frozenset(
+    f"{package}.{name}"
+    for package, names in (
+        ("archsae_core", "config storage"),
+        ("archsae_study", "code config plan stages study runs report runner scheduler estimate layers source"),
+    )
+    for name in names.split()
+)
+"""Modules that carry results and determine none: what they pass on is in the keys already."""
+
+
+def code_of(modules: Iterable[str], without: Iterable[str] = ()) -> str:
+    """16 hex digits of the code of `modules` and of every module of ours that they import, directly or not.
+
+    `without` and `PLUMBING` are neither read nor followed.
+    """
+    left_out, found, waiting = PLUMBING | set(without), {}, list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in found and module not in left_out:
+            found[module] = module_hash(module)
+            waiting += imported(module)
+    return _digest(f"{module} {found[module]}" for module in sorted(found))
+
+
+def module_hash(module: str) -> str:
+    """16 hex digits of what a module of ours runs. Raises ModuleNotFoundError where there is none of that name."""
+    return _parsed(_existing_file(module))[0]
+
+
+def item_hash(item: str) -> str:
+    """16 hex digits of a module, or of one function, class or method in it, named `module:name` or `module:Class.name`.
+
+    Raises ModuleNotFoundError or LookupError where there is none of that name.
+    """
+    module, _, name = item.partition(":")
+    node: ast.AST = _tree(_existing_file(module).read_text(encoding="utf-8"))
+    for part in filter(None, name.split(".")):
+        inner = [child for child in getattr(node, "body", ()) if getattr(child, "name", None) == part]
+        if not inner:
+            raise LookupError(f"{item}: {module} defines no {name}")
+        node = inner[-1]
+    return _digest(_tokens(node))
+
+
+def imported(module: str) -> tuple[str, ...]:
+    """Modules of ours that a module imports, at any place in it."""
+    return _parsed(_existing_file(module))[1]
+
+
+def _existing_file(module: str) -> Path:
+    path = _file(module)
+    if path is None:
+        raise ModuleNotFoundError(f"{module}: no module of {' or '.join(PACKAGES)} has this name")
+    return path
+
+
+def _file(module: str) -> Path | None:
+    """Source of a module or package of ours; None for any other name."""
+    if module.split(".")[0] not in PACKAGES:
+        return None
+    place = ROOT.joinpath(*module.split("."))
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+
+
+def _parsed(path: Path) -> tuple[str, tuple[str, ...]]:
+    return _of_text(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _of_text(text: str) -> tuple[str, tuple[str, ...]]:
+    """Hash and imports of one source, by its text: a file that changes while a process runs is seen."""
+    tree = _tree(text)
+    return _digest(_tokens(tree)), tuple(dict.fromkeys(_imports(tree)))
+
+
+def _tree(text: str) -> ast.Module:
+    """Syntax of a source without docstrings."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [part for part in node.body if not _is_text(part)]
+    return tree
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """A docstring, or the text under a field."""
+    return isinstance(statement, ast.Expr) and isinstance(getattr(statement.value, "value", None), str)
+
+
+def _tokens(node: object) -> Iterator[str]:
+    """A tree as a flat sequence, the same in every version of Python: `ast.dump` is not."""
+    if isinstance(node, ast.AST):
+        yield f"({type(node).__name__}"
+        for name, value in ast.iter_fields(node):
+            if value not in (None, []) and name not in ("ctx", "kind", "type_comment"):
+                yield name
+                yield from _tokens(value)
+        yield ")"
+    elif isinstance(node, list):
+        yield "["
+        for item in node:
+            yield from _tokens(item)
+        yield "]"
+    else:
+        yield repr(node)
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if _file(alias.name))
+        elif isinstance(node, ast.ImportFrom) and node.module and _file(node.module):
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name for name in inner if _file(name))
+            if not all(_file(name) for name in inner):
+                yield node.module
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
