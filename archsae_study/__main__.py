@@ -1,4 +1,4 @@
-"""Command line: fetch, report, sweep, clean."""
+"""Command line: fetch, report, sweep, compare, clean."""
 
 import argparse
 import errno
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from archsae_core.storage import REPAIR, CorruptArtifact
+from archsae_core.storage import REPAIR, CorruptArtifact, write_json
 from archsae_study.config import PRESETS, ConfigError, coerce
 
 ELSEWHERE = ": set --runs (or ARCHSAE_RUNS), and ARCHSAE_CACHE, to folders that can be written"
@@ -35,6 +35,15 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--repair", action="store_true", help="make damaged artefacts again instead of refusing")
     report.add_argument("--dry-run", action="store_true", help="print stages, sizes and expected time, then stop")
     report.add_argument("--publish", action="store_true", help="make this run the committed report")
+    compare = commands.add_parser("compare", help="do saved SAEs, ours or other people's, hold the same features?")
+    compare.add_argument(
+        "saes", nargs="+", metavar="SAE", type=Path,
+        help="two or more: .safetensors files, folders of save_pretrained or of SAELens, overcomplete's state dicts",
+    )  # fmt: skip
+    compare.add_argument("--figure", type=Path, default=Path("comparison.png"), help="default: comparison.png")
+    compare.add_argument("--json", type=Path, help="write every score there too")
+    compare.add_argument("--activations", type=Path, help="compare codes too, of a matrix in a .safetensors file")
+    compare.add_argument("--k", type=int, help="active codes a token, for state dicts of overcomplete")
     clean = commands.add_parser("clean", help="delete what reports made in the folder of runs, and nothing else")
     clean.add_argument("--runs", type=Path, help="folder of runs (default: $ARCHSAE_RUNS, else runs/)")
     clean.add_argument("--dry-run", action="store_true", help="say what would be deleted and what kept, then stop")
@@ -64,6 +73,8 @@ def _run(arguments: argparse.Namespace) -> int:
         for line in assets.fetch():
             _say(line)
         return 0
+    if arguments.command == "compare":
+        return _compare(arguments)
     # Imported here: papermill and torch take seconds, which `--help` and a mistyped name need not wait for.
     from archsae_study import estimate, runner
     from archsae_study.pages.answer import answer
@@ -86,6 +97,24 @@ def _run(arguments: argparse.Namespace) -> int:
     sys.stdout.write(answer(folder) + f"\nrun folder: {folder}\n")
     if arguments.publish:
         runner.publish(folder)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from archsae_study import compare
+
+    wanted = arguments.activations is not None
+    compare.check_image(arguments.figure)
+    entries = compare.read(arguments.saes, arguments.k, codes=wanted)
+    x = compare.read_activations(arguments.activations, entries[0].sae.d_model) if wanted else None
+    for warning in compare.warnings(entries):
+        _say(f"warning: {warning}")
+    found = compare.compare(entries, x)
+    sys.stdout.write(compare.report(found) + "\n")
+    compare.save_figure(found, arguments.figure)
+    _say(f"figure: {arguments.figure}")
+    if arguments.json:
+        write_json(arguments.json, found.as_json())
     return 0
 
 

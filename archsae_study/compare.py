@@ -1,0 +1,264 @@
+"""`python -m archsae_study compare`: do saved SAEs, ours or other people's, hold the same features?"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from archsae_core.config import ConfigError, require_choice
+from archsae_core.data.activations import open_activations
+from archsae_core.interop import open_sae
+from archsae_core.metrics import stability
+from archsae_core.models.dictionary import ArchetypalDictionary
+from archsae_core.models.sae import SAE, Codes
+from archsae_core.storage import write_atomically
+from archsae_study.pages.formatting import markdown_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCORES = {
+    "hungarian_centred": "matched one to one, atoms less their mean",
+    "hungarian": "matched one to one",
+    "pw_mcc": "matched one to one, sign ignored",
+    "greedy_centred": "best partner, atoms less their mean",
+    "greedy": "best partner, mean of both directions",
+    "greedy_ab": "best partner of each atom of the first",
+    "greedy_ba": "best partner of each atom of the second",
+    "hungarian_centred_alive": "as the first, features that fire",
+    "hungarian_alive": "as the second, features that fire",
+    "greedy_alive": "best partner, features that fire",
+    "encoder_cosine": "encoder rows of matched atoms",
+    "shared": "share of pairs above 0.7 in atoms and encoder",
+    "firing_correlation": "correlation of the codes of matched features",
+}
+"""Every score, the headline first, and what it compares: mean cosines, where it says nothing else."""
+HEADLINE = "hungarian_centred"
+TOKENS = 20_000
+"""Activations that codes are taken of, at most."""
+BATCH = 4096
+IMAGES = ("png", "svg", "pdf")
+OUTLIERS = 10.0
+"""Of a stored set of activations: norms above this many medians are left out."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One SAE of a comparison."""
+
+    name: str
+    path: str
+    sae: SAE
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two SAEs by name, and what `stability.compare` finds of them."""
+
+    a: str
+    b: str
+    found: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every pair of several SAEs."""
+
+    entries: tuple[Entry, ...]
+    pairs: tuple[Pair, ...]
+    n_tokens: int
+    """Activations that scores of firing rest on; 0 leaves those scores out."""
+
+    @property
+    def scores(self) -> list[str]:
+        """The scores that every pair has, the headline first. Without activations no feature is known to be dead."""
+        found = [name for name in SCORES if all(name in pair.found["raw"] for pair in self.pairs)]
+        return found if self.n_tokens else [name for name in found if not name.endswith("_alive")]
+
+    def values(self, kind: str, score: str) -> list[float]:
+        """A score of every pair: `raw`, `chance` or `normalised`."""
+        return [pair.found[kind][score] for pair in self.pairs]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        saes = [{"name": entry.name, "path": entry.path} | _about(entry.sae) for entry in self.entries]
+        pairs = [{"a": pair.a, "b": pair.b} | dict(pair.found) for pair in self.pairs]
+        return {"headline": HEADLINE, "n_tokens": self.n_tokens, "saes": saes, "pairs": pairs}
+
+
+def read(paths: Sequence[str | Path], k: int | None = None, *, codes: bool = False) -> tuple[Entry, ...]:
+    """The SAEs at `paths`, each under a short name of its own. Raises ConfigError naming what cannot be compared.
+
+    `k` is for state dicts of overcomplete, and needed for them where `codes` are.
+    """
+    if len(paths) < 2:
+        raise ConfigError("compare needs at least two SAEs: give two or more files or folders")
+    saes = [open_sae(path, k=k if codes else k or 1) for path in paths]
+    first = saes[0]
+    for path, sae in zip(paths, saes, strict=True):
+        if sae.d_model != first.d_model:
+            raise ConfigError(
+                f"{path} has d_model = {sae.d_model}, {paths[0]} has {first.d_model}: only SAEs of activations of one "
+                "width can be compared, as those of the same layer of the same model are"
+            )
+    named = zip(_names(paths), map(str, paths), saes, strict=True)
+    return tuple(Entry(*entry) for entry in named)
+
+
+def _names(paths: Sequence[str | Path]) -> list[str]:
+    """The fewest last parts of each path that tell all of them apart, numbered where the paths are equal."""
+    parts = [Path(str(path).removesuffix(".safetensors")).absolute().parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(path[-length:]) for path in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{path[-1]} ({place})" for place, path in enumerate(parts, start=1)]
+
+
+def read_activations(path: str | Path, d_model: int, limit: int = TOKENS) -> Float[Tensor, "tokens d_model"]:
+    """At most `limit` raw activations: a stored set of a study, or one matrix in a safetensors file.
+
+    Raises ConfigError naming what is there instead.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / "index.safetensors").is_file():
+            raise ConfigError(f"activations = {path}: the folder has no index.safetensors, so no study wrote it")
+        found = open_activations(path, OUTLIERS)
+        x = found.gather(found.kept[:limit])
+    else:
+        x = _matrix(path)[:limit].float()
+    if x.shape[1] != d_model:
+        raise ConfigError(f"activations = {path}: they have width {x.shape[1]}, the SAEs take d_model = {d_model}")
+    return x
+
+
+def _matrix(path: Path) -> Float[Tensor, "tokens d_model"]:
+    try:
+        tensors = load_file(str(path))
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"activations = {path}: no safetensors file ({error})") from error
+    matrices = [tensor for tensor in tensors.values() if tensor.ndim == 2]
+    if len(matrices) != 1:
+        raise ConfigError(f"activations = {path}: {len(matrices)} matrices; the file has to hold one [tokens, d_model]")
+    return matrices[0]
+
+
+def compare(entries: Sequence[Entry], x: Float[Tensor, "tokens d_model"] | None = None) -> Comparison:
+    """Every score of every pair with its chance level; scores of firing where there are activations `x`."""
+    sides = {entry.name: _side(entry.sae, x) for entry in entries}
+    pairs = [Pair(a, b, stability.compare(sides[a], sides[b])) for a, b in itertools.combinations(sides, 2)]
+    return Comparison(tuple(entries), tuple(pairs), 0 if x is None else len(x))
+
+
+def _side(sae: SAE, x: Float[Tensor, "tokens d_model"] | None) -> stability.Side:
+    if x is None:
+        return stability.side(sae)
+    parts = [sae.encode(part) for part in x.split(BATCH)]
+    codes = Codes(torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts]))
+    fired = torch.zeros(sae.n_features, dtype=torch.bool)
+    fired[codes.indices[codes.values > 0]] = True
+    return stability.side(sae, fired, codes)
+
+
+def _about(sae: SAE) -> dict[str, Any]:
+    archetypal = isinstance(sae.dictionary, ArchetypalDictionary)
+    kind = f"archetypal, δ = {sae.dictionary.delta:g}" if archetypal else "free"
+    sizes = {"features": sae.n_features, "d_model": sae.d_model, "k": sae.k, "dictionary": kind}
+    return sizes | {"model": sae.about.model, "layer": sae.about.layer, "seed": sae.about.seed}
+
+
+def warnings(entries: Sequence[Entry]) -> Iterator[str]:
+    """What makes the comparison one of unlike things, as far as the SAEs say where they come from."""
+    for field in ("model", "layer"):
+        values = {getattr(entry.sae.about, field) for entry in entries} - {None}
+        if len(values) > 1:
+            listed = ", ".join(sorted(map(str, values)))
+            yield f"the SAEs are of different {field}s ({listed}): atoms of different spaces are compared"
+
+
+def report(comparison: Comparison) -> str:
+    """Markdown: the SAEs, every score against chance, and with more than two SAEs the headline of each pair."""
+    rows = [[entry.name, *_about(entry.sae).values()] for entry in comparison.entries]
+    header = ("SAE", "features", "d_model", "k", "dictionary", "model", "layer", "seed")
+    blocks = [markdown_table(header, rows), _score_table(comparison)]
+    if len(comparison.entries) > 2:
+        blocks.append(_matrix_table(comparison))
+    if comparison.n_tokens:
+        note = f"Codes of {comparison.n_tokens:,} activations. "
+    else:
+        note = "Codes are not compared: `--activations` gives those, and which features fire. "
+    chance = "Chance is the score of random dictionaries with the means and covariances of these; normalised = (raw − "
+    return "\n\n".join([*blocks, f"{note}{chance}chance) / (1 − chance)."])
+
+
+def _score_table(comparison: Comparison) -> str:
+    header, one = ["score", "raw", "chance", "normalised"], len(comparison.pairs) == 1
+    rows = []
+    for score in comparison.scores:
+        means = [float(np.mean(comparison.values(kind, score))) for kind in ("raw", "chance", "normalised")]
+        spread = comparison.values("normalised", score)
+        rows.append([score, *means, *([] if one else [min(spread), max(spread)]), SCORES[score]])
+    return markdown_table([*header, *([] if one else ["lowest pair", "highest pair"]), "what it compares"], rows)
+
+
+def matrix(comparison: Comparison) -> Float[np.ndarray, "n n"]:
+    """The headline of every pair, chance-normalised; 1 on the diagonal."""
+    place = {entry.name: i for i, entry in enumerate(comparison.entries)}
+    found = np.eye(len(place))
+    for pair in comparison.pairs:
+        i, j = place[pair.a], place[pair.b]
+        found[i, j] = found[j, i] = pair.found["normalised"][HEADLINE]
+    return found
+
+
+def _matrix_table(comparison: Comparison) -> str:
+    names = [entry.name for entry in comparison.entries]
+    rows = [[name, *map(float, row)] for name, row in zip(names, matrix(comparison), strict=True)]
+    return markdown_table([f"{HEADLINE}, normalised", *names], rows)
+
+
+def figure(comparison: Comparison) -> "Figure":
+    """Every score and its chance level; with more than two SAEs also the headline of each pair."""
+    import seaborn as sns  # takes a second, which the table need not wait for
+
+    from archsae_study.pages.plots import PALETTE, panels
+
+    many = len(comparison.entries) > 2
+    drawn, axes = panels(2 if many else 1, width=6.5, height=0.32 * len(comparison.scores) + 1.4)
+    names = comparison.scores[::-1]
+    for place, score in enumerate(names):
+        raw, chance = (comparison.values(kind, score) for kind in ("raw", "chance"))
+        axes[0].plot([np.mean(chance), np.mean(raw)], [place, place], color="0.75", linewidth=2, zorder=1)
+        axes[0].plot(chance, [place] * len(chance), "o", color="white", markeredgecolor="0.4", markersize=6)
+        axes[0].plot(raw, [place] * len(raw), "o", color=PALETTE[0], markersize=6)
+    axes[0].set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=9)
+    axes[0].set(xlabel="● score of a pair   ○ unrelated dictionaries", xlim=(min(0.0, axes[0].get_xlim()[0]), 1.02))
+    if many:
+        # names are data: no formula starts in them
+        labels = [entry.name.replace("$", r"\$") for entry in comparison.entries]
+        options = dict(xticklabels=labels, yticklabels=labels, annot=True, fmt=".2f", vmin=0, vmax=1, square=True)
+        sns.heatmap(matrix(comparison), ax=axes[1], cmap="crest", cbar=False, **options)
+        axes[1].set_title("one-to-one cosine of centred atoms (0 = chance)", fontsize=10)
+    return drawn
+
+
+def save_figure(comparison: Comparison, path: str | Path) -> None:
+    """Write `figure` to `path`, atomically."""
+    options = dict(format=check_image(path), dpi=110, bbox_inches="tight")
+    drawn = figure(comparison)
+    write_atomically(path, lambda temporary: drawn.savefig(temporary, **options))
+
+
+def check_image(path: str | Path) -> str:
+    """The kind of image that `path` ends in. Raises ConfigError for one that is not written here."""
+    require_choice("figure", Path(path).suffix, [f".{kind}" for kind in IMAGES])
+    return Path(path).suffix[1:]
