@@ -14,6 +14,7 @@ from tqdm import tqdm
 from archsae_core.data.activations import ActivationSet, Normalizer, extract, fit_normalizer, open_activations
 from archsae_core.data.corpus import Corpus, load_text
 from archsae_core.data.language_model import load_model, load_tokenizer, resolve_device, resolve_dtype
+from archsae_core.data.model_check import check_model
 from archsae_core.data.tokens import TokenSplit, tokenize_split
 from archsae_core.metrics.reconstruction import document_sums, quality_intervals, summarise
 from archsae_core.models.anchors import Anchors, fit_anchors, summarize
@@ -86,7 +87,8 @@ class Study:
 
     def check(self) -> None:
         """Raise the error of any input that cannot be used, before work starts. Loads the model and reads the text."""
-        _, _, tokens, config = self.model, self.source, self.tokens, self.config
+        model, _, tokens, config = self.model, self.source, self.tokens, self.config
+        check_model(model, config.language_model.layer, config.language_model.context)
         available = tokens.train.n_tokens - len(tokens.train.ids)
         folds = (
             config.comparison.n_seeds if any(ARMS[arm].anchors == "per-seed" for arm in config.comparison.arms) else 1

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from archsae_core.config import ConfigError
 from archsae_core.data.language_model import ModelError, check_layer, d_model, residuals_after
+from archsae_core.data.model_check import check_model
 from archsae_core.data.tokens import TokenSet
 from archsae_core.storage import read_json, write_atomically, write_json
 
@@ -72,8 +73,8 @@ def extract(
     position 0 of each window). Rows go to disk batch by batch, so memory does not grow with them, and a killed call
     continues where it was. A bar on stderr is shown where `progress` is True, or None at a terminal.
 
-    Raises ConfigError naming `layer` or `context`, ModelError where the tokenizer does not fit the model, and
-    ActivationError where the model yields NaN or infinity.
+    Raises ConfigError naming `layer` or `context`, ModelError where the tokenizer does not fit the model or the model
+    is not put together as `check_model` asks, and ActivationError where it yields NaN or infinity.
     """
     for layer in folders:
         _check(model, tokens, layer)
@@ -139,6 +140,7 @@ def _check(model: PreTrainedModel, tokens: TokenSet, layer: int) -> None:
     largest = max(int(window.max()) for window in tokens.ids)
     if largest >= vocabulary:
         raise ModelError(f"model: token {largest} exceeds its {vocabulary} embeddings: use the model's own tokenizer")
+    check_model(model, layer, longest)
 
 
 def _plan(model: PreTrainedModel, tokens: TokenSet, layer: int) -> Plan:

@@ -1,6 +1,7 @@
 """Language models: loading one by name, finding its blocks, and reading the residual stream after some of them."""
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,14 +81,29 @@ def resolve_dtype(config: LanguageModelConfig, device: torch.device) -> torch.dt
 def blocks(model: PreTrainedModel) -> nn.ModuleList:
     """The decoder blocks, whatever the architecture calls them: the outermost list of `num_hidden_layers` modules.
 
-    Raises ModelError where there is none.
+    Lists in what transformers calls the decoder come first: a vision encoder may have as many blocks. Raises ModelError
+    where there is none.
     """
-    n_blocks = _n_blocks(model.config)
-    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    names = [name for name, module in lists.items() if len(module) == n_blocks]
-    if not names:
-        raise ModelError(f"model: {type(model).__name__} has no list of {n_blocks} blocks: use a decoder-only model")
-    return lists[min(names, key=lambda name: name.count("."))]
+    return model.get_submodule(_path_of_blocks(model))
+
+
+def parts_around_blocks(model: PreTrainedModel) -> list[nn.Module]:
+    """Every module between `model` itself and its list of blocks, the outermost first."""
+    names = _path_of_blocks(model).split(".")[:-1]
+    return [model.get_submodule(".".join(names[: depth + 1])) for depth in range(len(names))]
+
+
+def residual_of(output: Any) -> tuple[Any, tuple | None]:
+    """What a block returned, as its residual stream and whatever it returned besides (None: nothing)."""
+    return (output[0], tuple(output[1:])) if isinstance(output, tuple | list) else (output, None)
+
+
+def run(model: PreTrainedModel, ids: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"], **options: Any) -> Any:
+    """Output of the model's own forward pass, without a cache of keys and values. `mask` is 0 at padding."""
+    accepted = inspect.signature(model.forward).parameters
+    if "use_cache" in accepted or any(kind.kind is kind.VAR_KEYWORD for kind in accepted.values()):
+        options["use_cache"] = False
+    return model(input_ids=ids, attention_mask=mask, **options)
 
 
 def check_layer(model: PreTrainedModel | PretrainedConfig, layer: int) -> None:
@@ -110,20 +126,20 @@ def residuals_after(
     caught: dict[int, Tensor] = {}
 
     def catch(layer: int, module: nn.Module, inputs: Any, output: Any) -> None:
-        caught[layer] = output[0] if isinstance(output, tuple) else output
+        caught[layer], _ = residual_of(output)
         if layer == max(layers):
             raise StopForward
 
     handles = [blocks(model)[layer].register_forward_hook(functools.partial(catch, layer)) for layer in layers]
     try:
-        model(input_ids=ids, attention_mask=mask, use_cache=False)
+        run(model, ids, mask)
     except StopForward:
         pass
     finally:
         for handle in handles:
             handle.remove()
-    for layer, found in caught.items():
-        if found.shape != (*ids.shape, d_model(model)):
+    for layer in layers:
+        if getattr(caught.get(layer), "shape", None) != (*ids.shape, d_model(model)):
             raise ModelError(f"model: block {layer} of {type(model).__name__} does not return one vector a token")
     return [caught[layer] for layer in layers]
 
@@ -133,8 +149,21 @@ def d_model(model: PreTrainedModel) -> int:
     return model.config.get_text_config(decoder=True).hidden_size
 
 
+def _path_of_blocks(model: PreTrainedModel) -> str:
+    n_blocks = _n_blocks(model.config)
+    lists = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
+    names = [name for name, module in lists if len(module) == n_blocks]
+    if not names:
+        raise ModelError(f"model: {type(model).__name__} has no list of {n_blocks} blocks: use a decoder-only model")
+    decoder = {id(module) for module in model.get_decoder().modules()}
+    return min(names, key=lambda name: (id(model.get_submodule(name)) not in decoder, name.count(".")))
+
+
 def _n_blocks(config: PretrainedConfig) -> int:
-    n_blocks = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
+    found = config.get_text_config(decoder=True)
+    # of an encoder and a decoder, `num_hidden_layers` counts the encoder's blocks
+    names = ("decoder_layers", "num_decoder_layers", "num_hidden_layers")
+    n_blocks = next((value for name in names if (value := getattr(found, name, None)) is not None), None)
     if n_blocks is None:
         raise ModelError(f"model: a {config.model_type} has no decoder blocks: use a decoder-only language model")
     return n_blocks
@@ -145,7 +174,8 @@ def _check_config(found: PretrainedConfig, config: LanguageModelConfig) -> None:
         raise ModelError(f"model = {config.model!r}: an encoder-decoder: use a decoder-only language model")
     check_layer(found, config.layer)
     positions = getattr(found.get_text_config(decoder=True), "max_position_embeddings", None)
-    if positions is not None and config.context > positions:
+    # architectures without a limit say None or −1
+    if positions is not None and 1 <= positions < config.context:
         raise ConfigError(f"context = {config.context}: {config.model!r} takes at most {positions} tokens: lower it")
 
 

@@ -9,10 +9,25 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from archsae_core.data.language_model import blocks
+from archsae_core.data.language_model import StopForward, blocks, parts_around_blocks, residual_of, run
+from archsae_core.data.model_files import ModelError
 
 Replace = Callable[[Float[Tensor, "positions d_model"]], Float[Tensor, "positions d_model"]]
 """Raw residuals in float32 to what takes their place."""
+
+
+class Body(NamedTuple):
+    """One pass through the model without its head."""
+
+    part: nn.Module
+    """The outermost module around the blocks that the model's forward pass calls: what its head reads."""
+    output: Any
+    """What that module returned."""
+
+    @property
+    def hidden(self) -> Float[Tensor, "batch seq width"]:
+        """Final hidden states, as the head reads them: after the final norm, and after a projection if there is one."""
+        return self.output.last_hidden_state
 
 
 class Prefix(NamedTuple):
@@ -22,8 +37,8 @@ class Prefix(NamedTuple):
     """After block `layer`, in the model's dtype."""
     rest: tuple | None
     """What that block returned besides, where it returns a tuple."""
-    body: Any
-    """Output of the model without its head."""
+    body: Body
+    """The same pass, up to the head."""
 
 
 @contextmanager
@@ -41,6 +56,36 @@ def _forward_as(modules: Iterable[nn.Module], forward: Callable[..., Any]) -> It
                 module.forward = own
 
 
+def run_body(model: PreTrainedModel, ids: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"]) -> Body:
+    """Run the model up to its head, called by its own forward pass and thus with whatever that passes on.
+
+    Which part that is shows in the pass alone: an OPT's `base_model` is never called, its `decoder` is. Raises
+    ModelError where no part around the blocks gives final hidden states.
+    """
+    entered: list[nn.Module] = []
+    left: list[Any] = []
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        if module is entered[0]:
+            left.append(output)
+            raise StopForward
+
+    handles = []
+    for part in parts_around_blocks(model):
+        handles.append(part.register_forward_pre_hook(lambda module, inputs: entered.append(module)))
+        handles.append(part.register_forward_hook(leave))
+    try:
+        run(model, ids, mask)
+    except StopForward:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not left or not hasattr(left[0], "last_hidden_state"):
+        raise ModelError(f"model: {type(model).__name__} has no body apart from its head: use another model")
+    return Body(entered[0], left[0])
+
+
 def run_prefix(
     model: PreTrainedModel, layer: int, ids: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"]
 ) -> Prefix:
@@ -48,12 +93,10 @@ def run_prefix(
     caught: list[Any] = []
     handle = blocks(model)[layer].register_forward_hook(lambda module, inputs, output: caught.append(output))
     try:
-        body = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+        body = run_body(model, ids, mask)
     finally:
         handle.remove()
-    whole = caught[0]
-    residual, rest = (whole[0], whole[1:]) if isinstance(whole, tuple) else (whole, None)
-    return Prefix(residual, rest, body)
+    return Prefix(*residual_of(caught[0]), body)
 
 
 def replaced_positions(mask: Int[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
@@ -81,15 +124,15 @@ def splice(
     """
     prefix = run_prefix(model, layer, ids, mask)
     with from_block(model, layer, prefix, replace, replaced_positions(mask)):
-        return model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return run(model, ids, mask).logits
 
 
-def head(model: PreTrainedModel, body: Any, hidden: Float[Tensor, "positions d_model"]) -> Float[Tensor, "positions v"]:
+def head(model: PreTrainedModel, body: Body, hidden: Float[Tensor, "positions width"]) -> Float[Tensor, "positions v"]:
     """Logits, in the model's dtype, of final hidden states: its head with whatever it does around it (scale, cap)."""
-    output = type(body)(last_hidden_state=hidden[:, None])
+    output = type(body.output)(last_hidden_state=hidden[:, None])
     ids = torch.zeros(len(hidden), 1, dtype=torch.int64, device=hidden.device)
-    with _forward_as([model.base_model], lambda *args, **kwargs: output):
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, 0]
+    with _forward_as([body.part], lambda *args, **kwargs: output):
+        return run(model, ids, torch.ones_like(ids)).logits[:, 0]
 
 
 @torch.no_grad()
@@ -100,5 +143,5 @@ def readout(model: PreTrainedModel, residual: Float[Tensor, "positions d_model"]
     states = residual.to(prefix.residual)[:, None]
     output = states if prefix.rest is None else (states, *prefix.rest)
     with _forward_as(blocks(model), lambda *args, **kwargs: output):
-        body = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    return head(model, body, body.last_hidden_state[:, 0]).float()
+        body = run_body(model, ids, torch.ones_like(ids))
+    return head(model, body, body.hidden[:, 0]).float()

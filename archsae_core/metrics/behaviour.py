@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from archsae_core.data.splice import Replace, from_block, head, replaced_positions, run_prefix
+from archsae_core.data.splice import Body, Replace, from_block, head, replaced_positions, run_body, run_prefix
 from archsae_core.data.tokens import TokenSet
 from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.reconstruction import bootstrap_interval
@@ -27,11 +27,11 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 def token_scores(
-    model: PreTrainedModel, clean: Any, spliced: Mapping[str, Any], ids: Tensor, where: Bool[Tensor, "batch seq"]
+    model: PreTrainedModel, clean: Body, spliced: Mapping[str, Body], ids: Tensor, where: Bool[Tensor, "batch seq"]
 ) -> Float[Tensor, "positions columns"]:
     """For each scored position: CE of the clean model, then CE and KL(clean ‖ spliced) in nats of each replacement."""
     targets, pieces, vocabulary = ids.roll(-1, dims=1)[where], [], model.config.get_text_config().vocab_size
-    states = [(body, body.last_hidden_state[where]) for body in (clean, *spliced.values())]
+    states = [(body, body.hidden[where]) for body in (clean, *spliced.values())]
     for part in torch.arange(len(targets)).split(max(1, LOGITS_AT_ONCE // vocabulary)):
         logits = [head(model, body, hidden[part]) for body, hidden in states]
         at_once = len(part) if targets.is_cuda else max(1, SCORED_AT_ONCE // vocabulary)
@@ -164,7 +164,7 @@ def _score_batch(
     spliced = {}
     for name, replace in replacements.items():
         with from_block(model, layer, prefix, replace, where & ~outliers):
-            spliced[name] = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+            spliced[name] = run_body(model, ids, mask)
     return token_scores(model, prefix.body, spliced, ids, scored), scored, int(outliers.sum())
 
 

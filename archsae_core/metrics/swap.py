@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from archsae_core.data.splice import from_block, replaced_positions, run_prefix
+from archsae_core.data.splice import from_block, replaced_positions, run_body, run_prefix
 from archsae_core.metrics.behaviour import padded, token_scores
 from archsae_core.metrics.matching import cosines, match
 from archsae_core.models.sae import SAE, Codes
@@ -132,7 +132,7 @@ def _swap_batch(
     bodies = {}
     for name, residual in edited.items():
         with from_block(model, layer, prefix, lambda _, residual=residual: residual, where):
-            bodies[name] = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+            bodies[name] = run_body(model, ids, mask)
     scores = token_scores(model, bodies.pop("plain"), bodies, ids, scored).numpy()
     sums = np.zeros((len(ids), 1 + scores.shape[1]))
     np.add.at(sums, scored.nonzero()[:, 0].cpu().numpy(), np.insert(scores, 0, 1.0, axis=1))

@@ -288,5 +288,5 @@ def test_unreachable_hub_is_said_within_seconds(hub):
     start = time.monotonic()
     for use in (load_model, load_tokenizer, model_fingerprint):
         with pytest.raises(ModelError, match=r"model = 'user/tiny'.*cannot be reached.*smollm2-135m"):
-            use(smoke(model="user/tiny"))
+            use(smoke(model="user/tiny").language_model)
     assert time.monotonic() - start < 5
