@@ -15,7 +15,7 @@ FETCHED := $(VENV)/.fetched
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup report smoke lab test nbval lint check interop soak inputs audit readme site bench bench-self bench-scaling bench-workers clean
+.PHONY: help setup report smoke explore lab test browser nbval lint check interop soak inputs audit readme site bench bench-self bench-scaling bench-workers clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -28,12 +28,18 @@ report: $(FETCHED) ## run the seven notebooks: PRESET=quick, more with ARGS="--s
 smoke: $(INSTALLED) ## the same on a model and a text made on the spot: no network, seconds a notebook
 	$(PY) -m archsae_study report --preset smoke $(ARGS)
 
+explore: $(FETCHED) ## a page of every feature of a run: PRESET=quick, more with ARGS="--set delta=0.5"
+	$(PY) -m archsae_study explore --preset $(PRESET) $(ARGS)
+
 lab: $(FETCHED) ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks
 
 test: $(FETCHED) ## unit tests, then the committed notebooks
 	$(PY) -m pytest
 	$(MAKE) nbval
+
+browser: $(INSTALLED) ## click through the pages in the system's Chromium; `test` passes over them where there is none
+	ARCHSAE_REQUIRE_BROWSER=1 $(PY) -m pytest -m browser
 
 nbval: $(FETCHED) ## re-run the committed notebooks from results/ and compare every output
 	ARCHSAE_RESULTS_ONLY=1 $(PY) -m pytest --nbval notebooks

@@ -1,4 +1,4 @@
-"""Command line: fetch, report, sweep, compare, clean."""
+"""Command line: fetch, report, sweep, explore, compare, clean."""
 
 import argparse
 import errno
@@ -28,7 +28,9 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="run the seven notebooks; continues a broken run")
     sweep = commands.add_parser("sweep", help="notebooks 03 and 04 once for each delta")
     sweep.add_argument("--deltas", required=True, metavar="0,0.5,1", help="radii, separated by commas")
-    for command in (report, sweep):
+    explore = commands.add_parser("explore", help="a page of every feature of a run's dictionaries, opened from a file")
+    explore.add_argument("--arms", default="topk,ra", metavar="topk,ra", help="arms on show, separated by commas")
+    for command in (report, sweep, explore):
         command.add_argument("--preset", choices=sorted(PRESETS), default="quick")
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter")
         command.add_argument("--runs", type=Path, help="folder for runs (default: $ARCHSAE_RUNS, else runs/)")
@@ -87,6 +89,10 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "sweep":
         for folder in runner.run_sweep(parameters, coerce("deltas", arguments.deltas), root=root, say=_say):
             _say(f"run folder: {folder}")
+        return 0
+    if arguments.command == "explore":
+        page = runner.run_explorer(parameters, coerce("arms", arguments.arms), root=root, say=_say)
+        sys.stdout.write(f"{page}\n")
         return 0
     if arguments.dry_run:
         _, found = runner.plan(parameters, root)

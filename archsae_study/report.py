@@ -28,9 +28,14 @@ from archsae_study.study import Study
 from archsae_study.typed import from_json
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
+    from archsae_study.explorer import Explorer
+    from archsae_study.explorer.widget import FeatureWidget
+
 R = TypeVar("R")
+
 
 COMPUTE = "ARCHSAE_COMPUTE"
 """Set in the environment: no table comes from the committed results. `make report` sets it for its notebooks."""
@@ -120,6 +125,25 @@ class Report:
         """The trained autoencoder of an arm, for a cell that begins with %%live; `seed` None is that of the config."""
         run = self.study.main_run(arm)
         return self.study.sae(run if seed is None else replace(run, seed=seed))
+
+    @cached_property
+    def explorer(self) -> "Explorer":
+        """Every feature of both dictionaries, matched over seeds: minutes on first use, from what the study trained."""
+        from archsae_study.explorer import of_study
+
+        return of_study(self.study, progress=True)
+
+    def features_frame(self) -> "pd.DataFrame":
+        """One row a feature of both dictionaries: name, density, stability and more (`explorer.features_frame`)."""
+        from archsae_study.explorer import features_frame
+
+        return features_frame(self.explorer)
+
+    def explore(self) -> "FeatureWidget":
+        """The feature explorer in this notebook; a table of the most stable features where no kernel runs."""
+        from archsae_study.explorer.widget import FeatureWidget
+
+        return FeatureWidget(self.explorer)
 
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
         """Write a figure to the run folder's `figures`, where this report made a table; returns the figure."""

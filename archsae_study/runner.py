@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from archsae_core.storage import mark, write_atomically, write_json
 from archsae_study import estimate, scheduler
 from archsae_study.config import configure
 from archsae_study.experiments import TABLES
+from archsae_study.explorer import of_study, write_page
 from archsae_study.layers import read_layers
 from archsae_study.plan import report_runs
 from archsae_study.report import COMPUTE, PROJECT, identity, run_folder
@@ -74,6 +75,22 @@ def run_report(
             execute(name, folder / f"{name}.ipynb", given)
             say(f"{name} done in {time.perf_counter() - start:.0f} s")
     return folder
+
+
+def run_explorer(
+    parameters: Mapping[str, Any], arms: Sequence[str], *, root: Path | None = None, say: Callable[[str], None]
+) -> Path:
+    """Write the feature explorer of a run into its folder; returns its `index.html`. Raises ConfigError.
+
+    What a report of the same parameters has computed is used; what is missing is computed first.
+    """
+    config = configure(parameters)
+    study, folder = Study(config, root, progress=True), run_folder(config, root)
+    study.check()
+    mark(folder, "run")
+    with _alone(folder, say), scheduler.environment({"ARCHSAE_SCHEDULER": config.comparison.scheduler}):
+        write_json(folder / "config.json", identity(config))
+        return write_page(of_study(study, arms=arms, progress=True), folder / "explorer", progress=True)
 
 
 def plan(parameters: Mapping[str, Any], root: Path | None = None) -> tuple[Study, estimate.Estimate]:

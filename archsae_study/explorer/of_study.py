@@ -13,7 +13,6 @@ from archsae_study.arms import ARMS
 from archsae_study.experiments.probing import probe_data, topics_of
 from archsae_study.experiments.stability import arm_runs
 from archsae_study.explorer.build import Corpus, Explorer, Part, Probes, Subject
-from archsae_study.runs import read_quality
 from archsae_study.study import Study
 
 EXPLORED_ARMS = ("topk", "ra")
@@ -35,6 +34,7 @@ def of_study(study: Study, *, arms: Sequence[str] = EXPLORED_ARMS, progress: boo
     if unknown or not arms:
         raise ConfigError(f"arms = {tuple(arms)!r}: name at least one of {', '.join(ARMS)}")
     config = study.config
+    study.run_folders([run for arm in arms for run in (study.main_run(arm), *arm_runs(study, arm))])
     return Explorer(
         [_subject(study, arm, arms) for arm in arms],
         _corpus(study),
@@ -57,7 +57,7 @@ def _subject(study: Study, arm: str, arms: Sequence[str]) -> Subject:
         seed=run.seed,
         others={other.seed: study.sae(other) for other in arm_runs(study, arm) if other.seed != run.seed},
         delta=run.delta,
-        r2=read_quality(study.run_folder(run))["r2"],
+        r2=study.scores(run).quality.r2,
     )
 
 

@@ -17,11 +17,13 @@ from toy import D_MODEL, activation_set, language_model, token_set, unit_sae
 from archsae_core.metrics import features as inspection
 from archsae_core.models.dictionary import ArchetypalDictionary
 from archsae_core.models.sae import SAE
+from archsae_study.__main__ import main
 from archsae_study.config import ConfigError, configure
 from archsae_study.explorer import build, features_frame, of_study, page
 from archsae_study.explorer.build import Corpus, Explorer, Part, Subject
 from archsae_study.explorer.data import asdict
 from archsae_study.explorer.widget import FeatureWidget, answer
+from archsae_study.report import Report
 from archsae_study.study import Study
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -326,3 +328,42 @@ def test_limits_are_those_of_the_builder(smoke):
     shown = smoke.feature("ra", 0)
     assert len(shown.nearest) == build.NEAREST
     assert len(shown.summary.promoted) == len(shown.summary.suppressed) == 10
+
+
+# --- from the command line ---
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder of runs with an explorer in it."""
+    runs = tmp_path_factory.mktemp("explored")
+    assert main(["explore", "--preset", "smoke", "--set", "steps=5", "--runs", str(runs)]) == 0
+    return runs
+
+
+def test_the_command_writes_the_page_into_the_run_folder(runs):
+    (html,) = runs.glob("smoke-*/explorer/index.html")
+    about = read(html.parent / "data" / "index.js")[1]["about"]
+    assert [each["key"] for each in about["dictionaries"]] == ["topk", "ra"]
+    assert "smoke" in about["note"]
+
+
+def test_the_command_names_an_unknown_arm(tmp_path, capsys):
+    assert main(["explore", "--preset", "smoke", "--arms", "topk,unknown", "--runs", str(tmp_path)]) == 2
+    assert "arms" in capsys.readouterr().err
+
+
+def test_clean_deletes_the_page_and_what_a_killed_command_left(runs, tmp_path):
+    copy = tmp_path / "runs"
+    shutil.copytree(runs, copy)
+    (folder,) = copy.glob("smoke-*")
+    (folder / ".explorer.partial" / "data").mkdir(parents=True)
+    (folder / ".explorer.partial" / "data" / "index.js").write_text("")
+    assert main(["clean", "--runs", str(copy)]) == 0
+    assert not folder.exists()
+
+
+def test_report_offers_the_frame_and_the_widget(runs):
+    report = Report(configure({"preset": "smoke", "steps": 5}), runs)
+    assert len(report.features_frame()) == 128
+    assert isinstance(report.explore(), FeatureWidget)
