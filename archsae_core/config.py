@@ -14,6 +14,7 @@ class ConfigError(ValueError):
 W_STEPS = ("published", "mirror")
 DTYPES = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
+FRAMES = ("centred", "raw")
 
 
 def require(condition: bool, name: str, value: object, fix: str) -> None:
@@ -100,12 +101,15 @@ class LanguageModelConfig:
 
 @dataclass(frozen=True)
 class ActivationConfig:
-    """Which activations are kept."""
+    """Which activations are kept, and in which frame dictionaries see them."""
 
+    frame: str = "centred"
+    """`centred`: the training mean is removed. `raw`: it is not, and there is no decoder bias to learn it."""
     outlier_factor: float = 10.0
     """Positions with a norm above this many medians are dropped (position 0 always is)."""
 
     def __post_init__(self) -> None:
+        require_choice("frame", self.frame, FRAMES)
         require_positive(self, ("outlier_factor",))
 
 
@@ -133,7 +137,7 @@ class DictionaryConfig:
     k: int = 32
     """Active codes per token."""
     delta: float = 1.0
-    """Radius of the relaxation Λ, in units where E‖x‖² = d_model."""
+    """Radius of the relaxation Λ, in the frame's units, where E‖x‖² = d_model."""
     unit_norm: bool = True
     """Atoms of the archetypal dictionary are scaled to norm 1 after the hull constraint."""
     learn_scale: bool = False
@@ -162,6 +166,8 @@ class TrainingConfig:
     """Learning rate of W; None takes 0.003 (log-weight per step) for `mirror` and `lr` for `published`."""
     steps: int = 600
     """Optimiser steps of each training run."""
+    decay: float = 0.2
+    """Share of the steps, the last ones, over which all learning rates fall linearly to 0."""
     batch_size: int = 1024
     """Tokens in a step."""
     aux_k: int = 128
@@ -177,6 +183,7 @@ class TrainingConfig:
         require_counts(self, ("steps", "batch_size", "aux_k", "dead_after", "checkpoint_every"))
         require_positive(self, ("lr", "w_lr"))
         require_not_negative(self, ("aux_coefficient",))
+        require(0 <= self.decay <= 1, "decay", self.decay, "must lie between 0 and 1")
         require_choice("w_step", self.w_step, W_STEPS)
         require_choice("w_dtype", self.w_dtype, DTYPES)
 

@@ -16,7 +16,7 @@ from archsae_study.experiments import TABLES
 from archsae_study.experiments.stability import arm_runs
 from archsae_study.plan import report_runs
 from archsae_study.report import table_named
-from archsae_study.runs import Run, passed
+from archsae_study.runs import Run
 from archsae_study.study import SCORE_BATCH, Study
 
 INDEX_BYTES = 18
@@ -140,11 +140,7 @@ def _others(study: Study) -> Stage:
 
 
 def _runs(runs: Sequence[tuple[Study, Run]]) -> list[tuple[Study, Stage]]:
-    """A stage for each run; those that a longer one passes through, which is still to be trained, are only scored."""
-    stages = [(own, run, _run(own, run)) for own, run in runs]
-    longer = [(own, passed(run, own.config)) for own, run, stage in stages if not stage.kept]
-    begun = {own.store.path("runs", own.run_recipe(shorter)) for own, shorter in longer if shorter}
-    return [(own, stage._replace(flops=_scoring(own)) if stage.folder in begun else stage) for own, _, stage in stages]
+    return [(own, _run(own, run)) for own, run in runs]
 
 
 def _scoring(study: Study) -> float:

@@ -33,14 +33,14 @@ ACTIVATIONS = Stage("activations", 1, (
     "archsae_core.data.random_model",
     "archsae_core.data.extraction",
 ))  # fmt: skip
-NORMALIZER = Stage("normalizer", 1, ("archsae_core.data.activations",))
-ANCHORS = Stage("anchors", 2, (
+NORMALIZER = Stage("normalizer", 2, ("archsae_core.data.activations",))
+ANCHORS = Stage("anchors", 3, (
     "archsae_core.models.anchors",
     "archsae_study.study:Study.fit_anchors",
     "archsae_study.study:Study._anchor_rows",
     "archsae_study.study:Study._normalized",
 ))  # fmt: skip
-RUNS = Stage("runs", 3, (
+RUNS = Stage("runs", 4, (
     "archsae_core.kernels.sparse",
     "archsae_core.kernels.topk",
     "archsae_core.models.auxk",
@@ -49,7 +49,6 @@ RUNS = Stage("runs", 3, (
     "archsae_core.models.snapshots",
     "archsae_core.models.training",
     "archsae_core.models.w_step",
-    "archsae_study.runs:TrainingBatches",
     "archsae_study.study:Study.untrained",
 ))  # fmt: skip
 STAGES = (ACTIVATIONS, NORMALIZER, ANCHORS, RUNS)

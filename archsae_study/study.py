@@ -1,7 +1,7 @@
 """The artefacts of a study, each computed once: tokens, activations, anchors, trained dictionaries."""
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,19 @@ from archsae_core.metrics.reconstruction import document_sums, quality_intervals
 from archsae_core.models.anchors import Anchors, fit_anchors, summarize
 from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary, rounds
 from archsae_core.models.sae import SAE, load_sae
-from archsae_core.models.training import Trainer, leave, train
+from archsae_core.models.training import train
 from archsae_core.storage import Store, canonical_hash, read_json, write_atomically, write_json
 from archsae_study.arms import ARMS
 from archsae_study.code import code_of
 from archsae_study.config import Config, ConfigError
-from archsae_study.runs import Run, Scores, TrainingBatches, passed
+from archsae_study.runs import Run, Scores
 from archsae_study.scheduler import train_ahead
 from archsae_study.source import STORE, default_root, fields_of, source_of
 from archsae_study.stages import ACTIVATIONS, ANCHORS, COVERED, NORMALIZER, RUNS
 from archsae_study.typed import from_json, to_json
 
 ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations")
-TRAIN_FIELDS = ("n_features", "k", "lr", "batch_size", "aux_k", "aux_coefficient", "dead_after")
+TRAIN_FIELDS = ("n_features", "k", "lr", "decay", "batch_size", "aux_k", "aux_coefficient", "dead_after")
 ARCHETYPAL_FIELDS = ("unit_norm", "learn_scale", "w_step", "smoothing")
 SCORE_BATCH = 4096
 SCORING = ("archsae_core.metrics.reconstruction",)
@@ -81,7 +81,9 @@ class Study:
         other.store = self.store
         kept = {"device", "corpus", "tokenizer", "model", "tokens"}
         if "layer" not in changes:
-            kept |= {"source", "train_activations", "heldout_activations", "normalizer"}
+            kept |= {"source", "train_activations", "heldout_activations"}
+        if not {"layer", "frame"} & set(changes):
+            kept.add("normalizer")
         other.__dict__ |= {name: value for name, value in self.__dict__.items() if name in kept}
         return other
 
@@ -137,21 +139,22 @@ class Study:
 
     @cached_property
     def normalizer(self) -> Normalizer:
-        """Training mean and scale, applied to every activation before anything else."""
+        """Training mean and scale in the config's frame, applied to every activation before anything else."""
+        frame = self.config.activations.frame
 
         def build(work: Path) -> None:
-            fitted = fit_normalizer(self.train_activations)
+            fitted = fit_normalizer(self.train_activations, frame)
             tensors = {"mean": fitted.mean, "scale": torch.tensor(float(fitted.scale), dtype=torch.float64)}
             write_atomically(work / "normalizer.safetensors", lambda path: save_file(tensors, path))
 
         folder = self.store.artifact("normalizer", self.normalizer_recipe, build)
         tensors = load_file(folder / "normalizer.safetensors")
-        return Normalizer(tensors["mean"], float(tensors["scale"]))
+        return Normalizer(tensors["mean"], float(tensors["scale"]), frame)
 
     @property
     def normalizer_recipe(self) -> dict[str, Any]:
         """What the normalizer is determined by."""
-        return self.source | {"normalizer": NORMALIZER.version}
+        return self.source | {"normalizer": NORMALIZER.version, "frame": self.config.activations.frame}
 
     def anchor_recipe(self, fold: int | None) -> dict[str, Any]:
         """What anchors are determined by. `fold` counts disjoint parts of the training documents; None is all."""
@@ -195,7 +198,7 @@ class Study:
         return rows
 
     def _normalized(self, activations: ActivationSet, rows: Tensor) -> Float[Tensor, "tokens d_model"]:
-        return (activations.gather(rows) - self.normalizer.mean) * self.normalizer.scale
+        return self.normalizer.normalize(activations.gather(rows))
 
     def run_recipe(self, run: Run) -> dict[str, Any]:
         """What a trained dictionary is determined by."""
@@ -263,17 +266,8 @@ class Study:
         return self.fired(run) > 0
 
     def _train(self, run: Run, work: Path) -> None:
-        config, shorter = self.config, passed(run, self.config)
-
-        def pass_by(trainer: Trainer) -> None:
-            if shorter and trainer.step == shorter.steps:
-                self.store.begin("runs", self.run_recipe(shorter), partial(leave, trainer, work))
-
-        batches, options = (
-            TrainingBatches(self.train_activations, config.training.batch_size, run.seed),
-            {"after_step": pass_by},
-        )
-        train(self.untrained(run), config.training, batches, work, steps=run.steps, progress=self.progress, **options)
+        config = self.config.changed(steps=run.steps).training
+        train(self.untrained(run), self.train_activations, config, work, seed=run.seed, progress=self.progress)
 
     def run_folders(self, runs: Iterable[Run]) -> list[Path]:
         """Folders of many runs; missing ones are trained first, on the config's `scheduler` or in this process."""

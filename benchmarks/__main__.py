@@ -2,14 +2,12 @@
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 
 import torch
 
-from archsae_core.kernels.graphs import WANTED
 from benchmarks import figures, results, theory
 from benchmarks.machine import about, bandwidth, check_device, matrix_rate
 from benchmarks.ours import CASES
@@ -124,8 +122,7 @@ def main() -> None:
     found["versions"] = {package: peer.version for package, peer in PEERS.items()}
     show(ms, found)
     if arguments.device != "cpu" and not arguments.smoke:
-        graphs = ", CUDA graphs" if os.environ.get(WANTED) else ""
-        results.save(f"{arguments.device}, {arguments.seeds} at once{graphs}", found)
+        results.save(f"{arguments.device}, {arguments.seeds} at once", found)
     elif not (arguments.smoke or arguments.only or arguments.alone or missing or arguments.seeds > 1):
         # a partial run does not replace a whole one
         if arguments.beside:

@@ -20,8 +20,7 @@ from archsae_core.data.language_model import blocks, residuals_after
 from archsae_core.data.tokens import TokenSet
 from archsae_core.models.dictionary import make_dictionary
 from archsae_core.models.sae import SAE
-from archsae_core.models.training import Trainer
-from archsae_study.runs import TrainingBatches
+from archsae_core.models.training import Trainer, as_batches
 from archsae_study.study import Study
 from benchmarks import of_study
 from benchmarks.machine import seconds
@@ -67,7 +66,7 @@ def reading_share(study: Study, activations: ActivationSet, steps: int = 20) -> 
         "free", "random", points, config.dictionary, config.training, torch.Generator().manual_seed(0)
     )
     trainer = Trainer(SAE(dictionary, config.dictionary.k, points[0], 1.0).to(study.device), config.training)
-    batches = TrainingBatches(activations, config.training.batch_size, 0)
+    batches = as_batches(activations, config.training.batch_size)
     trainer.train_step(batches(0).to(study.device))
     waited, begin = 0.0, time.perf_counter()
     for step in range(1, steps + 1):

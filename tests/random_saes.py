@@ -15,16 +15,18 @@ def random_sae(seed: int) -> SAE:
     choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     d_model, n_features = choose.randint(2, 12), choose.randint(2, 24)
     raw = choose.random() < 0.5
-    mean = torch.zeros(d_model) if raw else 30 * torch.randn(d_model, generator=generator)
+    mean = 30 * torch.randn(d_model, generator=generator)
     dictionary = _dictionary(choose, d_model, n_features, generator)
-    sae = SAE(dictionary, choose.randint(1, n_features), mean, choose.choice([1.0, 0.03, 2.5]))
+    sae = SAE(
+        dictionary, choose.randint(1, n_features), mean, choose.choice([1.0, 0.03, 2.5]), "raw" if raw else "centred"
+    )
     with torch.no_grad():
         for parameter in (sae.W_enc, sae.b_enc, *([] if raw else [sae.b_dec])):
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     sae.about = About(
         model=choose.choice([None, "HuggingFaceTB/SmolLM2-135M"]),
         layer=choose.choice([None, 0, 22]),
-        frame="raw" if raw else "centred",
+        frame=sae.frame,
         excluded_positions=choose.choice([(), (0,)]),
         metrics=choose.choice([{}, {"r2": 0.75}]),
     )
@@ -48,4 +50,4 @@ def _dictionary(choose: random.Random, d_model: int, n_features: int, generator:
 
 def activations_of(sae: SAE, n: int = 64) -> Tensor:
     """Raw activations [n, d_model] that normalise to a standard normal."""
-    return torch.randn(n, sae.d_model, generator=torch.Generator().manual_seed(0)) / sae.scale + sae.mean
+    return torch.randn(n, sae.d_model, generator=torch.Generator().manual_seed(0)) / sae.scale + sae.shift

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, Int, Int16, Int32, Int64
 from safetensors.torch import load_file
 from torch import Tensor
 
-from archsae_core.config import ConfigError
+from archsae_core.config import FRAMES, ConfigError, require_choice
 from archsae_core.data.extraction import INDEX_FILE, ActivationError, open_rows
 from archsae_core.data.extraction import extract as extract
 
@@ -22,10 +22,22 @@ CHUNK_ROWS = 4096
 
 
 class Normalizer(NamedTuple):
-    """Centring and scale: E‖(x − mean) · scale‖² = d_model over the kept training rows."""
+    """Raw to normalised activations: x_n = (x − shift)·scale with E‖x_n‖² = d_model over the kept training rows."""
 
     mean: Float32[Tensor, " d_model"]
+    """Of the kept training rows, in either frame."""
     scale: float
+    frame: str = "centred"
+    """`centred`: the mean is subtracted; `raw`: nothing is."""
+
+    @property
+    def shift(self) -> Float32[Tensor, " d_model"]:
+        """What is subtracted: the mean in the centred frame, 0 in the raw one."""
+        return self.mean if self.frame == "centred" else torch.zeros_like(self.mean)
+
+    def normalize(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
+        """Raw to normalised activations."""
+        return (x - self.shift) * self.scale
 
 
 class _Moments(NamedTuple):
@@ -117,12 +129,18 @@ def open_activations(folder: Path, outlier_factor: float, threshold: float | Non
     return ActivationSet(x=open_rows(folder), **index, threshold=threshold, kept=kept)
 
 
-def fit_normalizer(train: ActivationSet) -> Normalizer:
-    """Mean and scale of the kept rows, accumulated in float64. Raises ActivationError where all rows are equal."""
+def fit_normalizer(train: ActivationSet, frame: str = "centred") -> Normalizer:
+    """Mean and scale of the kept rows in a frame (`FRAMES`), accumulated in float64.
+
+    `centred`: E‖(x − mean)·scale‖² = d_model; `raw`: E‖x·scale‖² = d_model. Raises ConfigError for another frame and
+    ActivationError where all rows are equal.
+    """
+    require_choice("frame", frame, FRAMES)
     moments = train._moments
     if moments.square_distance == 0:  # exact: a sum of equal float32 numbers rounds nowhere in float64
         raise ActivationError("layer: all activations are equal there: choose another layer, or check the model")
-    return Normalizer(moments.mean.float(), math.sqrt(train.x.shape[1] / moments.square_distance))
+    square = moments.square_distance + (moments.mean.square().sum().item() if frame == "raw" else 0.0)
+    return Normalizer(moments.mean.float(), math.sqrt(train.x.shape[1] / square), frame)
 
 
 def _median(values: Float32[Tensor, " n"]) -> float:

@@ -21,7 +21,7 @@ from torch import Tensor
 from archsae_core.config import ConfigError
 from archsae_core.models.about import About
 from archsae_core.models.dictionary import FreeDictionary
-from archsae_core.models.sae import SAE, sae_from, structure
+from archsae_core.models.sae import SAE, described, sae_from, structure
 from archsae_core.storage import read_json, write_atomically, write_json
 
 CONFIG = "cfg.json"
@@ -48,15 +48,14 @@ def to_saelens(sae: SAE, folder: str | Path) -> Path:
             "W_enc": sae.W_enc.T,
             "b_enc": sae.b_enc.double() / scale,
             "W_dec": sae.atoms(),
-            "b_dec": sae.mean.double() + sae.b_dec.double() / scale,
+            "b_dec": sae.shift.double() + sae.b_dec.double() / scale,
         }
     weights = {name: tensor.detach().float().contiguous().cpu() for name, tensor in weights.items()}
     # The encoder and free atoms stand in SAELens' file already.
     ours = {name: tensor for name, tensor in sae.state_dict().items() if name not in ("W_enc", "dictionary.D")}
     ours = {name: tensor.detach().contiguous().cpu() for name, tensor in ours.items()}
-    about = {"sae": json.dumps(structure(sae)), "about": json.dumps(sae.about.known())}
     write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path))
-    write_atomically(folder / OURS, lambda path: save_file(ours, path, about))
+    write_atomically(folder / OURS, lambda path: save_file(ours, path, described(sae)))
     write_json(folder / CONFIG, _config(sae))
     return folder
 
@@ -175,19 +174,19 @@ def _ours(folder: Path, weights: Mapping[str, Tensor]) -> SAE:
     ignore = "delete it to read the weights as they are, without the constraint"
     try:
         with safe_open(str(folder / OURS), framework="pt") as file:
-            metadata = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+            config = json.loads(file.metadata()["sae"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         tensors["W_enc"] = weights["W_enc"].T.contiguous()
         if "dictionary.C" not in tensors:
             tensors["dictionary.D"] = weights["W_dec"]
-        sae = sae_from(metadata["sae"], tensors, About.read(metadata["about"]))
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        sae = sae_from(config, tensors)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{folder / OURS} cannot be read ({error}): {ignore}") from error
     with torch.no_grad():
         pairs = {
             "W_dec": (sae.atoms(), weights["W_dec"]),
             "b_enc": (sae.b_enc, weights["b_enc"] * sae.scale),
-            "b_dec": (sae.b_dec, (weights["b_dec"] - sae.mean) * sae.scale),
+            "b_dec": (sae.b_dec, (weights["b_dec"] - sae.shift) * sae.scale),
         }
     for name, (mine, theirs) in pairs.items():
         if not torch.allclose(mine, theirs, atol=TOLERANCE * max(1.0, float(theirs.abs().max()))):

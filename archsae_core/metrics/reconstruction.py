@@ -29,7 +29,7 @@ class DocumentSums(NamedTuple):
     """Tokens on which each feature has a code above 0."""
     d_model: int
     scale: float
-    """Raw to normalised units (E‖x − mean‖² = d_model on the training set)."""
+    """Raw to normalised units (E‖x_n‖² = d_model on the training set, in the frame of the SAE)."""
 
 
 class Quality(NamedTuple):
@@ -40,13 +40,13 @@ class Quality(NamedTuple):
     mse: float
     """Mean of (x − x̂)² over tokens and dimensions, raw units."""
     mse_normalised: float
-    """The same in units where E‖x − mean‖² = d_model: predicting the mean scores about 1."""
+    """The same in normalised units, E‖x_n‖² = d_model: in the centred frame predicting the mean scores about 1."""
     l0: float
     """Mean number of codes above 0 a token."""
     cosine: float
     """Mean over tokens of cos(x, x̂), raw and uncentred: the data's common mean alone makes it large."""
     cosine_centred: float
-    """Mean over tokens of cos(x − mean, x̂ − mean), mean of the training set."""
+    """Mean over tokens of cos(x − mean, x̂ − mean), mean of the training set, in either frame."""
     utilisation: float
     """Share of features that fire at least once on this set."""
     dead_share: float
@@ -117,7 +117,10 @@ def document_sums(sae: SAE, batches: Iterable[tuple[Tensor, Tensor]]) -> Documen
 
 
 def _centre(sums: Float[Tensor, "n_documents n_terms"], totals: Float[Tensor, "n_documents d_model"]) -> None:
-    """Move each document's Σ‖x − s‖² (s the SAE's mean) to Σ‖x − x̄‖² = Σ‖x − s‖² − 2 m·Σ(x − s) + n‖m‖², m = x̄ − s."""
+    """Move each document's Σ‖x − s‖² to Σ‖x − x̄‖² = Σ‖x − s‖² − 2 m·Σ(x − s) + n‖m‖², m = x̄ − s.
+
+    s is the training mean, in either frame: `x` is raw here.
+    """
     shift = totals.sum(dim=0) / sums[:, 0].sum()
     sums[:, 2] += sums[:, 0] * shift.square().sum() - 2 * totals @ shift
 

@@ -230,6 +230,6 @@ def collapse_corrected(
     return CollapseCorrected(chance_normalised(raw, chance), raw, chance, (len(merged[0]), len(merged[1])))
 
 
-def drift(start: Float[Tensor, "n_features d_model"], now: Float[Tensor, "n_features d_model"]) -> float:
+def cosine_with_start(start: Float[Tensor, "n_features d_model"], atoms: Float[Tensor, "n_features d_model"]) -> float:
     """Mean cosine of every atom with where it started: 1 for a dictionary that has not moved."""
-    return F.cosine_similarity(start.double(), now.double(), dim=1).mean().item()
+    return F.cosine_similarity(start.double(), atoms.double(), dim=1).mean().item()

@@ -129,7 +129,7 @@ class ArchetypalDictionary(nn.Module):
         """Make W row-stochastic (ReLU, then row-normalise) and shrink each Λ_i into the ball of radius delta."""
         gpu = kernels.on_gpu(self.W)
         size = len(self.W) if gpu else CACHED_ROWS
-        copy = self._copy[1]  # kept where it is, since a recorded step reads it there
+        copy = self._copy[1]  # its memory is taken again
         if self.rounded and (copy.dtype, copy.device) != (torch.bfloat16, self.W.device):
             copy = torch.empty_like(self.W, dtype=torch.bfloat16)
         for rows, rounded in zip(self.W.split(size), copy.split(size), strict=True):

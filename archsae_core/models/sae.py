@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from archsae_core.config import ConfigError
+from archsae_core.config import FRAMES, ConfigError, require_choice
 from archsae_core.data.hub import HubError, reachable
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.topk import top_k
@@ -41,9 +41,12 @@ class Codes(NamedTuple):
 
 
 class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
-    """z = TopK(ReLU(W_enc (x_n − b_dec) + b_enc)), x̂_n = z D + b_dec, with x_n = (x − mean)·scale.
+    """z = TopK(ReLU(W_enc (x_n − b_dec) + b_enc)), x̂_n = z D + b_dec, with x_n = (x − shift)·scale.
 
-    `mean` [d_model] and `scale` are fitted on training activations (E‖x_n‖² = d_model) and stored with the model.
+    `scale` and `mean` [d_model], that of the training activations, are fitted on these (E‖x_n‖² = d_model; see
+    `fit_normalizer`) and stored with the model. In the frame `centred`, `shift` is the mean; in `raw` it is 0.
+    Without `decoder_bias`, b_dec is 0 and not trained; None gives the centred frame one and the raw frame none, where
+    it would learn the mean that this frame is to keep.
     `about` says where it comes from, and is stored with it too. `save_pretrained`, `from_pretrained` and `push_to_hub`
     are those of the Hugging Face hub's models; nothing is pickled.
     """
@@ -51,15 +54,26 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
     mean: Float[Tensor, " d_model"]
     scale: Float[Tensor, ""]
 
-    def __init__(self, dictionary: Dictionary, k: int, mean: Float[Tensor, " d_model"], scale: float) -> None:
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        k: int,
+        mean: Float[Tensor, " d_model"],
+        scale: float,
+        frame: str = "centred",
+        *,
+        decoder_bias: bool | None = None,
+    ) -> None:
         super().__init__()
-        self.dictionary, self.k = dictionary, k
+        require_choice("frame", frame, FRAMES)
+        self.dictionary, self.k, self.frame = dictionary, k, frame
         with torch.no_grad():
             atoms = dictionary.atoms()
         self.n_features, self.d_model = atoms.shape
         self.W_enc = nn.Parameter(nn.functional.normalize(atoms, dim=1))
         self.b_enc = nn.Parameter(atoms.new_zeros(self.n_features))
-        self.b_dec = nn.Parameter(atoms.new_zeros(self.d_model))
+        has_bias = frame == "centred" if decoder_bias is None else decoder_bias
+        self.b_dec = nn.Parameter(atoms.new_zeros(self.d_model), requires_grad=has_bias)
         self.register_buffer("mean", mean.float().clone())
         self.register_buffer("scale", torch.tensor(float(scale)))
         self.about = About()
@@ -68,9 +82,14 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         """The dictionary D, in normalised units."""
         return self.dictionary.atoms()
 
+    @property
+    def shift(self) -> Float[Tensor, " d_model"]:
+        """What is subtracted from raw activations: the training mean in the centred frame, 0 in the raw one."""
+        return self.mean if self.frame == "centred" else torch.zeros_like(self.mean)
+
     def normalize(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
         """Raw to normalised activations, on the model's device."""
-        return (x.to(self.mean.device).float() - self.mean).mul_(self.scale)
+        return (x.to(self.mean.device).float() - self.shift).mul_(self.scale)
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "batch d_model"]) -> Codes:
@@ -86,7 +105,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
     @torch.no_grad()
     def reconstruct(self, codes: Codes, atoms: Float[Tensor, "n_features d_model"]) -> Float[Tensor, "batch d_model"]:
         """`decode` with atoms that the caller has computed once for many batches."""
-        return (kernels.weighted_rows(codes.values, codes.indices, atoms) + self.b_dec) / self.scale + self.mean
+        return (kernels.weighted_rows(codes.values, codes.indices, atoms) + self.b_dec) / self.scale + self.shift
 
     def forward(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
         """Raw reconstruction of raw activations."""
@@ -146,22 +165,30 @@ def structure(sae: SAE) -> dict[str, Any]:
     else:
         learned = dictionary.log_scale.requires_grad
         kind = {"dictionary": "archetypal", "delta": dictionary.delta, "learn_scale": learned}
-    return {"k": sae.k} | kind | {"unit_norm": dictionary.unit_norm}
+    frame = {"frame": sae.frame, "decoder_bias": sae.b_dec.requires_grad}
+    return {"k": sae.k} | frame | kind | {"unit_norm": dictionary.unit_norm}
 
 
-def sae_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor], about: About) -> SAE:
-    """The SAE of this `structure` with these tensors, which its state dict names."""
-    sae = SAE(_empty_dictionary(config, tensors), config["k"], tensors["mean"], float(tensors["scale"]))
+def sae_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SAE:
+    """The SAE of this `structure` and `about` with these tensors, which its state dict names."""
+    dictionary, normalizer = _empty_dictionary(config, tensors), (tensors["mean"], float(tensors["scale"]))
+    # files of earlier versions are of the centred frame
+    frame, decoder_bias = config.get("frame", "centred"), config.get("decoder_bias")
+    sae = SAE(dictionary, config["k"], *normalizer, frame, decoder_bias=decoder_bias)
     sae.load_state_dict(tensors)
-    sae.about = about
+    sae.about = About.read(config.get("about", {}))
     return sae
 
 
 def save_sae(sae: SAE, path: str | Path) -> None:
     """Write the SAE to one safetensors file, its structure and what is known of it in the metadata; atomically."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in sae.state_dict().items()}
-    metadata = {"sae": json.dumps(structure(sae)), "about": json.dumps(sae.about.known())}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, described(sae)))
+
+
+def described(sae: SAE) -> dict[str, str]:
+    """Metadata of a safetensors file: `structure` and `about`, under one key, since several have no order."""
+    return {"sae": json.dumps(structure(sae) | {"about": sae.about.known()})}
 
 
 def load_sae(path: str | Path) -> SAE:
@@ -169,9 +196,8 @@ def load_sae(path: str | Path) -> SAE:
     try:
         with safe_open(str(path), framework="pt") as file:
             config = json.loads(file.metadata()["sae"])
-            about = About.read(json.loads(file.metadata().get("about", "{}")))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return sae_from(config, tensors, about)
+        return sae_from(config, tensors)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CorruptArtifact(f"{path} is not a saved SAE ({error}): delete its folder to train it again") from error
 

@@ -1,7 +1,7 @@
 """The training loop: one for every dictionary, seeded to the bit, resumable."""
 
 import json
-import shutil
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,23 +12,25 @@ from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from archsae_core.config import TrainingConfig
+from archsae_core.data.activations import ActivationSet
 from archsae_core.kernels import sparse as kernels
-from archsae_core.kernels.graphs import Graphs, Step
 from archsae_core.kernels.processor import keep_freed_memory
 from archsae_core.kernels.topk import top_k
 from archsae_core.models.auxk import by_dead_features, by_features
 from archsae_core.models.dictionary import ArchetypalDictionary, Decoder
 from archsae_core.models.sae import SAE, save_sae
-from archsae_core.models.snapshots import snapshot_file, snapshot_steps, write_snapshot
-from archsae_core.models.w_step import BLOCKS, MirrorStep
+from archsae_core.models.snapshots import snapshot_steps, write_snapshot
+from archsae_core.models.w_step import MirrorStep
 from archsae_core.storage import read_json, write_atomically, write_json
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG_EVERY = 20
 CLIP = 1.0
+RELAX_SHARE = 0.1
+"""Longest step of Λ_i as a share of its radius δ."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -37,6 +39,36 @@ class TrainingDiverged(RuntimeError):
 
 Batches = Callable[[int], Tensor]
 """Raw activations [batch, d_model] of a step: a function of the step alone, so a resumed run sees the same data."""
+
+
+class ShuffledBatches:
+    """Shuffled batches: every activation once an epoch. A function of the step, so that runs can be resumed."""
+
+    def __init__(
+        self, gather: Callable[[Tensor], Tensor], rows: Int[Tensor, " n"], batch_size: int, seed: int = 0
+    ) -> None:
+        """`gather` gives the raw activations [batch, d_model] of some `rows`; a batch has at most all of them."""
+        self.gather, self.rows, self.seed = gather, rows, seed
+        self.batch_size = min(batch_size, len(rows))
+        self.per_epoch = len(rows) // self.batch_size
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def __call__(self, step: int) -> Float[Tensor, "batch d_model"]:
+        """Raw activations of one step."""
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._epoch, self._order = epoch, self.rows[torch.randperm(len(self.rows), generator=generator)]
+        return self.gather(self._order[place * self.batch_size : (place + 1) * self.batch_size])
+
+
+def as_batches(x: Tensor | ActivationSet | Batches, batch_size: int, seed: int = 0) -> Batches:
+    """Batches of a tensor of raw activations [tokens, d_model] or of a set's kept rows; a function stays as it is."""
+    if isinstance(x, ActivationSet):
+        return ShuffledBatches(x.gather, torch.as_tensor(x.kept), batch_size, seed)
+    if torch.is_tensor(x):
+        return ShuffledBatches(x.__getitem__, torch.arange(len(x)), batch_size, seed)
+    return x
 
 
 class Losses(NamedTuple):
@@ -48,11 +80,21 @@ class Losses(NamedTuple):
     indices: Int[Tensor, "batch k"]
 
 
-def learning_rate_of_relax(sae: SAE, config: TrainingConfig) -> float:
-    """Adam's rate for Λ; scaled by the anchors' norm where atoms are unit-norm: Λ then turns an atom as fast as D."""
-    if config.w_step == "mirror" and sae.dictionary.unit_norm:
-        return config.lr * float(sae.dictionary.C.norm(dim=1).median())
-    return config.lr
+def learning_rate_of_relax(dictionary: ArchetypalDictionary, config: TrainingConfig) -> float:
+    """Adam's rate for Λ: scaled by the anchors' norm where atoms are unit-norm, so that Λ turns an atom as fast as D.
+
+    Adam moves every entry of a row by about its rate, and the row by √d_model times that. A step as long as the radius
+    would throw Λ_i from one side of its ball to the other: at most `RELAX_SHARE` of the radius is taken.
+    """
+    turns_atoms = config.w_step == "mirror" and dictionary.unit_norm
+    rate = config.lr * (float(dictionary.C.norm(dim=1).median()) if turns_atoms else 1.0)
+    return min(rate, RELAX_SHARE * dictionary.delta / math.sqrt(dictionary.C.shape[1]))
+
+
+def decayed(step: int, config: TrainingConfig) -> float:
+    """Learning rates of step `step` (from 0) as a share of those of the first: 1, then linearly to 0 at the end."""
+    left = config.steps - step
+    return max(0.0, min(1.0, left / (config.decay * config.steps))) if config.decay else 1.0
 
 
 class Trainer:
@@ -69,13 +111,13 @@ class Trainer:
         slow = {id(sae.dictionary.W), id(sae.dictionary.relax)} if archetypal else set()
         groups = [{"params": [p for p in sae.parameters() if p.requires_grad and id(p) not in slow], "lr": config.lr}]
         if archetypal:
-            groups.append({"params": [sae.dictionary.relax], "lr": learning_rate_of_relax(sae, config)})
+            groups.append({"params": [sae.dictionary.relax], "lr": learning_rate_of_relax(sae.dictionary, config)})
             if not mirror:
                 groups.append({"params": [sae.dictionary.W], "lr": config.w_rate})
-        self.graphs = Graphs(self.last_fired, period=BLOCKS if mirror else 1)
-        self.optimizer = torch.optim.Adam(groups, fused=True, capturable=self.graphs.on)
+        self.rates = [group["lr"] for group in groups]
+        self.optimizer = torch.optim.Adam(groups, fused=True)
 
-    def losses(self, x: Float[Tensor, "batch d_model"], now: Step | None = None) -> Losses:
+    def losses(self, x: Float[Tensor, "batch d_model"]) -> Losses:
         """Fraction of variance unexplained on a raw batch (per-dimension mean of the batch) and the AuxK loss."""
         sae = self.sae
         x = sae.normalize(x)
@@ -88,7 +130,7 @@ class Trainer:
         x_hat = x_hat + sae.b_dec
         variance = torch.linalg.vector_norm(x - x.mean(dim=0)).square()
         fvu = F.mse_loss(x_hat, x, reduction="sum") / variance.clamp_min(1e-12)
-        dead = (self.step if now is None else now) - self.last_fired > self.config.dead_after
+        dead = self.step - self.last_fired > self.config.dead_after
         return Losses(fvu, self._aux(dead, centred, x, x_hat.detach(), decode), values.detach(), indices)
 
     def _aux(self, dead: Tensor, centred: Tensor, x: Tensor, x_hat: Tensor, decode: Decoder) -> Tensor:
@@ -101,7 +143,7 @@ class Trainer:
 
     def train_step(self, x: Float[Tensor, "batch d_model"]) -> None:
         """One optimiser step, then the constraint. Raises TrainingDiverged; on a GPU it is looked for now and then."""
-        losses, norm = self.graphs(self._update, x, self.step)
+        losses, norm = self._update(x)
         self.step += 1
         logged = self.step % LOG_EVERY == 0
         if logged or not kernels.on_gpu(norm):
@@ -109,10 +151,13 @@ class Trainer:
         if logged or self.step == 1:
             self.log.append(self._row(losses, float(norm)))
 
-    def _update(self, x: Float[Tensor, "batch d_model"], step: int, now: Step) -> tuple[Losses, Float[Tensor, ""]]:
+    def _update(self, x: Float[Tensor, "batch d_model"]) -> tuple[Losses, Float[Tensor, ""]]:
         """All that a step does to tensors; its losses, detached, and the gradient's norm."""
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.losses(x, now)
+        share = decayed(self.step, self.config)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * share
+        losses = self.losses(x)
         self._loss(losses).backward()
         norm = self._gradient_norm()
         # fused Adam divides by it on the way: clipping without another pass over the gradients
@@ -120,11 +165,11 @@ class Trainer:
         self.optimizer.grad_scale = None if within else (norm / CLIP).clamp_min(1.0)
         self.optimizer.step()
         if self.mirror:
-            self.mirror.step(self.sae.dictionary.relax.grad, step, now)
+            self.mirror.step(self.sae.dictionary.relax.grad, self.step, share)
             self.sae.dictionary.project_relax_()
         else:
             self.sae.dictionary.project_()
-        fired = (now * (losses.values > 0)).long()
+        fired = self.step * (losses.values > 0).long()
         self.last_fired.scatter_reduce_(0, losses.indices.flatten(), fired.flatten(), "amax")
         return losses._replace(fvu=losses.fvu.detach(), aux=losses.aux.detach()), norm
 
@@ -177,7 +222,6 @@ class Trainer:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
         for name, tensor in _under(tensors, "mirror.").items():
             setattr(self.mirror, name, tensor.to(device))
-        self.graphs.forget()
 
 
 def constraint_state(dictionary: ArchetypalDictionary) -> dict[str, float | int]:
@@ -195,52 +239,50 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def train(
     sae: SAE,
+    x: Tensor | ActivationSet | Batches,
     config: TrainingConfig,
-    batches: Batches,
-    work: Path,
+    work: Path | None = None,
     *,
-    steps: int,
-    after_step: Callable[[Trainer], None] | None = None,
+    seed: int = 0,
     progress: bool = False,
 ) -> SAE:
-    """Train `sae` in place for `steps` steps; files go to `work`, and a checkpoint found there is continued.
+    """Train `sae` in place for `config.steps` steps, and return it.
 
-    Writes `sae.safetensors`, `log.json` and a `snapshot_file` at each of `snapshot_steps`; `after_step` sees the state
-    after every step, before a checkpoint is written.
+    `x` holds raw activations: a tensor [tokens, d_model] or an `ActivationSet`, drawn in shuffled batches of
+    `config.batch_size` (`ShuffledBatches`, by `seed`), or a function from a step to its batch, which `seed` leaves
+    alone. Without `work` nothing is written. Otherwise a checkpoint found in that folder is continued, to the bit, and
+    what is left there is `sae.safetensors`, `log.json` and a `snapshot_file` at each of `snapshot_steps`. `progress`
+    shows a bar.
     Raises TrainingDiverged where the loss is not finite; the last checkpoint stays.
     """
-    if not (work / CHECKPOINT).exists():
+    batches = as_batches(x, config.batch_size, seed)
+    continued = work is not None and (work / CHECKPOINT).exists()
+    if not continued:
         sae.calibrate(batches(0))
-    trainer, snapshots = Trainer(sae, config), set(snapshot_steps(steps))
-    if (work / CHECKPOINT).exists():
+    trainer = Trainer(sae, config)
+    if continued:
         trainer.load(work / CHECKPOINT)
-    else:
+    elif work is not None:
         write_snapshot(sae, work, 0)
-    for step in tqdm(range(trainer.step, steps), initial=trainer.step, total=steps, disable=not progress, unit="step"):
+    steps = range(trainer.step, config.steps)
+    for step in tqdm(steps, initial=trainer.step, total=config.steps, disable=not progress, unit="step"):
         trainer.train_step(batches(step))
-        if trainer.step in snapshots:
-            write_snapshot(sae, work, trainer.step)
-        if after_step:
-            after_step(trainer)
-        if trainer.step % config.checkpoint_every == 0 and trainer.step < steps:
-            trainer.save(work / CHECKPOINT)
-    save_sae(sae, work / "sae.safetensors")
-    write_json(work / "log.json", trainer.log)
-    (work / CHECKPOINT).unlink(missing_ok=True)
+        if work is not None:
+            _keep(trainer, work)
+    if work is not None:
+        save_sae(sae, work / "sae.safetensors")
+        write_json(work / "log.json", trainer.log)
+        (work / CHECKPOINT).unlink(missing_ok=True)
     return sae
 
 
-def leave(trainer: Trainer, work: Path, shorter: Path) -> None:
-    """Write to `shorter` what a run that ends at this step finds there: `train` then has no step left to take.
-
-    `work` holds the snapshots of the run that goes on.
-    """
-    *before, last = snapshot_steps(trainer.step)
-    for step in before:
-        kept = work / snapshot_file(step)
-        write_atomically(shorter / kept.name, lambda temporary, kept=kept: shutil.copyfile(kept, temporary))
-    write_snapshot(trainer.sae, shorter, last)
-    trainer.save(shorter / CHECKPOINT)
+def _keep(trainer: Trainer, work: Path) -> None:
+    """Write the snapshot or the checkpoint that is due at this step."""
+    step, config = trainer.step, trainer.config
+    if step in snapshot_steps(config.steps):
+        write_snapshot(trainer.sae, work, step)
+    if step % config.checkpoint_every == 0 and step < config.steps:
+        trainer.save(work / CHECKPOINT)
 
 
 def read_log(folder: Path) -> list[dict[str, float | int]]:

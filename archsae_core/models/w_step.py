@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from archsae_core.kernels import sparse as kernels
-from archsae_core.kernels.graphs import Step
 from archsae_core.models.dictionary import ArchetypalDictionary
 
 BLOCKS = 8
@@ -42,15 +41,18 @@ class MirrorStep:
         return {"momentum": self.momentum, "size": self.size, "hull": self.hull}
 
     @torch.no_grad()
-    def step(self, gradient: Float[Tensor, "n_features d_model"], step: int, now: Step) -> None:
-        """Update the moments with the gradient at W C + Λ, then move block `step` modulo BLOCKS; `now` is the same."""
+    def step(self, gradient: Float[Tensor, "n_features d_model"], step: int, share: float = 1.0) -> None:
+        """Update the moments with the gradient at W C + Λ, then move block `step` modulo BLOCKS.
+
+        `share` is that of the learning rate which the schedule leaves.
+        """
         self.momentum.lerp_(gradient, 1 - BETA1)
         self.size.lerp_(torch.linalg.vector_norm(gradient, dim=1).square() / gradient.shape[1], 1 - BETA2)
         rows = slice(step % BLOCKS, None, BLOCKS)
-        direction = self.momentum[rows] / (1 - BETA1 ** (now + 1))
-        scale = (self.size[rows] / (1 - BETA2 ** (now + 1))).sqrt() * self.anchor_norm
+        direction = self.momentum[rows] / (1 - BETA1 ** (step + 1))
+        scale = (self.size[rows] / (1 - BETA2 ** (step + 1))).sqrt() * self.anchor_norm
         slope = kernels.multiply(direction / scale.clamp_min(1e-30)[:, None], self.points)
-        weights = self.dictionary.W[rows] * slope.mul_(-self.lr * BLOCKS).clamp_(-5, 5).exp_()
+        weights = self.dictionary.W[rows] * slope.mul_(-self.lr * share * BLOCKS).clamp_(-5, 5).exp_()
         weights /= weights.sum(dim=1, keepdim=True)
         self.dictionary.W[rows] = weights
         self.hull[rows] = kernels.linear(weights, self.columns)

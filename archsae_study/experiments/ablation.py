@@ -13,7 +13,7 @@ from archsae_study.arms import ABLATION_REFERENCES, ARMS
 from archsae_study.experiments import verdict
 from archsae_study.experiments.budgets import headlines
 from archsae_study.plan import Table
-from archsae_study.runs import Run, ablation_runs, moved, sweep_runs
+from archsae_study.runs import Run, ablation_runs, cosines_with_start, sweep_runs
 from archsae_study.study import Study
 
 
@@ -36,14 +36,14 @@ def _sweep_row(study: Study, arm: str, delta: float) -> dict[str, Any]:
     sound = [result for result in results if not result.get("failed")]
     row: dict[str, Any] = {"arm": arm, "label": ARMS[arm].label, "delta": delta, "results": results}
     row["flags"] = [f"seed {result['seed']}: {flag}" for result in results for flag in _flags(study, arm, result)]
-    for name in ("r2", "dead_share", "l0", "drift", "relax_at_bound", "effective_anchors"):
+    for name in ("r2", "dead_share", "l0", "cosine_with_start", "relax_at_bound", "effective_anchors"):
         values = [result[name] for result in sound if result.get(name) is not None]
         row[name] = float(np.mean(values)) if values else None
     return row | _sweep_stability(study, runs, results)
 
 
 def _flags(study: Study, arm: str, result: Mapping[str, Any]) -> list[str]:
-    result = dict(result) | ({"drift": None} if ARMS[arm].dictionary == "frozen" else {})
+    result = dict(result) | ({"cosine_with_start": None} if ARMS[arm].dictionary == "frozen" else {})
     return verdict.flags(result, study.config.dictionary.k)
 
 
@@ -55,7 +55,7 @@ def _sweep_result(study: Study, run: Run) -> dict[str, Any]:
     quality, last = scores.as_dict(), read_log(folder)[-1]
     found = {name: quality[name] for name in ("r2", "l0", "dead_share", "violation")}
     found |= {name: last.get(name) for name in ("relax_at_bound", "effective_anchors")}
-    return found | {"seed": run.seed, "drift": moved(folder, run.steps)[str(run.steps)]}
+    return found | {"seed": run.seed, "cosine_with_start": cosines_with_start(folder, run.steps)[str(run.steps)]}
 
 
 def _sweep_stability(study: Study, runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

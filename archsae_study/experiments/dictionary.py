@@ -1,4 +1,4 @@
-"""One trained dictionary: its log, held-out quality, how far its atoms moved (02 and 03)."""
+"""One trained dictionary: its log, held-out quality, its atoms' cosine with their start (02 and 03)."""
 
 from functools import partial
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from archsae_core.models.training import read_log
 from archsae_study.plan import Table
-from archsae_study.runs import Run, moved
+from archsae_study.runs import Run, cosines_with_start
 from archsae_study.study import Study
 
 
@@ -15,7 +15,7 @@ def dictionary(study: Study, arm: str) -> dict[str, Any]:
     run = study.main_run(arm)
     folder, scores = study.run_folder(run), study.scores(run)
     table = {"arm": arm, "log": read_log(folder), "quality": scores.as_dict()}
-    return table | {"moved": moved(folder, run.steps)}
+    return table | {"cosine_with_start": cosines_with_start(folder, run.steps)}
 
 
 def standard(study: Study) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def hull(study: Study) -> dict[str, Any]:
         return {"reason": str(error)}
     inside = ArchetypalDictionary(stored["anchors"], weights.float(), delta=0.0)
     norms = inside.hull_points().norm(dim=1)
-    cosine = stability.drift(sae.atoms().cpu(), inside.atoms())
+    cosine = stability.cosine_with_start(sae.atoms().cpu(), inside.atoms())
     sae.dictionary = inside.to(study.device)
     return {
         "r2_free": study.scores(run).quality.r2,

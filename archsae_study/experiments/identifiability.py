@@ -1,6 +1,7 @@
 """Which true atoms are found again: sparse mixtures of a planted dictionary, inside and outside the anchors' hull."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,9 +107,8 @@ def learn(planted: Planted, learner: Learner, seed: int, work: Path, steps: int 
         torch.Generator().manual_seed(seed),
     )
     sae = SAE(start, ACTIVE, planted.mean, planted.scale)
-    return train(
-        sae, config.training, lambda step: planted.samples(BATCH, 10**6 * (seed + 1) + step), work, steps=steps
-    )
+    training = replace(config.training, steps=steps)
+    return train(sae, lambda step: planted.samples(BATCH, 10**6 * (seed + 1) + step), training, work)
 
 
 def recovered(planted: Planted, sae: SAE) -> Float[np.ndarray, " n_atoms"]:

@@ -13,11 +13,12 @@ from archsae_core.metrics.probing import Hits, Passages
 from archsae_core.metrics.stability import Side, unrelated
 from archsae_core.models.dictionary import FreeDictionary
 from archsae_core.models.sae import SAE
+from archsae_core.models.training import as_batches
 from archsae_study.arms import ARMS
 from archsae_study.experiments import verdict
 from archsae_study.experiments.stability import arm_runs
 from archsae_study.plan import Table
-from archsae_study.runs import Run, TrainingBatches
+from archsae_study.runs import Run
 from archsae_study.study import Study
 
 PASSAGE = 32
@@ -45,7 +46,7 @@ class ProbeData:
 def at_step_0(study: Study, run: Run) -> SAE:
     """The autoencoder of a run at step 0, its encoder calibrated as training does before the first step."""
     sae = study.untrained(run)
-    batches = TrainingBatches(study.train_activations, study.config.training.batch_size, run.seed)
+    batches = as_batches(study.train_activations, study.config.training.batch_size, run.seed)
     sae.calibrate(batches(0).to(study.device))
     return sae
 

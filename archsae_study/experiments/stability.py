@@ -71,7 +71,9 @@ def _arm_row(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
     row |= {"label": ARMS[runs[0].arm].label, "r2_by_seed": [q["r2"] for q in quality]}
     row |= {"start": _pairs(starts), "end": _pairs(ends), "trajectory": _trajectory(kept)}
     row |= {"budgets": budgets(study, folders, kept)}
-    return row | {"moved": [stability.drift(snapshot[0], snapshot[runs[0].steps]) for snapshot in kept]}
+    return row | {
+        "cosine_with_start": [stability.cosine_with_start(snapshot[0], snapshot[runs[0].steps]) for snapshot in kept]
+    }
 
 
 def _side(study: Study, run: Run) -> stability.Side:
@@ -105,7 +107,9 @@ def _trajectory(kept: Sequence[Mapping[int, Tensor]]) -> list[dict[str, float]]:
     rows = []
     for step in kept[0]:
         score = headline(kept[0][step], kept[1][step])
-        rows.append({"step": step, "score": score, "drift": stability.drift(kept[0][0], kept[0][step])})
+        rows.append(
+            {"step": step, "score": score, "cosine_with_start": stability.cosine_with_start(kept[0][0], kept[0][step])}
+        )
     return rows
 
 

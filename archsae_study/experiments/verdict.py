@@ -187,7 +187,7 @@ def _mean(matrix: Float[np.ndarray, "n_seeds n_seeds"]) -> float:
 def flags(result: Mapping[str, Any], k: int) -> list[str]:
     """What is wrong with one training run of a sweep; empty where nothing is.
 
-    `result` has `failed` (an error message), or `l0`, `dead_share`, `r2`, `drift` and `violation`.
+    `result` has `failed` (an error message), or `l0`, `dead_share`, `r2`, `cosine_with_start` and `violation`.
     """
     if result.get("failed"):
         return [f"failed: {result['failed']}"]
@@ -195,7 +195,7 @@ def flags(result: Mapping[str, Any], k: int) -> list[str]:
         f"L0 is {result['l0']:.2f}, not k = {k}": abs(result["l0"] - k) > 0.01 * k,
         "more than half of the features are dead": result["dead_share"] > COLLAPSED_DEAD,
         "R² is negative": result["r2"] < 0,
-        "atoms did not move": result["drift"] is not None and result["drift"] > UNMOVED,
+        "atoms did not move": result["cosine_with_start"] is not None and result["cosine_with_start"] > UNMOVED,
         "constraint violated": result["violation"] > 0,
     }
     return [message for message, broken in checks.items() if broken]

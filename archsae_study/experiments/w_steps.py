@@ -44,7 +44,7 @@ STEPS = 500
 
 
 def w_steps(study: Study) -> dict[str, Any]:
-    """Each variant after a short training: validation R², dead features, distance moved, spread of W's rows."""
+    """Each variant after a short training: validation R², dead features, cosine with the start, spread of W's rows."""
     rows = [_row(study, name, arm) for name, (arm, _) in VARIANTS.items()]
     # the float32 twin says what rounding does; it is no other way to move W
     moving = [row for row in rows if row["arm"] == "ra" and row["name"] != TWICE[1]]
@@ -82,7 +82,9 @@ def _row(study: Study, name: str, arm: str) -> dict[str, Any]:
         "r2": float(np.mean([found.r2 for found in validation])),
         "r2_heldout": float(np.mean([other.scores(run).quality.r2 for run in runs])),
         "dead_share": float(np.mean([found.dead_share for found in validation])),
-        "moved": float(np.mean([stability.drift(snapshot[0], snapshot[steps]) for snapshot in kept])),
+        "cosine_with_start": float(
+            np.mean([stability.cosine_with_start(snapshot[0], snapshot[steps]) for snapshot in kept])
+        ),
         "stability": float(np.mean(pairs)) if pairs else None,
         "effective_anchors": last.get("effective_anchors"),
         "relax_at_bound": last.get("relax_at_bound"),

@@ -58,8 +58,8 @@ def training(tables: Mapping[str, Mapping[str, Any]]) -> Figure:
         steps = [row["step"] for row in log]
         axes[0].plot(steps, [row["r2"] for row in log], color=colour, label=arm)
         axes[1].plot(steps, [100 * row["dead"] for row in log], color=colour)
-        moved = {int(step): cosine for step, cosine in table["moved"].items()}
-        axes[2].plot(list(moved), list(moved.values()), color=colour, marker="o", markersize=3)
+        cosines = {int(step): cosine for step, cosine in table["cosine_with_start"].items()}
+        axes[2].plot(list(cosines), list(cosines.values()), color=colour, marker="o", markersize=3)
     lowest = min(row["r2"] for table in tables.values() for row in table["log"][len(table["log"]) // 4 :])
     axes[0].set(ylim=(max(0.0, lowest - 0.3), 1), xlabel="step", ylabel="R² (training batch)")
     axes[1].set(xlabel="step", ylabel="features silent of late (%)", ylim=(0, None))

@@ -1,6 +1,7 @@
 """Sentences of the report that hold numbers, computed from the tables so that they cannot go stale."""
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from archsae_study.arms import ARMS
@@ -35,12 +36,12 @@ def anchors(activations: Table, table: Table) -> str:
 
 def dictionary(table: Table, config: Config) -> str:
     """Answer of notebooks 02 and 03."""
-    quality, moved = table["quality"], table["moved"][str(config.training.steps)]
+    quality, cosine = table["quality"], table["cosine_with_start"][str(config.training.steps)]
     low, high = quality["intervals"]["r2"] or (quality["r2"], quality["r2"])
     lines = [
         f"**R² = {quality['r2']:.3f}** [{low:.3f}, {high:.3f}] on {quality['n_tokens']:,} held-out tokens, "
         f"L0 = {quality['l0']:.1f}, {quality['dead_share']:.1%} of the features dead.",
-        f"After {config.training.steps} steps the atoms have a mean cosine of {moved:.2f} with where they started.",
+        f"After {config.training.steps} steps the atoms have a mean cosine of {cosine:.2f} with where they started.",
     ]
     if table["arm"] == "ra":
         last = table["log"][-1]
@@ -120,7 +121,7 @@ def stability_table(table: Table) -> str:
     for arm in table["arms"].values():
         start, end = (arm[when]["scores"][table["headline"]] for when in ("start", "end"))
         row = [arm["label"], arm["r2"], f"{arm['dead_share']:.1%}", interval(start["normalised"]), interval(end["raw"])]
-        rows.append([*row, end["chance"], interval(end["normalised"]), sum(arm["moved"]) / len(arm["moved"])])
+        rows.append([*row, end["chance"], interval(end["normalised"]), fmean(arm["cosine_with_start"])])
     header = ["arm", "R²", "dead", "step 0", "end, raw", "chance", "**end**", "cosine with own start"]
     return markdown_table(header, rows)
 
@@ -180,7 +181,7 @@ def ablation_table(table: Table) -> str:
         name = f"δ = {row['delta']:g} ({row['relative']:.1%})" if archetypal else row["label"]
         bound = f"{row['relax_at_bound']:.0%}" if archetypal and row["relax_at_bound"] is not None else None
         stability = interval(row["stability_interval"])
-        numbers = [row["r2"], row["dead_share"], stability, row["drift"], bound]
+        numbers = [row["r2"], row["dead_share"], stability, row["cosine_with_start"], bound]
         rows.append([name, *numbers, "; ".join(row["flags"]) or "none"])
     header = ["dictionary", "R²", "dead", "stability", "cosine with start", "Λ at bound", "flags"]
     return markdown_table(header, rows)

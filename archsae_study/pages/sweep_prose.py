@@ -32,7 +32,7 @@ def w_steps_table(table: Table) -> str:
         bound = None if row["relax_at_bound"] is None else f"{row['relax_at_bound']:.0%}"
         anchors = None if row["effective_anchors"] is None else f"{row['effective_anchors']:.0f}"
         name = f"**{row['name']}**" if row["name"] == table["best"] else row["name"]
-        numbers = [row["r2"], row["r2_heldout"], f"{row['dead_share']:.1%}", row["moved"], anchors, bound]
+        numbers = [row["r2"], row["r2_heldout"], f"{row['dead_share']:.1%}", row["cosine_with_start"], anchors, bound]
         rows.append([name, *numbers])
     header = [
         "how W moves",

@@ -323,10 +323,21 @@ def test_statistics_by_hand(tmp_path):
 
 def test_normalizer_by_hand(tmp_path):
     x = [[1.0, 0.0], [3.0, 0.0], [2.0, 2.0], [2.0, -2.0], [1e3, 0.0]]
-    mean, scale = fit_normalizer(open_activations(write(tmp_path, x), 10.0))
+    mean, scale, _ = fit_normalizer(open_activations(write(tmp_path, x), 10.0))
     assert mean.tolist() == [2.0, 0.0]
     assert mean.dtype == torch.float32
     assert scale == pytest.approx(math.sqrt(2 / ((1 + 1 + 4 + 4) / 4)))
+
+
+def test_raw_normalizer_by_hand(tmp_path):
+    train = open_activations(write(tmp_path, [[1.0, 0.0], [3.0, 0.0], [2.0, 2.0], [2.0, -2.0], [1e3, 0.0]]), 10.0)
+    raw = fit_normalizer(train, "raw")
+    assert raw.mean.tolist() == [2.0, 0.0]
+    assert raw.shift.tolist() == [0.0, 0.0]
+    assert raw.scale == pytest.approx(math.sqrt(2 / ((1 + 9 + 8 + 8) / 4)))
+    assert raw.normalize(train.gather(torch.tensor([1])))[0].tolist() == pytest.approx([3 * raw.scale, 0.0])
+    with pytest.raises(ConfigError, match="frame = 'cone': must be one of centred, raw"):
+        fit_normalizer(train, "cone")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -41,7 +41,8 @@ def test_a_round_trip_gives_the_same_sae(seed, tmp_path_factory):
     folder = to_saelens(sae, tmp_path_factory.mktemp("saelens"))
     back = from_saelens(folder)
     assert same(back, sae)
-    assert (back.k, back.about) == (sae.k, sae.about)
+    assert (back.k, back.frame, back.about) == (sae.k, sae.frame, sae.about)
+    assert back.b_dec.requires_grad == sae.b_dec.requires_grad
     for name in ("delta", "unit_norm"):
         assert getattr(back.dictionary, name, None) == getattr(sae.dictionary, name, None)
 

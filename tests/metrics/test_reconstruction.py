@@ -7,6 +7,8 @@ import torch
 from toy import unit_sae
 
 from archsae_core.metrics import reconstruction as metrics
+from archsae_core.models.dictionary import FreeDictionary
+from archsae_core.models.sae import SAE
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -57,6 +59,18 @@ def test_units_and_centring():
     assert found.mse == pytest.approx(2 / 4)
     assert found.mse_normalised == pytest.approx(0.25 * 2 / 4)
     assert found.cosine_centred == pytest.approx((4 / 17**0.5 + 3 / 10**0.5) / 2)
+
+
+def test_scores_in_the_raw_frame_are_of_the_same_residuals_and_centred_by_the_training_mean():
+    # training mean (2, 2), scale 0.5, nothing subtracted: x_n = (3, 0.5) → x̂ = (6, 0); and (0.5, 2.5) → x̂ = (0, 5)
+    sae = SAE(FreeDictionary(torch.eye(2)), 1, torch.full((2,), 2.0), 0.5, "raw")
+    x = torch.tensor([[6.0, 1.0], [1.0, 5.0]])
+    found = metrics.quality(sae, [x])
+    assert sae(x).tolist() == [[6.0, 0.0], [0.0, 5.0]]
+    assert found.r2 == pytest.approx(1 - 2 / (2 * (2.5**2 + 2**2)))  # around x̄ = (3.5, 3)
+    assert found.mse_normalised == pytest.approx(0.25 * 2 / 4)
+    assert found.cosine == pytest.approx((6 / 37**0.5 + 5 / 26**0.5) / 2)
+    assert found.cosine_centred == pytest.approx((18 / (17 * 20) ** 0.5 + 11 / (10 * 13) ** 0.5) / 2)
 
 
 def test_streaming_equals_one_pass():

@@ -299,10 +299,10 @@ def test_without_encoder_and_codes_their_scores_are_absent():
     assert stability.scores(a, b).keys() - bare.keys() == {"encoder_cosine", "shared", "firing_correlation"}
 
 
-def test_drift_by_hand():
+def test_cosine_with_start_by_hand():
     start = torch.eye(2)
-    assert stability.drift(start, 3 * start) == 1
-    assert stability.drift(start, torch.tensor([[5.0, 0.0], [1.0, 0.0]])) == 0.5
+    assert stability.cosine_with_start(start, 3 * start) == 1
+    assert stability.cosine_with_start(start, torch.tensor([[5.0, 0.0], [1.0, 0.0]])) == 0.5
 
 
 # --- collapse ---

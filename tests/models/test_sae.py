@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from archsae_core.config import ConfigError
 from archsae_core.models.dictionary import ArchetypalDictionary, FreeDictionary
 from archsae_core.models.sae import SAE, Codes, load_sae, reconstructions, save_sae
 from archsae_core.storage import CorruptArtifact
@@ -75,3 +76,18 @@ def test_calibration_minimises_the_error_over_one_factor():
 
     sae.calibrate(x)
     assert error(1.0) < min(error(0.97), error(1.03))
+
+
+def test_raw_frame_subtracts_nothing_and_has_no_decoder_bias():
+    """The training mean is carried in either frame, since cosines are centred by it."""
+    dictionary, mean = make().dictionary, torch.arange(6.0)
+    x = 5 * torch.randn(30, 6, generator=torch.Generator().manual_seed(1))
+    centred, raw = SAE(dictionary, 4, mean, 0.5), SAE(dictionary, 4, mean, 0.5, "raw")
+    assert torch.equal(raw.normalize(x), 0.5 * x)
+    z = raw.encode(x).dense(20)
+    assert torch.allclose(raw(x), z @ raw.atoms() / 0.5, atol=1e-5)
+    assert torch.equal(raw.mean, centred.mean)
+    assert [sae.b_dec.requires_grad for sae in (centred, raw)] == [True, False]
+    assert SAE(dictionary, 4, mean, 0.5, "raw", decoder_bias=True).b_dec.requires_grad
+    with pytest.raises(ConfigError, match="frame = 'none': must be one of centred, raw"):
+        SAE(dictionary, 4, mean, 0.5, "none")

@@ -1,12 +1,23 @@
 """The loop: constraint after every step, bits, resume, dead features, divergence."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary
 from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.snapshots import snapshot_steps
-from archsae_core.models.training import CHECKPOINT, Trainer, TrainingDiverged, leave, train
+from archsae_core.models.training import (
+    CHECKPOINT,
+    RELAX_SHARE,
+    Trainer,
+    TrainingDiverged,
+    as_batches,
+    decayed,
+    learning_rate_of_relax,
+    train,
+)
 from archsae_study.arms import ARMS
 from archsae_study.config import configure
 
@@ -38,6 +49,11 @@ def build(arm="ra", **overrides):
     return SAE(dictionary, config.dictionary.k, mean, float(scale)), config.training
 
 
+def run(arm, folder, batches=data, steps=20, **overrides):
+    sae, config = build(arm, steps=steps, **overrides)
+    return train(sae, batches, config, folder)
+
+
 ARCHETYPAL = [{"w_step": step, "delta": delta} for step in ("published", "mirror") for delta in (0.0, 0.5)]
 
 
@@ -48,7 +64,7 @@ def test_constraint_holds_after_every_step_and_in_the_file(tmp_path, overrides):
     for step in range(12):
         trainer.train_step(data(step))
         assert sae.dictionary.violation() == 0.0
-    train(*build(**overrides), data, tmp_path, steps=12)
+    run("ra", tmp_path, steps=12, **overrides)
     assert load_sae(tmp_path / "sae.safetensors").dictionary.violation() == 0.0
 
 
@@ -66,7 +82,7 @@ def test_w_moves_and_the_kept_hull_points_are_w_times_c(overrides):
 
 @pytest.mark.parametrize(("arm", "overrides"), [("topk", {}), ("ra", {}), ("ra", {"w_step": "published"})])
 def test_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, arm, overrides):
-    whole = train(*build(arm, **overrides), data, tmp_path / "whole", steps=20)
+    whole = run(arm, tmp_path / "whole", **overrides)
 
     class Killed(Exception):
         """Stands for a killed process."""
@@ -77,10 +93,10 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, arm, overr
         return data(step)
 
     with pytest.raises(Killed):
-        train(*build(arm, **overrides), until_killed, tmp_path / "broken", steps=20)
+        run(arm, tmp_path / "broken", until_killed, **overrides)
     assert (tmp_path / "broken" / CHECKPOINT).exists()
     seen = []
-    train(*build(arm, **overrides), lambda step: seen.append(step) or data(step), tmp_path / "broken", steps=20)
+    run(arm, tmp_path / "broken", lambda step: seen.append(step) or data(step), **overrides)
     assert seen == list(range(14, 20))
     files = sorted(path.name for path in (tmp_path / "whole").iterdir())
     assert files == sorted(path.name for path in (tmp_path / "broken").iterdir())
@@ -89,32 +105,16 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, arm, overr
     assert whole.k == 3
 
 
-@pytest.mark.parametrize(("arm", "overrides"), [("topk", {}), ("ra", {}), ("ra", {"w_step": "published"})])
-def test_a_shorter_run_ends_where_a_longer_one_passes_to_the_bit_and_takes_no_step(tmp_path, arm, overrides):
-    alone, longer, left = (tmp_path / name for name in ("alone", "longer", "left"))
-    train(*build(arm, **overrides), data, alone, steps=20)
-
-    def pass_by(trainer):
-        if trainer.step == 20:
-            leave(trainer, longer, left)
-
-    train(*build(arm, **overrides), data, longer, steps=45, after_step=pass_by)
-    train(*build(arm, **overrides), lambda step: pytest.fail(f"step {step} was taken again"), left, steps=20)
-    assert sorted(path.name for path in alone.iterdir()) == sorted(path.name for path in left.iterdir())
-    for path in alone.iterdir():
-        assert path.read_bytes() == (left / path.name).read_bytes(), path.name
-
-
 def test_same_config_same_bits_and_another_seed_of_data_differs(tmp_path):
     for name in ("a", "b"):
-        train(*build(), data, tmp_path / name, steps=9)
-    train(*build(), lambda step: data(step + 50), tmp_path / "c", steps=9)
+        run("ra", tmp_path / name, steps=9)
+    run("ra", tmp_path / "c", lambda step: data(step + 50), steps=9)
     a, b, c = ((tmp_path / name / "sae.safetensors").read_bytes() for name in "abc")
     assert a == b != c
 
 
 def test_loss_falls_and_l0_is_k():
-    sae, config = build("topk")
+    sae, config = build("topk", steps=300)
     trainer = Trainer(sae, config)
     for step in range(300):
         trainer.train_step(data(step))
@@ -224,9 +224,8 @@ def test_rounded_weights_follow_what_is_written_to_them():
 
 
 def test_nan_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
-    sae, config = build()
     with pytest.raises(TrainingDiverged, match="step 10: lower lr"):
-        train(sae, config, lambda step: data(step) * (float("nan") if step == 10 else 1), tmp_path, steps=20)
+        run("ra", tmp_path, lambda step: data(step) * (float("nan") if step == 10 else 1))
     assert (tmp_path / CHECKPOINT).exists()
 
 
@@ -255,3 +254,64 @@ def test_published_step_is_adam_then_relu_and_row_normalise():
     assert isinstance(dictionary, ArchetypalDictionary)
     assert (dictionary.W - expected).abs().max() < 1e-4
     assert (dictionary.relax - relax).abs().max() < 1e-4
+
+
+def test_rates_fall_linearly_to_zero_over_the_last_part_alone():
+    config = configure({"preset": "smoke", "steps": 10, "decay": 0.4}).training
+    assert [decayed(step, config) for step in range(11)] == pytest.approx([1] * 7 + [0.75, 0.5, 0.25, 0])
+    assert decayed(10**6, replace(config, decay=0.0)) == 1
+
+
+@pytest.mark.parametrize(("arm", "overrides"), [("topk", {}), *(("ra", more) for more in ARCHETYPAL)])
+def test_every_parameter_follows_the_schedule(arm, overrides):
+    """After the same steps, an update at half the rate is half as long: W's by mirror descent in its logarithm."""
+    found = []
+    for steps in (10, 8):  # with decay 1, step 5 is taken at 0.5 and 0.375 of the rate
+        sae, config = build(arm, **overrides)
+        trainer = Trainer(sae, replace(config, decay=0.0))
+        for step in range(5):
+            trainer.train_step(data(step))
+        before = {name: tensor.detach().clone() for name, tensor in sae.named_parameters()}
+        trainer.config = replace(config, decay=1.0, steps=steps)
+        trainer.train_step(data(5))
+        found.append({name: tensor.detach() - before[name] for name, tensor in sae.named_parameters()})
+    longer, shorter = found
+    for name in ("W_enc", "b_enc", "b_dec"):
+        torch.testing.assert_close(0.75 * longer[name], shorter[name], rtol=1e-3, atol=1e-6, msg=name)
+    moved = "dictionary.W" if arm == "ra" else "dictionary.D"
+    ratio = shorter[moved].norm() / longer[moved].norm()
+    assert ratio == pytest.approx(0.75, abs=0.02)
+
+
+def test_a_step_of_the_relaxation_is_shorter_than_its_radius_and_none_without_one():
+    for delta in (0.0, 1e-3, 0.1, 100.0):
+        sae, config = build("ra", delta=delta)
+        rate = learning_rate_of_relax(sae.dictionary, config)
+        assert rate * D_MODEL**0.5 <= RELAX_SHARE * delta * (1 + 1e-9)
+    assert rate == pytest.approx(config.lr * float(sae.dictionary.C.norm(dim=1).median()))  # where the radius is wide
+
+
+def test_raw_frame_leaves_the_decoder_bias_at_zero(tmp_path):
+    sae, config = build("topk", steps=20)
+    raw = SAE(sae.dictionary, sae.k, sae.mean, float(sae.scale), "raw")
+    train(raw, data, config, tmp_path)
+    assert raw.b_dec.abs().max() == 0
+    loaded = load_sae(tmp_path / "sae.safetensors")
+    assert (loaded.frame, loaded.b_dec.requires_grad) == ("raw", False)
+    assert torch.equal(loaded(data(0)), raw(data(0)))
+
+
+def test_without_a_folder_nothing_is_written_and_a_tensor_is_drawn_once_an_epoch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = torch.arange(10.0)[:, None]
+    batches = as_batches(x, 5, seed=3)
+    epochs = [torch.cat([batches(2 * epoch), batches(2 * epoch + 1)]).flatten() for epoch in range(2)]
+    assert [sorted(epoch.tolist()) for epoch in epochs] == [list(range(10))] * 2
+    assert not torch.equal(*epochs)
+    assert torch.equal(as_batches(x, 5, seed=3)(3), batches(3))
+    assert as_batches(x, 99)(0).shape == (10, 1)
+    sae, config = build("topk", steps=5, batch_size=64)
+    before = sae.dictionary.D.detach().clone()
+    assert train(sae, torch.cat([data(0), data(1)]), config) is sae
+    assert not torch.equal(sae.dictionary.D, before)
+    assert list(tmp_path.iterdir()) == []
