@@ -1,6 +1,6 @@
 """The settings of the core, one frozen dataclass a concern, each validated where it is made.
 
-Field names are unique over all of them, so that a flat mapping (papermill, a command line) names each without ambiguity.
+Field names are unique over all of them, so that a flat mapping (papermill, a command line) names each unambiguously.
 """
 
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ W_STEPS = ("published", "mirror")
 DTYPES = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
 FRAMES = ("centred", "raw")
+TEXT_LAYOUTS = ("auto", "lines", "blocks")
 
 
 def require(condition: bool, name: str, value: object, fix: str) -> None:
@@ -55,13 +56,20 @@ class CorpusConfig:
     """Which documents are read, and how they are split."""
 
     text: str = "bbc-news"
-    """Embedded text, `synthetic`, hub dataset (`name` or `name:config`), or a .txt / .jsonl / .parquet file."""
+    """Embedded texts (joined by +), `synthetic`, a hub dataset (`name` or `name:config`), or a file: .txt, .jsonl, .csv
+    or .parquet."""
     text_revision: str | None = None
     """Hub revision of `text`; None takes the default branch."""
     text_field: str = "text"
-    """Column that holds the text (jsonl, parquet, hub)."""
+    """Column that holds the text (jsonl, csv, parquet, hub)."""
     label_field: str | None = None
-    """Column that holds a topic label, if any (jsonl, parquet, hub)."""
+    """Column that holds a topic label, if any (jsonl, csv, parquet, hub)."""
+    text_layout: str = "auto"
+    """Documents of a .txt file: `lines`, `blocks` between blank lines; `auto`: blocks if there are two, else lines."""
+    decode_entities: bool = True
+    """Turn HTML entities (`&#233;`) into characters; false where they are the text, as in code."""
+    near_copies: bool = True
+    """Keep documents that share 16 consecutive words in one part of the split; false: only documents that are equal."""
     tokens: int | None = None
     """Budget of tokens taken from the text, whole documents in shuffled order; None takes all."""
     heldout_fraction: float = 0.1
@@ -70,6 +78,8 @@ class CorpusConfig:
     """Share of the documents kept for choosing hyperparameters only."""
 
     def __post_init__(self) -> None:
+        require(bool(self.text.strip()), "text", self.text, "name an embedded text, a file or a dataset")
+        require_choice("text_layout", self.text_layout, TEXT_LAYOUTS)
         require_counts(self, ("tokens",))
         for name in ("heldout_fraction", "validation_fraction"):
             require(0 < getattr(self, name) < 0.5, name, getattr(self, name), "must lie between 0 and 0.5")

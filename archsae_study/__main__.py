@@ -95,7 +95,8 @@ def _run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(f"{page}\n")
         return 0
     if arguments.dry_run:
-        _, found = runner.plan(parameters, root)
+        study, found = runner.plan(parameters, root)
+        sys.stdout.write("\n".join(study.text_notes()) + "\n\n")
         sys.stdout.write(f"{estimate.table(found)}\n\n{estimate.summary(found, root)}\n")
         estimate.check_room(found, root)
         return 0

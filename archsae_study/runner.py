@@ -55,6 +55,8 @@ def run_report(
     """
     study, found = plan(parameters, root)
     config, notebooks = study.config, tuple(notebooks)
+    for line in study.text_notes():
+        say(line)
     say(estimate.summary(found, root or default_root()))
     estimate.check_room(found, root or default_root())
     folder = run_folder(config, root)

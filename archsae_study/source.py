@@ -13,8 +13,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 """The project's folder: notebooks, results, figures, runs."""
 STORE = "store"
 """Folder of artefacts in the folder of runs."""
-TEXT_FIELDS = ("model", "revision", "layer", "text", "text_revision", "text_field", "label_field", "context", "tokens",
-               "heldout_fraction", "validation_fraction", "dtype", "outlier_factor")  # fmt: skip
+TEXT_FIELDS = ("model", "revision", "layer", "text", "text_revision", "text_field", "label_field", "text_layout",
+               "decode_entities", "near_copies", "context", "tokens", "heldout_fraction", "validation_fraction",
+               "dtype", "outlier_factor")  # fmt: skip
 
 
 def default_root() -> Path:

@@ -25,8 +25,10 @@ class Stage(NamedTuple):
     """Modules, or `module:name` of functions, classes and methods, that determine a result."""
 
 
-ACTIVATIONS = Stage("activations", 1, (
+ACTIVATIONS = Stage("activations", 2, (
+    "archsae_core.data.copies",
     "archsae_core.data.corpus",
+    "archsae_core.data.sae_probes",
     "archsae_core.data.text_files",
     "archsae_core.data.tokens",
     "archsae_core.data.language_model",

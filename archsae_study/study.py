@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from archsae_core.data.activations import ActivationSet, Normalizer, extract, fit_normalizer, open_activations
-from archsae_core.data.corpus import Corpus, load_text
+from archsae_core.data.corpus import Corpus, describe, load_text
 from archsae_core.data.language_model import load_model, load_tokenizer, resolve_device, resolve_dtype
 from archsae_core.data.model_check import check_model
 from archsae_core.data.tokens import TokenSplit, tokenize_split
@@ -71,6 +71,13 @@ class Study:
     def tokens(self) -> TokenSplit:
         """Windows of token ids: training, validation and held-out documents."""
         return tokenize_split(self.corpus, self.tokenizer, self.config.corpus, self.config.language_model.context)
+
+    def text_notes(self) -> list[str]:
+        """Lines for people: what the text holds, what is unusual about it, which copies were found."""
+        name = self.config.corpus.text
+        copies = self.tokens.copies.warning()
+        found = [f"text = {name!r}: {copies}"] if copies else []
+        return [describe(self.corpus, name), *self.corpus.notes, *found]
 
     def variant(self, **changes: Any) -> "Study":
         """A study of the same model and text with other dictionaries, or of another layer.

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import io
 import json
+import random
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -148,9 +149,14 @@ def _parquet(folder: Path) -> None:
     _study(folder, text=str(folder / "a.parquet")).check()
 
 
+def _text_folder(folder: Path) -> None:
+    folder.mkdir()
+    _study(folder.parent, text=str(folder)).check()
+
+
 TEXTS = [
     _file("no such file", "a.txt", None, {}, "text = .*no such file"),
-    _file("unknown kind", "a.csv", "text\none", {}, r"text = .*unknown kind of file.*\.jsonl"),
+    _file("unknown kind", "a.docx", "one", {}, r"text = .*unknown kind of file.*\.jsonl"),
     _file("empty", "a.txt", "", {}, "text = .*is empty"),
     _file("blank lines only", "a.txt", "\n \n\n", {}, "text = .*0 documents are too few"),
     _file("one line", "a.txt", "one line", {}, "text = .*1 documents are too few"),
@@ -169,6 +175,52 @@ TEXTS = [
     _file("half a surrogate pair", "a.jsonl", '{"text": "\\ud800"}', {}, "text = .*surrogate"),
     _file("no such label", "a.jsonl", '{"text": "one"}', {"label_field": "t"}, "label_field = 't'.*columns are text"),
     _file("missing labels", "a.jsonl", '{"text": "1", "t": "x"}\n{"text": "2"}', {"label_field": "t"}, "no label"),
+    _file(
+        "no label: empty", "a.csv", "text,t\none,\n", {"label_field": "t"}, "label_field = 't'.*no label, such as row 1"
+    ),
+    _file(
+        "no label: NaN", "a.jsonl", '{"text": "1", "t": NaN}', {"label_field": "t"}, "label_field = 't'.*no label.*nan"
+    ),
+    _file(
+        "no label: spaces", "a.jsonl", '{"text": "1", "t": " "}', {"label_field": "t"}, "label_field = 't'.*no label"
+    ),
+    _file(
+        "label of a list",
+        "a.jsonl",
+        '{"text": "1", "t": ["sea", "all"]}',
+        {"label_field": "t"},
+        "label_field = 't': row 1 holds list, not one label",
+    ),
+    _file("label of an object", "a.jsonl", '{"text": "1", "t": {"a": 1}}', {"label_field": "t"}, "row 1 holds dict"),
+    _file("text_field of a .txt", "a.txt", "1\n\n2\n\n3", {"text_field": "body"}, "text_field = 'body'.*no columns"),
+    _file(
+        "text_layout of a .jsonl",
+        "a.jsonl",
+        '{"text": "1"}',
+        {"text_layout": "lines"},
+        r"text_layout.*\.txt files only",
+    ),
+    _file("text_layout unknown", "a.txt", "1", {"text_layout": "words"}, "text_layout = 'words': must be one of auto"),
+    _file(
+        "revision of a file", "a.txt", "1", {"text_revision": "v1"}, "text_revision = 'v1'.*only datasets of the hub"
+    ),
+    _file("broken CSV", "a.csv", "text,t\none\n", {}, "text = .*not a readable CSV file.*Row #2"),
+    _file("copies of one document", "a.txt", "one two\n\nOne two!\n\none  two", {}, "3 documents are copies of 1"),
+    Bad("text", "folder named .jsonl", lambda folder: _text_folder(folder / "a.jsonl"), "text = .*is a folder"),
+    Bad("text", "empty folder named .parquet", lambda folder: _text_folder(folder / "a.parquet"), "no parquet file"),
+    Bad("text", "empty name", lambda folder: _study(folder, text=" "), "text = ' ': name an embedded text"),
+    Bad(
+        "text",
+        "joined with what is not embedded",
+        lambda folder: _study(folder, text="bbc-news+x").check(),
+        "'x' is not",
+    ),
+    Bad(
+        "text",
+        "column of an embedded text",
+        lambda folder: _study(folder, label_field="t").check(),
+        "label_field = 't'",
+    ),
     _file("no parquet", "a.parquet", "no parquet", {}, "text = .*not a readable parquet file"),
     Bad("text", "parquet without the column", _parquet, "text_field = 'text'.*its columns are body, topic"),
 ]
@@ -333,13 +385,17 @@ def _data(what: str, damage: Callable[[Path], None], error: str, text: str = "",
     return Bad("activations", what, attempt, error, late=True)
 
 
-REPEATED = "\n\n".join(["sea " * 60] * 60)
+FEW_WORDS = "\n\n".join(" ".join(random.Random(i).choices(["sea", "wood", "song"], k=60)) for i in range(60))
 ACTIVATIONS = [
     _data("duplicate tokens", positions_only, "n_anchors = 64: only 31 distinct activations"),
     _data(
-        "fewer distinct points than centroids", tokens_only, r"n_anchors = 40: only \d distinct", REPEATED, n_anchors=40
+        "fewer distinct points than centroids",
+        tokens_only,
+        r"n_anchors = 40: only \d+ distinct",
+        FEW_WORDS,
+        n_anchors=40,
     ),
-    _data("ids beyond the embeddings", foreign_tokenizer, "token 7000 exceeds its 384 embeddings", REPEATED),
+    _data("ids beyond the embeddings", foreign_tokenizer, "token 7000 exceeds its 384 embeddings", FEW_WORDS),
     _data("all are outliers", lambda folder: None, "outlier_factor = 1e-09: every activation", outlier_factor=1e-9),
 ]
 

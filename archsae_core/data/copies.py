@@ -9,6 +9,7 @@ as with MinHash, and the cost is one sort of all words.
 """
 
 import html
+import html.entities
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -26,11 +27,14 @@ COMMON_DOCUMENTS = 20
 """A passage is boilerplate (a footer, a licence, a template) where more documents hold it than this number and …"""
 COMMON_SHARE = 0.01
 """… than this share of all documents. It makes copies only of documents of which more than half is boilerplate."""
+EXAMPLE_WORDS = 8
+"""Words that an example quotes."""
 PART = 2**22
 """Passages sorted at a time: bounds the memory."""
 
 # Thai to Tibetan, Burmese, Khmer, kana and Han have no spaces: there, two characters count as a word
 _UNSPACED = r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_ENTITY = re.compile(r"&(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]*);")
 _WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|[^\W_{_UNSPACED}]+")
 
 
@@ -41,8 +45,8 @@ class Example(NamedTuple):
     """Index of the earlier document."""
     second: int
     """Index of the later document."""
-    passage: str
-    """Normalised words that stand in both."""
+    words: str
+    """First normalised words of what both hold."""
 
 
 class Copies(NamedTuple):
@@ -56,6 +60,42 @@ class Copies(NamedTuple):
     """Holds a passage that is too common to make copies."""
     examples: tuple[Example, ...]
     """The first few pairs, exact copies before near copies."""
+
+
+class CopiesReport(NamedTuple):
+    """How many documents are copies, and what a split that ignores it would have leaked."""
+
+    documents: int
+    """Documents within the budget of tokens."""
+    exact: int
+    """Documents whose words are those of an earlier one."""
+    near: int
+    """Further documents that share a passage with another one and are not the first of their group."""
+    largest: int
+    """Documents of the largest group."""
+    boilerplate: int
+    """Documents with a passage that is too common to make copies."""
+    leaked_validation: int
+    """Validation documents with a copy in training, had single documents been split instead of groups."""
+    leaked_heldout: int
+    """Held-out documents with a copy in training, had single documents been split instead of groups."""
+    examples: tuple[Example, ...]
+    """The first few pairs."""
+
+    @property
+    def groups(self) -> int:
+        """Documents of which none is a copy of another: what is left without all copies."""
+        return self.documents - self.exact - self.near
+
+    def warning(self) -> str | None:
+        """One sentence for people, with the first pairs; None where there is no copy. Documents are counted from 1."""
+        if not self.exact + self.near:
+            return None
+        pairs = "; ".join(f"{one + 1} and {other + 1} ({words} …)" for one, other, words in self.examples)
+        return (
+            f"{self.exact:,} of {self.documents:,} documents are exact copies and {self.near:,} near copies of others; "
+            f"each stays in one part of the split with what it copies: documents {pairs}"
+        )
 
 
 class _Words(NamedTuple):
@@ -77,8 +117,16 @@ class _Shared(NamedTuple):
 
 
 def decode_entities(text: str) -> str:
-    """`text` with HTML entities decoded, those that were escaped twice as well: `&amp;eacute;` becomes é."""
-    return html.unescape(html.unescape(text)) if "&" in text else text
+    """`text` with HTML entities decoded, those that were escaped twice as well: `&amp;eacute;` becomes é.
+
+    An entity ends with its semicolon: `R&D` and `?a=1&copy=2` stay.
+    """
+    return _ENTITY.sub(_character, _ENTITY.sub(_character, text)) if "&" in text else text
+
+
+def _character(entity: re.Match[str]) -> str:
+    found = entity.group()
+    return html.unescape(found) if found[1] == "#" else html.entities.html5.get(found[1:], found)
 
 
 def normalised_words(text: str) -> list[str]:
@@ -86,28 +134,30 @@ def normalised_words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", decode_entities(text)).casefold())
 
 
-def find_copies(texts: Sequence[str], passage_words: int = PASSAGE_WORDS, n_examples: int = 3) -> Copies:
-    """Exact copies among `texts`, and near copies by passages of `passage_words` words.
+def find_copies(texts: Sequence[str], passage_words: int | None = PASSAGE_WORDS, n_examples: int = 3) -> Copies:
+    """Exact copies among `texts`, and near copies by passages of `passage_words` words; None: exact copies only.
 
     Of documents with fewer words only exact copies are found. Documents without a word (emoji, ruled lines) are
     compared as they stand. The result depends on the texts and their order alone.
     """
     exact, words = _exact(texts)
+    again = np.flatnonzero(exact != np.arange(len(texts)))
+    examples = [Example(int(exact[i]), int(i), _passage(texts[i], 0)) for i in again[:n_examples]]
+    if passage_words is None:
+        return Copies(exact, exact, np.zeros(len(texts), dtype=bool), tuple(examples))
     shared = _shared_passages(words, passage_words)
     linking, boilerplate = _linking(shared, words, passage_words)
     passage, document, place, _ = (column[linking] for column in shared)
     links = np.flatnonzero((passage[1:] == passage[:-1]) & (document[1:] != document[:-1]))
     links = links[np.argsort(place[links], kind="stable")]
-    again = np.flatnonzero(exact != np.arange(len(texts)))
     first = np.concatenate([exact[again], document[links]])
     second = np.concatenate([again, document[links + 1]])
     groups = _components(first, second, len(texts))
-    examples = [Example(int(exact[i]), int(i), _passage(texts[i], 0, passage_words)) for i in again[:n_examples]]
     start = np.cumsum(words.lengths) - words.lengths
     _, distinct = np.unique(groups[document[links]], return_index=True)
     for link in links[distinct[: n_examples - len(examples)]]:
         one, other = int(document[link]), int(document[link + 1])
-        examples.append(Example(one, other, _passage(texts[one], int(place[link] - start[one]), passage_words)))
+        examples.append(Example(one, other, _passage(texts[one], int(place[link] - start[one]))))
     return Copies(exact, groups, boilerplate, tuple(examples))
 
 
@@ -206,5 +256,5 @@ def _components(
     return first_member[component]
 
 
-def _passage(text: str, position: int, n: int) -> str:
-    return " ".join(normalised_words(text)[position : position + n])
+def _passage(text: str, position: int) -> str:
+    return " ".join(normalised_words(text)[position : position + EXAMPLE_WORDS])

@@ -4,12 +4,21 @@ import functools
 import hashlib
 import itertools
 import random
+import statistics
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet
+from jaxtyping import Int
 
 from archsae_core.config import CorpusConfig
 from archsae_core.data import text_files
 from archsae_core.data.assets import EMBEDDED_TEXTS, text_folder
+from archsae_core.data.copies import Copies, CopiesReport, Example, decode_entities
+from archsae_core.data.sae_probes import DOCUMENTS
 from archsae_core.data.text_files import Rows, TextError
 
 
@@ -18,10 +27,30 @@ class Corpus(NamedTuple):
 
     texts: tuple[str, ...]
     """One string a document, none empty."""
-    labels: tuple[str, ...] | None
-    """One topic label a document, where the source has labels."""
+    labels: tuple[str | None, ...] | None
+    """One topic label a document, where the source has labels; None for a document without one."""
     fingerprint: str
     """Hash of texts and labels: 16 hex digits."""
+    sources: tuple[str, ...] | None = None
+    """The part of the text that each document comes from, where it has parts."""
+    decoded: int = 0
+    """Documents with HTML entities that were decoded."""
+    notes: tuple[str, ...] = ()
+    """What people should know about how the text was read, in sentences."""
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The different labels, sorted."""
+        return topic_indices(self.labels or ())[0]
+
+
+class Part(NamedTuple):
+    """Documents of a corpus from one source."""
+
+    name: str
+    documents: int
+    words: int
+    """Runs of characters between white space."""
 
 
 class Split(NamedTuple):
@@ -36,36 +65,117 @@ def load_text(config: CorpusConfig) -> Corpus:
     """Documents that `config.text` names.
 
     Empty documents are dropped. Raises TextError naming the field to change where the source is missing, empty,
-    unreadable, of an unknown kind, lacks a column or holds fewer than 3 documents; AssetError where the embedded text
-    cannot be had.
+    unreadable, of an unknown kind, lacks a column or holds fewer than 3 documents, and for a field that has no effect
+    on it; AssetError where the embedded text cannot be had.
     """
-    if config.text in EMBEDDED_TEXTS:
-        rows = _embedded(config.text)
-    elif config.text == "synthetic":
-        rows = synthetic()
-    else:
-        rows = text_files.read(config)
-    kept = [i for i, text in enumerate(rows.texts) if text.strip()]
+    rows = _rows(config)
+    plain = [decode_entities(text) for text in rows.texts] if config.decode_entities else rows.texts
+    kept = [i for i, text in enumerate(plain) if text.strip()]
     if len(kept) < 3:
         raise TextError(f"text = {config.text!r}: {len(kept)} documents are too few to split: at least 3 are needed")
-    texts = tuple(rows.texts[i] for i in kept)
+    texts = tuple(plain[i] for i in kept)
     labels = None if rows.labels is None else tuple(rows.labels[i] for i in kept)
-    return Corpus(texts, labels, _fingerprint(texts, labels))
+    sources = None if rows.sources is None else tuple(rows.sources[i] for i in kept)
+    decoded = sum(plain[i] != rows.texts[i] for i in kept)
+    return Corpus(texts, labels, _fingerprint(texts, labels), sources, decoded, rows.notes)
 
 
-def split_documents(n_documents: int, config: CorpusConfig) -> Split:
-    """Split documents 0 … n_documents − 1 by the two fractions of `config`, each part at least one document.
+def composition(corpus: Corpus, name: str) -> tuple[Part, ...]:
+    """What a corpus consists of, the largest part first; one part called `name` where the text has no parts."""
+    documents: Counter[str] = Counter()
+    words: Counter[str] = Counter()
+    for text, source in zip(corpus.texts, corpus.sources or [name] * len(corpus.texts), strict=True):
+        documents[source] += 1
+        words[source] += len(text.split())
+    return tuple(Part(part, documents[part], n) for part, n in words.most_common())
 
-    The permutation is fixed: a split belongs to the text, so that seeds differ in training only. Raises TextError for
-    fewer than 3 documents.
+
+def describe(corpus: Corpus, name: str) -> str:
+    """One line for people: how many documents of which length, how many topics."""
+    length = statistics.median(len(text.split()) for text in corpus.texts)
+    topics = f", {len(corpus.topics)} topics" if corpus.topics else ""
+    decoded = f", HTML entities decoded in {corpus.decoded:,}" if corpus.decoded else ""
+    return f"{name}: {len(corpus.texts):,} documents of {length:,.0f} words in the median{topics}{decoded}"
+
+
+def split_documents(groups: Sequence[int], config: CorpusConfig) -> Split:
+    """Split documents 0 … n − 1 by the two fractions of `config`, each part at least one document.
+
+    `groups` holds a number for each document; those of one number stay together, so that the parts come as near to the
+    fractions as whole groups allow. The permutation is fixed: a split belongs to the text, so that seeds differ in
+    training only. Raises TextError for fewer than 3 documents or groups.
     """
+    n_documents = len(groups)
     if n_documents < 3:
         raise TextError(f"text = {config.text!r}: {n_documents} documents are too few to split: at least 3 are needed")
     order = shuffled(n_documents)
+    members: dict[int, list[int]] = {}
+    for document in order:
+        members.setdefault(groups[document], []).append(document)
+    if len(members) < 3:
+        fix = "use another text" + (", or set near_copies to false if they only share passages" * config.near_copies)
+        reason = f"its {n_documents} documents are copies of {len(members)}, and at least 3 different ones are needed"
+        raise TextError(f"text = {config.text!r}: {reason}: {fix}")
     n_heldout = max(1, round(n_documents * config.heldout_fraction))
     n_validation = max(1, min(round(n_documents * config.validation_fraction), n_documents - n_heldout - 1))
-    heldout, rest = order[:n_heldout], order[n_heldout:]
-    return Split(train=rest[n_validation:], validation=rest[:n_validation], heldout=heldout)
+    heldout, rest = _take(list(members.values()), n_heldout, leave=2)
+    validation, rest = _take(rest, n_validation, leave=1)
+    rank = {document: place for place, document in enumerate(order)}
+    train, validation, heldout = (
+        tuple(sorted((document for group in part for document in group), key=rank.__getitem__))
+        for part in (rest, validation, heldout)
+    )
+    return Split(train=train, validation=validation, heldout=heldout)
+
+
+def _take(groups: list[list[int]], wanted: int, leave: int) -> tuple[list[list[int]], list[list[int]]]:
+    """The first groups that fit into `wanted` documents, and the others, `leave` at least.
+
+    One that does not fit is taken where nothing else was, or where it comes nearer than none.
+    """
+    taken: list[list[int]] = []
+    rest: list[list[int]] = []
+    missing = wanted
+    for place, group in enumerate(groups):
+        if len(group) <= missing and len(rest) + len(groups) - place > leave:
+            taken.append(group)
+            missing -= len(group)
+        else:
+            rest.append(group)
+    smallest = min(rest, key=len)
+    if not taken or (len(rest) > leave and len(smallest) - missing < missing):
+        taken.append(smallest)
+        rest.remove(smallest)
+    return taken, rest
+
+
+def copies_report(found: Copies, documents: Sequence[int], config: CorpusConfig) -> CopiesReport:
+    """What `find_copies` found among `documents` (indices into the corpus), and what it would have leaked."""
+    n = len(documents)
+    first = np.arange(n)
+    exact = int((found.exact != first).sum())
+    naive = split_documents(first.tolist(), config)
+    trained = np.unique(found.groups[list(naive.train)])
+    leaked = [int(np.isin(found.groups[list(part)], trained).sum()) for part in (naive.validation, naive.heldout)]
+    return CopiesReport(
+        documents=n,
+        exact=exact,
+        near=int((found.groups != first).sum()) - exact,
+        largest=int(np.bincount(found.groups).max()),
+        boilerplate=int(found.boilerplate.sum()),
+        leaked_validation=leaked[0],
+        leaked_heldout=leaked[1],
+        examples=tuple(
+            Example(*sorted((documents[one], documents[other])), words) for one, other, words in found.examples
+        ),
+    )
+
+
+def topic_indices(labels: Sequence[str | None]) -> tuple[tuple[str, ...], Int[np.ndarray, " n_documents"]]:
+    """The different labels, sorted, and the index of each document's; −1 for a document without a label."""
+    names = sorted({label for label in labels if label is not None})
+    index: dict[str | None, int] = {name: i for i, name in enumerate(names)}
+    return tuple(names), np.array([index.get(label, -1) for label in labels], dtype=np.int64)
 
 
 def shuffled(n_documents: int) -> tuple[int, ...]:
@@ -106,9 +216,39 @@ def _sentence(generator: random.Random, shared: Sequence[str], own: Sequence[str
     return " ".join(words) + "."
 
 
+def _rows(config: CorpusConfig) -> Rows:
+    names = config.text.split("+")
+    known = [name for name in names if name in EMBEDDED_TEXTS]
+    if config.text == "synthetic" or known == names:
+        columns = ["text_revision", "text_field", "label_field", "text_layout"]
+        text_files.refuse_unused(config, columns, f"{config.text!r} is embedded and has its own documents and topics")
+        return synthetic() if config.text == "synthetic" else _joined(names, config)
+    if known and not Path(config.text).expanduser().exists():
+        unknown = next(name for name in names if name not in EMBEDDED_TEXTS)
+        reason = f"{unknown!r} is not embedded, and only embedded texts can be joined: {', '.join(EMBEDDED_TEXTS)}"
+        raise TextError(f"text = {config.text!r}: {reason}")
+    return text_files.read(config)
+
+
+def _joined(names: Sequence[str], config: CorpusConfig) -> Rows:
+    """Embedded texts one after the other. A text without topics has documents without a label."""
+    if len(set(names)) < len(names):
+        raise TextError(f"text = {config.text!r}: names a text twice: name each once")
+    parts = [_embedded(name) for name in names]
+    texts = [text for part in parts for text in part.texts]
+    labels = [label for part in parts for label in part.labels or [None] * len(part.texts)]
+    sources = [source for part in parts for source in part.sources or ()]
+    return Rows(texts, labels if any(labels) else None, sources)
+
+
 def _embedded(name: str) -> Rows:
-    paths = sorted(text_folder(name).glob("*/*.txt"))
-    return Rows([_decode_news(path.read_bytes()) for path in paths], [path.parent.name for path in paths])
+    folder = text_folder(name)
+    if (folder / DOCUMENTS).exists():
+        columns = pyarrow.parquet.read_table(folder / DOCUMENTS).to_pydict()
+        return Rows(columns["text"], None, [f"{name}: {source}" for source in columns["source"]])
+    paths = sorted(folder.glob("*/*.txt"))
+    texts = [_decode_news(path.read_bytes()) for path in paths]
+    return Rows(texts, [path.parent.name for path in paths], [name] * len(paths))
 
 
 def _decode_news(content: bytes) -> str:
@@ -118,9 +258,9 @@ def _decode_news(content: bytes) -> str:
         return content.decode("latin-1")  # one of the 2,225 articles carries a latin-1 pound sign
 
 
-def _fingerprint(texts: Sequence[str], labels: Sequence[str] | None) -> str:
+def _fingerprint(texts: Sequence[str], labels: Sequence[str | None] | None) -> str:
     digest = hashlib.sha256()
     for item in itertools.chain(texts, ["labels"], labels or ()):
-        content = item.encode("utf-8", "surrogatepass")
+        content = (item or "").encode("utf-8", "surrogatepass")  # no label is empty
         digest.update(len(content).to_bytes(8, "little") + content)
     return digest.hexdigest()[:16]

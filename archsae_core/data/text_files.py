@@ -1,19 +1,31 @@
-"""Reading documents from .txt, .jsonl and .parquet files, local dataset folders and datasets of the hub."""
+"""Reading documents from .txt, .jsonl, .csv and .parquet files, local dataset folders and datasets of the hub.
 
+`datasets` reads what has its layout. Single files are read here, since `datasets` would lose what people need: the
+number of a line that is no JSON, columns with values of several types, blocks and articles of a .txt file. It would
+also copy each file into its cache.
+"""
+
+import datetime
+import decimal
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow
-import pyarrow.parquet
+import pyarrow.csv
+import pyarrow.dataset
 
 from archsae_core.config import ConfigError, CorpusConfig
 from archsae_core.data.hub import HubError, HubUnreachable, hub_commit
 
-SUFFIXES = (".txt", ".jsonl", ".parquet")
+SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet")
+LINES_A_BLOCK = 10
+"""Blocks of a .txt file with more lines than this in the median may be lines that stray blank ones divide."""
 
 
 class TextError(ConfigError):
@@ -24,7 +36,11 @@ class Rows(NamedTuple):
     """Documents as read: one string each, and one label each where the source has them."""
 
     texts: Sequence[str]
-    labels: Sequence[str] | None
+    labels: Sequence[str | None] | None
+    sources: Sequence[str] | None = None
+    """The part of the text that each comes from, where it has parts."""
+    notes: tuple[str, ...] = ()
+    """What people should know about how the text was read."""
 
 
 def read(config: CorpusConfig) -> Rows:
@@ -40,6 +56,11 @@ def _bad(config: CorpusConfig, reason: str) -> TextError:
 
 
 def _read_file(path: Path, config: CorpusConfig) -> Rows:
+    _refuse_unused(path.suffix, config)
+    if path.is_dir() and path.suffix == ".parquet":
+        return _read_parquet(path, config)
+    if path.is_dir():
+        raise _bad(config, "is a folder: give a file in it; of folders, those named .parquet are read")
     if not path.is_file():
         raise _bad(config, "there is no such file: give the path of a file that exists")
     if path.suffix not in SUFFIXES:
@@ -51,9 +72,26 @@ def _read_file(path: Path, config: CorpusConfig) -> Rows:
     text = _decode(path, config)
     if path.suffix == ".jsonl":
         return _read_jsonl(text, config)
-    if config.label_field is not None:
-        raise TextError(f"label_field = {config.label_field!r}: a .txt file has no columns: set it to None")
-    return Rows(_documents(text), None)
+    if path.suffix == ".csv":
+        return _read_csv(text, config)
+    return _read_txt(text, config)
+
+
+def refuse_unused(config: CorpusConfig, names: Iterable[str], reason: str) -> None:
+    """Raise TextError for a field of `names` that differs from its default, since it would have no effect."""
+    for name in names:
+        value = getattr(config, name)
+        default = getattr(CorpusConfig, name)
+        if value != default:
+            raise TextError(f"{name} = {value!r}: {reason}: leave it at {default!r}")
+
+
+def _refuse_unused(suffix: str, config: CorpusConfig) -> None:
+    refuse_unused(config, ["text_revision"], f"{config.text!r} is a file, and only datasets of the hub have revisions")
+    if suffix == ".txt":
+        refuse_unused(config, ["text_field", "label_field"], "a .txt file has no columns")
+    else:
+        refuse_unused(config, ["text_layout"], "it divides .txt files only")
 
 
 def _decode(path: Path, config: CorpusConfig) -> str:
@@ -61,18 +99,28 @@ def _decode(path: Path, config: CorpusConfig) -> str:
     if b"\0" in content:
         raise _bad(config, "the file holds NUL bytes, so it is binary or UTF-16: save it as UTF-8")
     try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _bad(config, f"not UTF-8 at byte {error.start}: save it as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _documents(text: str) -> list[str]:
-    """Blocks between blank lines, or lines where there is no blank line, or whole articles of WikiText."""
+def _read_txt(text: str, config: CorpusConfig) -> Rows:
+    """Documents by `config.text_layout`; `auto` also knows the articles of WikiText."""
     lines = text.split("\n")
-    if (articles := _articles(lines)) is not None:
-        return articles
+    if config.text_layout == "auto" and (articles := _articles(lines)) is not None:
+        return Rows(articles, None)
     blocks = [block.strip() for block in re.split(r"\n[^\S\n]*\n", text) if block.strip()]
-    return blocks if len(blocks) > 1 else [line for line in lines if line.strip()]
+    if config.text_layout == "lines" or (config.text_layout == "auto" and len(blocks) < 2):
+        return Rows([line for line in lines if line.strip()], None)
+    size = statistics.median(block.count("\n") + 1 for block in blocks) if blocks else 0
+    if config.text_layout == "blocks" or size <= LINES_A_BLOCK:
+        return Rows(blocks, None)
+    warning = (
+        f"text = {config.text!r}: blank lines divide it into {len(blocks)} documents with a median of {size:.0f} "
+        "lines: set text_layout to lines if each line is a document, to blocks if this is right"
+    )
+    return Rows(blocks, None, notes=(warning,))
 
 
 _HEADING = re.compile(r" ?= [^=\s](.*[^=\s])? = *\n?")
@@ -106,14 +154,37 @@ def _read_jsonl(text: str, config: CorpusConfig) -> Rows:
     return _select({name: [row.get(name) for row in rows] for name in names}, config)
 
 
-def _read_parquet(path: Path, config: CorpusConfig) -> Rows:
+def _read_csv(text: str, config: CorpusConfig) -> Rows:
+    types = dict.fromkeys([config.text_field, *filter(None, [config.label_field])], pyarrow.string())
     try:
-        names = pyarrow.parquet.read_schema(path).names
-        wanted = [name for name in names if name in (config.text_field, config.label_field)]
-        table = pyarrow.parquet.read_table(path, columns=wanted)
+        table = pyarrow.csv.read_csv(
+            pyarrow.BufferReader(text.encode()),
+            # one thread, so that an error names its row; blocks that are longer than any document
+            read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=2**28),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=types),
+        )
+    except pyarrow.ArrowException as error:
+        raise _bad(config, f"not a readable CSV file ({error}): write it again, with a header") from error
+    return _select(table.to_pydict(), config)
+
+
+def _read_parquet(path: Path, config: CorpusConfig) -> Rows:
+    """Columns of one file, or of a folder of parts as Spark writes it; names of classes where `datasets` wrote them."""
+    try:
+        found = pyarrow.dataset.dataset(path, format="parquet", partitioning="hive")
+        if path.is_dir() and not found.files:
+            raise _bad(config, "the folder holds no parquet file: give a file, or a folder with parts")
+        wanted = [name for name in found.schema.names if name in (config.text_field, config.label_field)]
+        columns = {name: [] for name in found.schema.names} | found.to_table(columns=wanted).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
         raise _bad(config, f"not a readable parquet file ({error}): write it again") from error
-    return _select({name: [] for name in names} | table.to_pydict(), config)
+    if config.label_field in columns and b"huggingface" in (found.schema.metadata or {}):
+        import datasets
+
+        feature = datasets.Features.from_arrow_schema(found.schema)[config.label_field]
+        columns[config.label_field] = _class_names(feature, columns[config.label_field])
+    return _select(columns, config)
 
 
 def _select(columns: Mapping[str, Sequence[Any]], config: CorpusConfig) -> Rows:
@@ -127,10 +198,19 @@ def _select(columns: Mapping[str, Sequence[Any]], config: CorpusConfig) -> Rows:
     texts = [_checked(columns[config.text_field][i], config) for i in kept]
     if config.label_field is None:
         return Rows(_articles(texts) or texts, None)
-    labels = [columns[config.label_field][i] for i in kept]
-    if None in labels:
-        raise TextError(f"label_field = {config.label_field!r}: some documents have no label: set it to None")
-    return Rows(texts, [str(label) for label in labels])
+    return Rows(texts, [_label(columns[config.label_field][i], i, config) for i in kept])
+
+
+def _label(value: Any, row: int, config: CorpusConfig) -> str:
+    missing = value is None or (isinstance(value, float) and math.isnan(value)) or not str(value).strip()
+    if missing:
+        reason = f"some documents have no label, such as row {row + 1} ({value!r}): give all one, or set it to None"
+        raise TextError(f"label_field = {config.label_field!r}: {reason}")
+    if not isinstance(value, str | int | float | decimal.Decimal | datetime.date):
+        kind = type(value).__name__
+        reason = f"row {row + 1} holds {kind}, not one label: name another column, or set it to None"
+        raise TextError(f"label_field = {config.label_field!r}: {reason}")
+    return _checked(str(value), config)
 
 
 def _checked(text: Any, config: CorpusConfig) -> str:
@@ -150,13 +230,18 @@ def _read_dataset(config: CorpusConfig) -> Rows:
 
     name, _, subset = config.text.partition(":")
     folder = Path(name).expanduser()
+    refuse_unused(config, ["text_layout"], "it divides .txt files only")
+    if folder.is_dir():
+        refuse_unused(
+            config, ["text_revision"], f"{config.text!r} is a folder, and only datasets of the hub have revisions"
+        )
     source, commit, down = (str(folder), None, None) if folder.is_dir() else (name, *_commit(name, config))
     try:
         with _quiet_datasets(offline=down is not None):
             dataset = datasets.load_dataset(source, subset or None, split="train", revision=commit)
     except (OSError, ValueError, RuntimeError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
         if down is not None:
-            fix = "use a local .txt, .jsonl or .parquet file, a local folder, or bbc-news"
+            fix = f"use a local {', '.join(SUFFIXES)} file, a local folder, or bbc-news"
             raise _bad(config, f"neither a file or folder here, nor cached; {down}: {fix}") from error
         fix = "check the name (`name:config` where there are several configs) and that it has a split `train`"
         raise _bad(config, f"the dataset cannot be loaded ({' '.join(str(error).split())}): {fix}") from error
@@ -199,6 +284,13 @@ def _plain(dataset: Any, config: CorpusConfig) -> dict[str, Sequence[Any]]:
     """Columns of a dataset; class numbers turned into class names."""
     columns: dict[str, Sequence[Any]] = {name: [] for name in dataset.column_names}
     for name in {config.text_field, config.label_field} & columns.keys():
-        to_names = getattr(dataset.features[name], "int2str", None)
-        columns[name] = to_names(dataset[name][:]) if to_names else dataset[name][:]
+        columns[name] = _class_names(dataset.features[name], dataset[name][:])
     return columns
+
+
+def _class_names(feature: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """Names of class numbers; −1 stands for a missing label. Values of any other feature are returned as they are."""
+    names = getattr(feature, "names", None)
+    if names is None:
+        return values
+    return [names[value] if value is not None and 0 <= value < len(names) else None for value in values]

@@ -8,7 +8,8 @@ from jaxtyping import Int32
 from transformers import PreTrainedTokenizerBase
 
 from archsae_core.config import CorpusConfig
-from archsae_core.data.corpus import Corpus, shuffled, split_documents
+from archsae_core.data.copies import PASSAGE_WORDS, CopiesReport, find_copies
+from archsae_core.data.corpus import Corpus, copies_report, shuffled, split_documents
 from archsae_core.data.text_files import TextError
 
 BATCH_DOCUMENTS = 256
@@ -30,11 +31,13 @@ class TokenSet(NamedTuple):
 
 
 class TokenSplit(NamedTuple):
-    """The three disjoint parts of the documents within the budget."""
+    """The three disjoint parts of the documents within the budget: no document has a copy in another part."""
 
     train: TokenSet
     validation: TokenSet
     heldout: TokenSet
+    copies: CopiesReport
+    """Copies among the documents of all parts."""
 
 
 def tokenize(corpus: Corpus, documents: Sequence[int], tokenizer: PreTrainedTokenizerBase, context: int) -> TokenSet:
@@ -81,16 +84,23 @@ def tokenize_split(
 ) -> TokenSplit:
     """Windows of `context` tokens of the training, validation and held-out documents within the budget `config.tokens`.
 
-    The budget is taken before the documents are split, so that all three parts shrink alike. Raises TextError where a
-    part holds no window of 2 tokens.
+    The budget is taken before the documents are split, so that all three parts shrink alike. Exact copies stay in one
+    part, and where `config.near_copies` near copies as well. Raises TextError where a part holds no window of 2 tokens.
     """
     documents = take_budget(corpus, tokenizer, config, context)
-    parts = split_documents(len(documents), config)._asdict()
+    texts = [corpus.texts[i] for i in documents]
+    found = find_copies(texts, PASSAGE_WORDS if config.near_copies else None)
+    parts = split_documents(found.groups.tolist(), config)._asdict()
     sets = {name: tokenize(corpus, [documents[i] for i in part], tokenizer, context) for name, part in parts.items()}
     for name, tokens in sets.items():
         if not tokens.ids:
             raise TextError(f"text = {config.text!r}: no {name} document has 2 tokens: use more or longer documents")
-    return TokenSplit(**sets)
+    return TokenSplit(**sets, copies=copies_report(found, documents, config))
+
+
+def longest_window(tokens: TokenSet) -> int:
+    """Activations that the longest window has at most: its tokens without position 0."""
+    return max(len(window) for window in tokens.ids) - 1
 
 
 def _token_ids(corpus: Corpus, documents: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from archsae_core.data.activations import ActivationSet
+from archsae_core.data.corpus import topic_indices
 from archsae_core.data.splice import readout
 from archsae_core.data.tokens import TokenSet
 from archsae_core.metrics.contexts import context
@@ -117,11 +118,13 @@ def token_entropy(found: Scan, activations: ActivationSet, top: int = 20) -> lis
     return entropies
 
 
-def topic_rates(found: Scan, feature: int, activations: ActivationSet, labels: Sequence[str]) -> dict[str, float]:
+def topic_rates(
+    found: Scan, feature: int, activations: ActivationSet, labels: Sequence[str | None]
+) -> dict[str, float]:
     """Share of each topic's scanned tokens on which the feature fires; `labels` of all documents (`Corpus.labels`)."""
-    names, topic = np.unique(np.array(labels), return_inverse=True)
+    names, topic = topic_indices(labels)
     tokens, fired = (
-        np.bincount(topic[activations.document[rows].numpy()], minlength=len(names))
+        np.bincount(topic[activations.document[rows].numpy()] + 1, minlength=len(names) + 1)[1:]
         for rows in (found.scanned, found.firings(feature)[1])
     )
     return {str(name): float(f / t) for name, f, t in zip(names, fired, tokens, strict=True) if t}

@@ -37,18 +37,25 @@ class Hits(NamedTuple):
     """Topic of each document."""
 
 
+class NoPassages(ValueError):
+    """The text has nothing that probes could be fitted on or scored on; the message says what is missing."""
+
+
 def passages(
     activations: ActivationSet, topics: Int[np.ndarray, " documents"], limit: int, length: int, seed: int = 0
 ) -> Passages:
     """At most `limit` random passages of `length` consecutive kept rows of one window; `topics` of all documents.
 
-    The same for every dictionary. Raises ValueError where no window is long enough.
+    Documents of topic −1 have no label and are left out. The same for every dictionary. Raises NoPassages where no
+    window of a labelled document is long enough.
     """
     ends = (activations.window[activations.kept].diff() != 0).nonzero()[:, 0] + 1
     bounds = pairwise([0, *ends.tolist(), len(activations.kept)])
-    first = torch.tensor([start for a, b in bounds for start in range(a, b - length + 1, length)])
+    first = torch.tensor([start for a, b in bounds for start in range(a, b - length + 1, length)], dtype=torch.long)
+    labelled = topics[activations.document[activations.kept[first]].numpy()] >= 0
+    first = first[torch.from_numpy(labelled)]
     if not len(first):
-        raise ValueError(f"no window holds {length} activations")
+        raise NoPassages(f"no labelled document has {length} consecutive activations, the length of a passage")
     chosen = first[torch.randperm(len(first), generator=torch.Generator().manual_seed(seed))[:limit].sort().values]
     rows = activations.kept[chosen[:, None] + torch.arange(length)]
     document = activations.document[rows[:, 0]].numpy()

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from archsae_core.data.corpus import topic_indices
 from archsae_core.metrics import features, probing
 from archsae_core.metrics.intervals import Interval
-from archsae_core.metrics.probing import Hits, Passages
+from archsae_core.metrics.probing import Hits, NoPassages, Passages
 from archsae_core.metrics.stability import Side, unrelated
 from archsae_core.models.dictionary import FreeDictionary
 from archsae_core.models.sae import SAE
@@ -58,14 +59,16 @@ def random_directions(study: Study) -> SAE:
 
 
 def topics_of(study: Study) -> np.ndarray | None:
-    """Index of every document's topic; None where the text has no labels or only one."""
-    labels = study.corpus.labels
-    names, topic = np.unique(np.array(labels if labels else ["none"]), return_inverse=True)
+    """Index of every document's topic, −1 for one without; None where the text has no labels or only one."""
+    names, topic = topic_indices(study.corpus.labels or ())
     return topic if len(names) > 1 else None
 
 
-def probe_data(study: Study, topics: np.ndarray) -> tuple[ProbeData, ProbeData]:
-    """Passages of the training documents, and of the held-out ones."""
+def probe_data(study: Study) -> tuple[ProbeData, ProbeData]:
+    """Passages of the labelled training documents, and of the held-out ones. Raises NoPassages where there are none."""
+    topics = topics_of(study)
+    if topics is None:
+        raise NoPassages("the text has no topic labels")
     length = min(PASSAGE, study.config.language_model.context // 2)
     parts = ((study.train_activations, TRAIN_PASSAGES), (study.heldout_activations, HELDOUT_PASSAGES))
     train, test = (ProbeData(part, probing.passages(part, topics, limit, length)) for part, limit in parts)
@@ -74,10 +77,10 @@ def probe_data(study: Study, topics: np.ndarray) -> tuple[ProbeData, ProbeData]:
 
 def probing_table(study: Study) -> dict[str, Any]:
     """Sparse topic probes of every arm over seeds, with baselines; token entropy of top contexts; the verdict."""
-    topics = topics_of(study)
-    if topics is None:
-        return {"reason": "the text has no topic labels"}
-    data = probe_data(study, topics)
+    try:
+        data = probe_data(study)
+    except NoPassages as error:
+        return {"reason": str(error)}
     rows, hits = [], {}
     for arm in study.config.comparison.arms:
         runs = arm_runs(study, arm)
@@ -88,7 +91,7 @@ def probing_table(study: Study) -> dict[str, Any]:
     controls = {f"{arm}, step 0": at_step_0(study, study.main_run(arm)) for arm in study.config.comparison.arms}
     controls["random directions"] = random_directions(study)
     rows += [_row(name, name, "control", [measure(sae, data)]) for name, sae in controls.items()]
-    return _described(data, topics) | {"rows": [*rows, _raw_row(data)], "verdict": _verdict(rows, hits)}
+    return _described(data, study.corpus.topics) | {"rows": [*rows, _raw_row(data)], "verdict": _verdict(rows, hits)}
 
 
 def measure(sae: SAE, data: tuple[ProbeData, ProbeData]) -> tuple[dict[int | None, Hits], list[float | None]]:
@@ -144,11 +147,11 @@ def _gain(hits: Mapping[str, Sequence[Mapping[int, Hits]]], arms: tuple[str, str
     return probing.accuracy_interval(*([found[size] for found in hits[arm]] for arm in arms))
 
 
-def _described(data: tuple[ProbeData, ProbeData], topics: np.ndarray) -> dict[str, Any]:
+def _described(data: tuple[ProbeData, ProbeData], topics: Sequence[str]) -> dict[str, Any]:
     train, test = (part.about for part in data)
     return {
         "headline": HEADLINE_SIZE,
-        "topics": len(np.unique(topics)),
+        "topics": len(topics),
         "passage": train.rows.shape[1],
         "passages": {"train": len(train.rows), "heldout": len(test.rows)},
         "documents": {"train": len(np.unique(train.document)), "heldout": len(np.unique(test.document))},

@@ -14,11 +14,12 @@ from archsae_core.metrics import features, probing, subspaces
 from archsae_core.metrics.behaviour import contrast, spliced_sums
 from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.matching import cosines, match
+from archsae_core.metrics.probing import NoPassages
 from archsae_core.metrics.reconstruction import bootstrap_interval
 from archsae_core.metrics.stability import SHARED
 from archsae_core.models.sae import SAE, Codes
 from archsae_study.arms import ARMS
-from archsae_study.experiments.probing import ProbeData, probe_data, topics_of
+from archsae_study.experiments.probing import ProbeData, probe_data
 from archsae_study.experiments.stability import arm_runs
 from archsae_study.plan import Table
 from archsae_study.runs import Run
@@ -84,8 +85,10 @@ def without(sae: SAE, group: Int[np.ndarray, " n"], x: Tensor) -> Tensor:
 
 def reappearance_table(study: Study) -> dict[str, Any]:
     """Per trained arm: how many features reappear, and stable against unstable ones of equal activation mass."""
-    topics = topics_of(study)
-    data = None if topics is None else probe_data(study, topics)
+    try:
+        data = probe_data(study)
+    except NoPassages:
+        data = None
     components = principal_components(study)
     arms = {arm: _arm(study, arm, data, components) for arm in trained_arms(study)}
     return {"threshold": SHARED, "stable": STABLE, "share": subspaces.SHARE, "arms": arms}

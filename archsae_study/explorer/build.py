@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from archsae_core.data.activations import ActivationSet
+from archsae_core.data.corpus import topic_indices
 from archsae_core.data.tokens import TokenSet
 from archsae_core.metrics import features as inspection
 from archsae_core.metrics import names, probing
@@ -103,7 +104,7 @@ class Corpus(NamedTuple):
     """For the contexts of anchors; None leaves them out."""
     tokenizer: Any
     model: Any
-    labels: Sequence[str] | None
+    labels: Sequence[str | None] | None
     """Topic of every document, where the text has topics."""
     probes: Probes | None
 
@@ -122,7 +123,7 @@ class _Matched(NamedTuple):
 class Tokens:
     """Per activation of one part: its token, the one before, its topic; and tokens as text."""
 
-    def __init__(self, part: Part, tokenizer: Any, labels: Sequence[str] | None) -> None:
+    def __init__(self, part: Part, tokenizer: Any, labels: Sequence[str | None] | None) -> None:
         self.part, self.tokenizer, self.labels = part, tokenizer, labels
         self.texts = WindowTexts(part.tokens, tokenizer)
         self._decoded: dict[int, str] = {}
@@ -148,17 +149,19 @@ class Tokens:
 
     @cached_property
     def topics(self) -> tuple[list[str], Int64[np.ndarray, " rows"]]:
-        """Names of the topics, and the topic of every row; both empty where the text has none."""
+        """Names of the topics, and the topic of every row, −1 for none; both empty where the text has none."""
         if self.labels is None:
             return [], np.zeros(0, dtype=np.int64)
-        found, topic = np.unique(np.array(self.labels), return_inverse=True)
-        return found.tolist(), topic[self.part.activations.document.numpy()]
+        found, topic = topic_indices(self.labels)
+        return list(found), topic[self.part.activations.document.numpy()]
 
     @cached_property
     def topic_tokens(self) -> Int64[np.ndarray, " topics"]:
         """Looked-at tokens of each topic."""
         found, topic = self.topics
-        return np.bincount(topic[self.part.rows], minlength=len(found)) if found else np.zeros(0, dtype=np.int64)
+        if not found:
+            return np.zeros(0, dtype=np.int64)
+        return np.bincount(topic[self.part.rows] + 1, minlength=len(found) + 1)[1:]
 
     def context(self, row: int, found: Scan | None = None, feature: int = 0) -> Context:
         """The tokens around a row, with the codes of a feature where a scan is given."""
@@ -178,7 +181,7 @@ class Tokens:
             marked=position - start,
             document=document,
             position=position,
-            topic=None if self.labels is None else str(self.labels[document]),
+            topic=None if self.labels is None else self.labels[document],
         )
 
     def masses(self, found: Scan, feature: int) -> tuple[list[tuple[int, float]], names.Masses]:
@@ -188,7 +191,9 @@ class Tokens:
         after = names.mass_shares(self.before[rows], values, TOP_TOKENS)
         at_start = float(values[self.part.activations.position.numpy()[rows] <= names.START].sum(dtype=float))
         topics, topic = self.topics
-        shares = np.bincount(topic[rows], weights=values, minlength=len(topics)) if topics else np.zeros(0)
+        shares = np.zeros(0)
+        if topics:
+            shares = np.bincount(topic[rows] + 1, weights=values, minlength=len(topics) + 1)[1:]
         total = max(float(values.sum(dtype=float)), 1e-30)
         of_topics = dict(zip(topics, (shares / total).tolist(), strict=True)) if len(values) else {}
         as_text = [[(self.text(token), share) for token, share in part] for part in (on, after)]

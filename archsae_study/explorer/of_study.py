@@ -8,9 +8,10 @@ from jaxtyping import Int64
 
 from archsae_core.config import ConfigError
 from archsae_core.data.activations import ActivationSet
+from archsae_core.metrics.probing import NoPassages
 from archsae_core.storage import environment
 from archsae_study.arms import ARMS
-from archsae_study.experiments.probing import probe_data, topics_of
+from archsae_study.experiments.probing import probe_data
 from archsae_study.experiments.stability import arm_runs
 from archsae_study.explorer.build import Corpus, Explorer, Part, Probes, Subject
 from archsae_study.study import Study
@@ -79,11 +80,11 @@ def _rows(activations: ActivationSet, limit: int) -> Int64[np.ndarray, " n"]:
 
 
 def _probes(study: Study) -> Probes | None:
-    topics = topics_of(study)
-    if topics is None:
+    try:
+        train, heldout = probe_data(study)
+    except NoPassages:
         return None
-    train, heldout = (part for part in probe_data(study, topics))
-    names = np.unique(np.array(study.corpus.labels)).tolist()
+    names = list(study.corpus.topics)
     return Probes((train.activations, train.about), (heldout.activations, heldout.about), names)
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import time
 from itertools import pairwise
 
@@ -6,6 +7,8 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from archsae_core.data import corpus
 from archsae_core.data.corpus import load_text, split_documents, synthetic
@@ -61,6 +64,40 @@ def test_txt(tmp_path, content, expected):
     assert text(tmp_path / "a.txt", content) == (expected, None)
 
 
+@pytest.mark.parametrize(
+    ("layout", "content", "expected"),
+    [
+        ("lines", "one\nmore\n\ntwo\n", ("one", "more", "two")),
+        ("blocks", "one\nmore\n\n\ntwo\n\nthree", ("one\nmore", "two", "three")),
+        ("lines", "".join(line or " \n" for line in WIKI), tuple(line.strip("\n") for line in WIKI if line.strip())),
+        ("auto", "one\rmore\r\rtwo\r\rthree", ("one\nmore", "two", "three")),
+    ],
+    ids=["lines", "blocks", "lines of wikitext", "old Macintosh"],
+)
+def test_layout_of_txt(tmp_path, layout, content, expected):
+    assert text(tmp_path / "a.txt", content, text_layout=layout) == (expected, None)
+
+
+def test_few_large_blocks_are_said(tmp_path):
+    stray = "\n\n".join("\n".join(f"document {i} of {j}" for i in range(50)) for j in range(4))
+    (tmp_path / "a.txt").write_text(stray)
+    found = load_text(smoke(text=str(tmp_path / "a.txt")).corpus)
+    assert len(found.texts) == 4
+    assert len(found.notes) == 1
+    assert re.search(r"a\.txt'.* 4 documents with a median of 50 lines: set text_layout to lines", found.notes[0])
+    for layout, n_documents in (("blocks", 4), ("lines", 200)):
+        found = load_text(smoke(text=str(tmp_path / "a.txt"), text_layout=layout).corpus)
+        assert (len(found.texts), found.notes) == (n_documents, ())
+    (tmp_path / "b.txt").write_text("\n\n".join(["a\nb", "c", "d\ne\nf"]))
+    assert load_text(smoke(text=str(tmp_path / "b.txt")).corpus).notes == ()
+
+
+def test_csv_with_quotes_and_labels(tmp_path):
+    content = 'id,body,topic\n1,"one, ""two""\nthree",x\n2,,y\n3,007,"y"\n4,NA,z\n'
+    found = text(tmp_path / "a.csv", content, text_field="body", label_field="topic")
+    assert found == (('one, "two"\nthree', "007", "NA"), ("x", "y", "z"))
+
+
 def test_jsonl_with_labels_and_other_columns(tmp_path):
     rows = [{"body": "one", "topic": "x"}, {"body": "  ", "topic": "y"}, {"body": "two", "topic": 3, "extra": [1]}]
     rows += [{"body": None, "topic": "z"}, {"body": "a\u2028b", "topic": "z"}]
@@ -75,6 +112,37 @@ def test_parquet_with_labels(tmp_path):
     )
     found = load_text(smoke(text=str(path), label_field="topic").corpus)
     assert (found.texts, found.labels) == (("one", "two", "three"), ("x", "y", "z"))
+
+
+def test_folder_of_parquet_parts_as_spark_writes_it(tmp_path):
+    folder = tmp_path / "a.parquet"
+    for topic, texts in (("wood", ["three"]), ("sea", ["one", "two"])):
+        (folder / f"topic={topic}").mkdir(parents=True)
+        parquet(folder / f"topic={topic}" / "part-00000-ab12.snappy.parquet", text=texts)
+    (folder / "_SUCCESS").touch()
+    found = load_text(smoke(text=str(folder), label_field="topic").corpus)
+    assert (found.texts, found.labels) == (("one", "two", "three"), ("sea", "sea", "wood"))
+
+
+def test_class_names_of_a_parquet_file_that_datasets_wrote(tmp_path):
+    features = datasets.Features(text=datasets.Value("string"), topic=datasets.ClassLabel(names=["sea", "wood"]))
+    rows = {"text": ["one", "two", "three"], "topic": [0, 1, 0]}
+    datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "a.parquet")
+    found = load_text(smoke(text=str(tmp_path / "a.parquet"), label_field="topic").corpus)
+    assert found.labels == ("sea", "wood", "sea")
+    rows["topic"][1] = -1  # no label, as datasets writes it
+    datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(TextError, match=r"label_field = 'topic'.*no label, such as row 2"):
+        load_text(smoke(text=str(tmp_path / "a.parquet"), label_field="topic").corpus)
+
+
+def test_entities_are_decoded_and_counted_unless_they_are_the_text(tmp_path):
+    content = "caf&#233;\n\n&amp;lt;b&amp;gt;\n\nR&D\n\nplain"
+    (tmp_path / "a.txt").write_text(content)
+    found = load_text(smoke(text=str(tmp_path / "a.txt")).corpus)
+    assert (found.texts, found.decoded) == (("café", "<b>", "R&D", "plain"), 2)
+    found = load_text(smoke(text=str(tmp_path / "a.txt"), decode_entities=False).corpus)
+    assert (found.texts, found.decoded) == (tuple(content.split("\n\n")), 0)
 
 
 def test_lines_of_wikitext_become_articles(tmp_path):
@@ -165,6 +233,66 @@ def test_embedded_news_takes_its_labels_from_folders_and_survives_latin_1(tmp_pa
     assert (found.texts, found.labels) == (("£1", "two", "£1"), ("a", "a", "b"))
 
 
+def embed(monkeypatch, tmp_path):
+    """Two texts in place of the embedded ones: news by topic, and rows by source."""
+    for name, content in (("b/001", "&#163;1"), ("a/002", "two"), ("a/001", "one")):
+        (tmp_path / "news" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "news" / f"{name}.txt").write_text(content)
+    (tmp_path / "rows").mkdir()
+    parquet(
+        tmp_path / "rows" / "documents.parquet", text=["an essay of mine", "a review"], source=["essays", "reviews"]
+    )
+    folders = {"bbc-news": tmp_path / "news", "sae-probes": tmp_path / "rows"}
+    monkeypatch.setattr(corpus, "text_folder", folders.__getitem__)
+
+
+def test_embedded_texts_are_joined_with_labels_for_those_that_have_topics(tmp_path, monkeypatch):
+    embed(monkeypatch, tmp_path)
+    found = load_text(smoke(text="bbc-news+sae-probes").corpus)
+    assert found.texts == ("one", "two", "£1", "an essay of mine", "a review")
+    assert found.labels == ("a", "a", "b", None, None)
+    assert (found.topics, found.decoded) == (("a", "b"), 1)
+    parts = [("sae-probes: essays", 1, 4), ("bbc-news", 3, 3), ("sae-probes: reviews", 1, 2)]
+    assert corpus.composition(found, "all") == tuple(parts)
+    assert (
+        corpus.describe(found, "all")
+        == "all: 5 documents of 1 words in the median, 2 topics, HTML entities decoded in 1"
+    )
+    names, index = corpus.topic_indices(found.labels)
+    assert (names, index.tolist()) == (("a", "b"), [0, 0, 1, -1, -1])
+
+
+def test_a_text_without_topics_alone_has_no_labels(tmp_path, monkeypatch):
+    embed(monkeypatch, tmp_path)
+    parquet(tmp_path / "rows" / "documents.parquet", text=["a", "b", "c"], source=["s"] * 3)
+    found = load_text(smoke(text="sae-probes").corpus)
+    assert (found.labels, found.topics) == (None, ())
+    assert corpus.composition(found, "all") == (("sae-probes: s", 3, 3),)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("bbc-news+mine", "'mine' is not embedded"),
+        ("bbc-news+bbc-news", "twice"),
+        ("sae-probes+", "'' is not embedded"),
+    ],
+)
+def test_what_cannot_be_joined(name, reason):
+    with pytest.raises(TextError, match=f"text = {re.escape(repr(name))}.*{reason}"):
+        load_text(smoke(text=name).corpus)
+
+
+@pytest.mark.parametrize("name", ["bbc-news", "synthetic", "bbc-news+sae-probes"])
+@pytest.mark.parametrize(
+    "field", [{"text_field": "body"}, {"label_field": "topic"}, {"text_revision": "main"}, {"text_layout": "lines"}]
+)
+def test_fields_without_effect_on_embedded_text_are_refused(name, field):
+    (column, value), *_ = field.items()
+    with pytest.raises(TextError, match=f"{column} = '{value}': '{re.escape(name)}' is embedded"):
+        load_text(smoke(text=name, **field).corpus)
+
+
 def test_synthetic_text_is_fixed_topical_and_holds_markup():
     found = load_text(smoke().corpus)
     assert found == load_text(smoke().corpus)
@@ -202,23 +330,60 @@ def test_fingerprint_sees_text_boundaries_and_labels(tmp_path):
 @pytest.mark.parametrize("fractions", [(0.1, 0.05), (0.49, 0.49), (0.001, 0.49)])
 def test_split_is_a_partition_into_non_empty_parts(n_documents, fractions):
     config = smoke(heldout_fraction=fractions[0], validation_fraction=fractions[1])
-    split = split_documents(n_documents, config.corpus)
+    split = split_documents(range(n_documents), config.corpus)
     assert sorted(split.train + split.validation + split.heldout) == list(range(n_documents))
     assert all(split)
 
 
 def test_split_has_the_wanted_sizes_whatever_the_seed():
-    split = split_documents(200, smoke(heldout_fraction=0.1, validation_fraction=0.05).corpus)
+    split = split_documents(range(200), smoke(heldout_fraction=0.1, validation_fraction=0.05).corpus)
     assert [len(part) for part in split] == [170, 10, 20]
-    assert split == split_documents(200, smoke(heldout_fraction=0.1, validation_fraction=0.05, seed=7).corpus)
+    assert split == split_documents(range(200), smoke(heldout_fraction=0.1, validation_fraction=0.05, seed=7).corpus)
 
 
 def test_split_is_shuffled_so_that_the_first_documents_are_a_fair_sample():
-    heldout = split_documents(1000, smoke().corpus).heldout
+    heldout = split_documents(range(1000), smoke().corpus).heldout
     assert any(second < first for first, second in pairwise(heldout))
     assert 350 < sum(heldout[:50]) / 50 < 650
 
 
+@pytest.mark.parametrize("fractions", [(0.1, 0.05), (0.49, 0.49), (0.001, 0.3)])
+@given(st.lists(st.integers(0, 30), min_size=3, max_size=120))
+def test_groups_stay_together_and_each_part_has_one(fractions, groups):
+    assume(len(set(groups)) >= 3)
+    parts = split_documents(groups, config_of(fractions))
+    assert sorted(parts.train + parts.validation + parts.heldout) == list(range(len(groups)))
+    owners = [{groups[i] for i in part} for part in parts]
+    assert all(owners)
+    assert sum(len(owner) for owner in owners) == len(set(groups))
+
+
+def config_of(fractions):
+    return smoke(heldout_fraction=fractions[0], validation_fraction=fractions[1]).corpus
+
+
+def test_sizes_are_as_near_to_the_fractions_as_groups_allow():
+    # 300 documents, 100 of them in pairs and one group of 50: whole groups give the fractions exactly
+    groups = [*range(150), *(1000 + i // 2 for i in range(100)), *[2000] * 50]
+    assert [len(part) for part in split_documents(groups, config_of((0.1, 0.05)))] == [255, 15, 30]
+    # groups of 7 of 210: 21 wanted are three groups; 10 (a half rounds to even) are one group, which is nearer than two
+    assert [len(part) for part in split_documents([i // 7 for i in range(210)], config_of((0.1, 0.05)))] == [182, 7, 21]
+    # groups of 4 of 60: 6 wanted are one group; of 3 wanted, four are nearer than none
+    assert [len(part) for part in split_documents([i // 4 for i in range(60)], config_of((0.1, 0.05)))] == [52, 4, 4]
+    # three groups: each part has one, and training the largest
+    assert [len(part) for part in split_documents([0] * 90 + [1] * 6 + [2] * 4, config_of((0.1, 0.05)))] == [90, 4, 6]
+
+
+def test_groups_of_one_are_split_as_single_documents():
+    shuffled_groups = [documents * 7 % 101 for documents in range(101)]
+    assert split_documents(shuffled_groups, smoke().corpus) == split_documents(range(101), smoke().corpus)
+
+
+def test_copies_of_two_documents_cannot_be_split():
+    with pytest.raises(TextError, match=r"its 5 documents are copies of 2, .*near_copies to false"):
+        split_documents([0, 1, 0, 1, 1], smoke().corpus)
+
+
 def test_too_few_documents_to_split():
     with pytest.raises(TextError, match=r"text = .*2 documents are too few"):
-        split_documents(2, smoke().corpus)
+        split_documents(range(2), smoke().corpus)

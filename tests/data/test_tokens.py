@@ -1,9 +1,12 @@
+import random
+
 import numpy as np
 import pytest
 import tokenizers
 import transformers
 
-from archsae_core.data.corpus import Corpus, shuffled
+from archsae_core.data.copies import find_copies, normalised_words
+from archsae_core.data.corpus import Corpus, copies_report, load_text, shuffled, split_documents, synthetic
 from archsae_core.data.language_model import load_tokenizer
 from archsae_core.data.text_files import TextError
 from archsae_core.data.tokens import take_budget, tokenize, tokenize_split
@@ -87,13 +90,13 @@ def test_budget_too_small_for_three_documents_is_refused_by_field(numbers):
 def test_parts_are_disjoint_and_shrink_alike_with_the_budget():
     config = smoke()
     tokenizer = load_tokenizer(config.language_model)
-    corpus = documents(*[20] * 100)
+    corpus = Corpus(tuple(synthetic().texts[:100]), None, "0" * 16)
     sizes = {}
     for budget in (None, 2000):
         parts = tokenize_split(
             corpus, tokenizer, smoke(tokens=budget).corpus, smoke(tokens=budget).language_model.context
         )
-        owners = [set(part.document.tolist()) for part in parts]
+        owners = [set(part.document.tolist()) for part in (parts.train, parts.validation, parts.heldout)]
         assert not (owners[0] & owners[1] | owners[0] & owners[2] | owners[1] & owners[2])
         assert set.union(*owners) == set(
             take_budget(corpus, tokenizer, smoke(tokens=budget).corpus, smoke(tokens=budget).language_model.context)
@@ -108,3 +111,87 @@ def test_parts_are_disjoint_and_shrink_alike_with_the_budget():
 def test_a_part_without_tokens_is_refused(numbers):
     with pytest.raises(TextError, match=r"text = .*2 tokens"):
         tokenize_split(documents(*[1] * 10), numbers, smoke().corpus, smoke().language_model.context)
+
+
+# --- no copy of a training document is held out ---
+
+
+def variants(text, generator):
+    """Copies of a document as people's texts hold them."""
+    words = text.split()
+    edited = list(words)
+    for place in generator.sample(range(len(words)), len(words) // 25):
+        edited[place] = "changed"
+    return [text.upper(), " ".join(edited), f"{' '.join(words[:20])} and something else", " ".join(words[10:])]
+
+
+@pytest.mark.parametrize("budget", [None, 3000])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_part_has_a_copy_of_a_document_of_another_part(seed, budget):
+    generator = random.Random(seed)
+    texts = [copied for text in synthetic().texts[:60] for copied in [text, *variants(text, generator)[: seed % 5]]]
+    generator.shuffle(texts)
+    config = smoke(tokens=budget)
+    tokenizer = load_tokenizer(config.language_model)
+    parts = tokenize_split(Corpus(tuple(texts), None, "0" * 16), tokenizer, config.corpus, 32)
+    owners = [sorted(set(part.document.tolist())) for part in (parts.train, parts.validation, parts.heldout)]
+    runs = [
+        {tuple(words[i : i + 16]) for document in owner for words in [normalised_words(texts[document])]
+         for i in range(len(words) - 15)}
+        for owner in owners
+    ]  # fmt: skip
+    assert all(runs)
+    assert not (runs[0] & runs[1] | runs[0] & runs[2] | runs[1] & runs[2])
+    assert (parts.copies.exact + parts.copies.near > 0) == (seed > 0)
+    if budget is None:
+        assert parts.copies.groups == 60
+
+
+def test_report_of_copies_by_hand(numbers):
+    # documents 0 and 5 are equal, 1 and 6 share words 20 to 39
+    texts = [" ".join(str((i * 31 + j * j * 7) % 100) for j in range(30)) for i in range(5)]
+    shared = " ".join(str(j * 3 % 100) for j in range(20))
+    texts = [
+        *texts,
+        texts[0].replace(" ", "  "),
+        *(f"{' '.join(str(i + j * 5) for j in range(8))} {shared}" for i in (1, 3)),
+    ]
+    config = smoke(heldout_fraction=0.3, validation_fraction=0.3)
+    found = tokenize_split(Corpus(tuple(texts), None, "0" * 16), numbers, config.corpus, 32).copies
+    assert (found.documents, found.exact, found.near, found.groups, found.largest) == (8, 1, 1, 6, 2)
+    pairs = {(one, other) for one, other, _ in found.examples}
+    assert pairs == {(0, 5), (6, 7)}
+    naive = split_documents(range(8), config.corpus)
+    order = shuffled(8)
+    partner = {order.index(one): order.index(other) for pair in ((0, 5), (6, 7)) for one, other in (pair, pair[::-1])}
+    for part, leaked in ((naive.validation, found.leaked_validation), (naive.heldout, found.leaked_heldout)):
+        assert leaked == sum(partner.get(document) in naive.train for document in part)
+    assert "1 of 8 documents are exact copies and 1 near copies of others" in found.warning()
+    assert "documents 1 and 6" in found.warning()
+    assert "7 and 8 (" in found.warning()
+
+
+def test_near_copies_may_cross_the_split_where_that_is_asked_for(numbers):
+    texts = [f"{' '.join(str(j * 3 % 100) for j in range(30))} {i}" for i in range(10)]
+    with pytest.raises(TextError, match=r"its 10 documents are copies of 1.*near_copies"):
+        tokenize_split(Corpus(tuple(texts), None, "0" * 16), numbers, smoke().corpus, 32)
+    parts = tokenize_split(Corpus(tuple(texts), None, "0" * 16), numbers, smoke(near_copies=False).corpus, 32)
+    assert (parts.copies.exact, parts.copies.near, parts.copies.warning()) == (0, 0, None)
+
+
+def test_the_embedded_news_leaks_no_copy():
+    corpus = load_text(smoke(text="bbc-news").corpus)
+    found = find_copies(corpus.texts)
+    report = copies_report(found, range(len(corpus.texts)), smoke().corpus)
+    assert (report.documents, corpus.decoded) == (2225, 25)
+    # 100 are equal to the byte
+    assert (report.exact, report.near, report.largest, report.boilerplate) == (103, 248, 12, 0)
+    assert (report.leaked_validation, report.leaked_heldout) == (27, 60)
+    split = split_documents(found.groups.tolist(), smoke().corpus)
+    words = [normalised_words(text) for text in corpus.texts]
+    runs = [
+        {tuple(words[document][i : i + 16]) for document in part for i in range(len(words[document]) - 15)}
+        for part in split
+    ]
+    assert not (runs[0] & runs[1] | runs[0] & runs[2] | runs[1] & runs[2])
+    assert [len(part) for part in split] == [1892, 111, 222]

@@ -95,6 +95,8 @@ def test_topic_rates_by_hand():
     sae, activations, _ = example()
     rates = features.topic_rates(features.scan(sae, activations), 0, activations, ["tech", "sport", "unseen"])
     assert rates == {"sport": 0.5, "tech": pytest.approx(2 / 3)}
+    rates = features.topic_rates(features.scan(sae, activations), 0, activations, ["tech", None, "unseen"])
+    assert rates == {"tech": pytest.approx(2 / 3)}
 
 
 # --- inspecting ---

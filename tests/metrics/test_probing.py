@@ -31,8 +31,11 @@ def test_passages_stay_within_windows_and_keep_their_topic():
     assert (found.rows.diff(dim=1) == 1).all()
     assert found.topic.tolist() == [7, 5, 5]
     assert len(probing.passages(activations, np.array([5, 6, 7]), 2, 32).rows) == 2
-    with pytest.raises(ValueError, match="no window holds 80"):
+    assert probing.passages(activations, np.array([-1, 6, 7]), 100, 32).topic.tolist() == [7]
+    with pytest.raises(probing.NoPassages, match="no labelled document has 80 consecutive activations"):
         probing.passages(activations, np.array([5, 6, 7]), 2, 80)
+    with pytest.raises(probing.NoPassages):
+        probing.passages(activations, np.array([-1, 6, -1]), 2, 32)
 
 
 def test_pooled_codes_are_means_over_the_passage(seeded):

@@ -23,7 +23,7 @@ def test_text_without_topics_cannot_be_probed(tmp_path, labels):
 
 
 def test_probe_data_never_shares_a_document(study):
-    train, test = interpretability.probe_data(study, interpretability.topics_of(study))
+    train, test = interpretability.probe_data(study)
     assert not set(train.about.document) & set(test.about.document)
     assert train.about.rows.shape[1] == 16  # half a window of 32
 
