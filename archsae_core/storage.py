@@ -57,8 +57,8 @@ def file_sha256(path: str | Path) -> str:
 
 
 def cache_dir() -> Path:
-    """Folder for downloaded models and texts: $ARCHSAE_CACHE, else ~/.cache/archsae."""
-    return Path(os.environ.get("ARCHSAE_CACHE") or Path.home() / ".cache" / "archsae")
+    """Folder for downloaded models and texts: $ARCHSAE_CACHE, from the working directory, else ~/.cache/archsae."""
+    return Path(os.path.abspath(os.path.expanduser(os.environ.get("ARCHSAE_CACHE") or "~/.cache/archsae")))
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from archsae_core.storage import REPAIR, CorruptArtifact, write_json
 from archsae_study.config import PRESETS, ConfigError, coerce
+from archsae_study.values import absolute
 
 ELSEWHERE = ": set --runs (or ARCHSAE_RUNS), and ARCHSAE_CACHE, to folders that can be written"
 DISK = {
@@ -18,6 +19,12 @@ DISK = {
     errno.EACCES: ELSEWHERE,
 }
 """What to do about a disk's error, also where a notebook reports it."""
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty, perhaps of a variable that is not set: give a folder")
+    return absolute(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (report, sweep, explore):
         command.add_argument("--preset", choices=sorted(PRESETS), default="quick")
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter")
-        command.add_argument("--runs", type=Path, help="folder for runs (default: $ARCHSAE_RUNS, else runs/)")
+        command.add_argument("--runs", type=_folder, help="folder for runs (default: $ARCHSAE_RUNS, else runs/)")
         command.add_argument("--repair", action="store_true", help="make damaged artefacts again instead of refusing")
     report.add_argument("--dry-run", action="store_true", help="print stages, sizes and expected time, then stop")
     report.add_argument("--publish", action="store_true", help="make this run the committed report")
@@ -47,19 +54,23 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--activations", type=Path, help="compare codes too, of a matrix in a .safetensors file")
     compare.add_argument("--k", type=int, help="active codes a token, for state dicts of overcomplete")
     clean = commands.add_parser("clean", help="delete what reports made in the folder of runs, and nothing else")
-    clean.add_argument("--runs", type=Path, help="folder of runs (default: $ARCHSAE_RUNS, else runs/)")
+    clean.add_argument("--runs", type=_folder, help="folder of runs (default: $ARCHSAE_RUNS, else runs/)")
     clean.add_argument("--dry-run", action="store_true", help="say what would be deleted and what kept, then stop")
     return parser
 
 
 def parameters_of(preset: str, assignments: Sequence[str]) -> dict[str, Any]:
-    """`--preset` and `--set NAME=VALUE` as typed parameters. Raises ConfigError naming the field."""
+    """`--preset` and `--set NAME=VALUE` as parameters. Raises ConfigError naming the field.
+
+    Values stay texts, so that `tokens=None` is not taken for a parameter that nobody set.
+    """
     parameters: dict[str, Any] = {"preset": preset}
     for assignment in assignments:
         name, separator, value = assignment.partition("=")
         if not separator:
             raise ConfigError(f"--set {assignment!r}: expected NAME=VALUE, such as delta=0.5")
-        parameters[name.strip()] = coerce(name.strip(), value.strip())
+        parameters[name.strip()] = value.strip()
+        coerce(name.strip(), value.strip())
     return parameters
 
 

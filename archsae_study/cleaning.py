@@ -1,8 +1,8 @@
 """`clean`: deletes what reports made in a folder of runs, names it, and keeps and names everything else.
 
 What is ours is known by the marker that is written where a store or a run folder is made. Folders from before there was
-one are known by what only a report writes: an artefact's manifest whose recipe hashes to the name of its folder, a run's
-`config.json` that hashes to the name of its own. Symbolic links are neither followed nor deleted.
+one are known by what only a report writes: an artefact's manifest whose recipe hashes to the name of its folder, and a
+run's `config.json` that hashes to the name of its own. Symbolic links are neither followed nor deleted.
 """
 
 import itertools

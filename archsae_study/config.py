@@ -6,7 +6,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from archsae_core.config import (
     require_counts,
     require_not_negative,
 )
+from archsae_core.storage import jsonable
 from archsae_study.arms import ARMS
+from archsae_study.values import PATHS, located, plain
 
 SCHEDULER = re.compile(r"local:[1-9]\d{0,3}|(tcp|tls|ws|wss)://[^\s/:]+:\d{1,5}")
 """`scheduler` where it is no file."""
@@ -108,6 +110,9 @@ class Config:
         return self if group is None else getattr(self, group)
 
 
+TAKES_ALL = ("tokens", "anchor_tokens", "heldout_tokens")
+"""Limits of what is taken, which the text `all` lifts where a preset sets one."""
+
 _FULL: dict[str, Any] = dict(
     n_features=4096, k=64, n_anchors=4096, steps=5000, ablation_steps=2000, n_seeds=5, ablation_seeds=3, aux_k=256,
     dead_after=200, arms=tuple(ARMS), behaviour_tokens=20_000, heldout_tokens=50_000,
@@ -153,19 +158,27 @@ def _nested(flat: Mapping[str, Any]) -> Config:
 
 
 def coerce(name: str, value: Any) -> Any:
-    """Turn what papermill, YAML or a shell passed for field `name` into the field's type.
+    """Turn what a notebook, papermill, YAML or a shell passed for field `name` into the field's type.
 
-    `-p delta 1` arrives as an int, YAML's `1e-3` and every `--set` as a string, lists instead of tuples.
-    Raises ConfigError for an unknown name or a value that is not of the field's type.
+    `-p delta 1` arrives as an int, YAML's `1e-3` and every `--set` as a string, lists instead of tuples; paths, numbers
+    and arrays of other libraries come from notebooks. A path is made absolute, from the working directory. `None` as a
+    text, or `all` where the field limits what is taken, is None in spite of the preset. Raises ConfigError for an
+    unknown name or a value that is not of the field's type.
     """
     if name not in FIELDS:
         raise ConfigError(f"unknown parameter {name!r}: known are {', '.join(FIELDS)}")
-    return _coerce(name, value, FIELDS[name])
+    value = plain(name, value)
+    if value == "":
+        raise ConfigError(
+            f"{name} = '': an empty value, perhaps of a variable that is not set: give one or leave it out"
+        )
+    value = _coerce(name, value, FIELDS[name])
+    return located(name, value) if name in PATHS and value is not None else value
 
 
 def _coerce(name: str, value: Any, kind: Any) -> Any:
     if isinstance(kind, types.UnionType):
-        if value is None or value in ("None", "none", ""):
+        if value is None or value in ("None", "none") or (value == "all" and name in TAKES_ALL):
             return None
         kind = next(option for option in typing.get_args(kind) if option is not type(None))
     if typing.get_origin(kind) is tuple:
@@ -177,14 +190,16 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
             number = float(value)
             if isinstance(value, bool) or number != int(number):
                 raise ValueError
-            return int(number)
+            return int(value) if isinstance(value, int) else int(number)
         if kind is float:
             if isinstance(value, bool):
                 raise ValueError
             return float(value)
     except (KeyError, ValueError, TypeError, OverflowError):
         raise ConfigError(f"{name} = {value!r}: expected {kind.__name__}") from None
-    return str(value)
+    if not isinstance(value, str):  # 0012 and 4e10 would have become 12 and 40000000000.0 on the way here
+        raise ConfigError(f"{name} = {value!r}: expected text: put it in quotes, or give it to papermill by -r")
+    return value
 
 
 def _items(name: str, value: Any) -> list[Any]:
@@ -198,14 +213,25 @@ def _items(name: str, value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
+def given(config: Config, names: Iterable[str]) -> dict[str, Any]:
+    """Some parameters of a Config as a notebook's cell takes them: plain values; None is left to the preset.
+
+    Where None is a choice of its own, it is the text `all`.
+    """
+    values = {name: jsonable(config[name]) for name in names}
+    values |= {name: "all" for name, value in values.items() if value is None and name in TAKES_ALL}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def configure(parameters: Mapping[str, Any]) -> Config:
     """Config of `parameters["preset"]` with every other entry that is not None laid over it; names are flat.
 
     `scheduler` defaults to $ARCHSAE_SCHEDULER. Raises ConfigError naming the field for an unknown name, a wrong type or
     a value out of range.
     """
-    given = {name: coerce(name, value) for name, value in parameters.items() if value is not None}
-    given.setdefault("scheduler", os.environ.get("ARCHSAE_SCHEDULER") or None)
-    preset = given.setdefault("preset", "quick")
+    own = {name: coerce(name, value) for name, value in parameters.items() if value is not None}
+    if "scheduler" not in own and (address := os.environ.get("ARCHSAE_SCHEDULER")):
+        own["scheduler"] = coerce("scheduler", address)
+    preset = own.setdefault("preset", "quick")
     require_choice("preset", preset, PRESETS)
-    return _nested(PRESETS[preset] | given)
+    return _nested(PRESETS[preset] | own)

@@ -19,13 +19,15 @@ from archsae_core.storage import (
     write_atomically,
     write_json,
 )
-from archsae_study.config import FIELDS, Config, ConfigError, configure
+from archsae_study.config import Config, configure
 from archsae_study.experiments import TABLES
 from archsae_study.pages.formatting import markdown_table
+from archsae_study.parameters import parameters_in
 from archsae_study.plan import Table, made
 from archsae_study.source import PROJECT, default_root
 from archsae_study.study import Study
 from archsae_study.typed import from_json
+from archsae_study.values import absolute
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,29 +49,9 @@ class MissingResult(RuntimeError):
     """The committed results lack a table for this configuration; the message says how to compute it."""
 
 
-def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters in a notebook's namespace: every plain value whose name is a field of `Config`.
-
-    Raises ConfigError for a plain value with any other name, since that is a misspelt parameter: call this right after
-    the parameters cell, before the notebook defines anything else.
-    """
-    plain = (bool, int, float, str, list, tuple, type(None))
-    ignored = {"In", "Out"}
-    found = {
-        name: value
-        for name, value in namespace.items()
-        if type(value) in plain and not name.startswith("_") and name not in ignored
-    }
-    found.pop("compute", None)
-    unknown = sorted(set(found) - set(FIELDS))
-    if unknown:
-        raise ConfigError(f"unknown parameter {unknown[0]!r}: known are {', '.join(FIELDS)}")
-    return found
-
-
 def run_folder(config: Config, root: Path | None = None) -> Path:
     """Folder of a run: its name is the preset and a hash of every parameter but where it is computed."""
-    return (Path(root) if root else default_root()) / f"{config.preset}-{canonical_hash(identity(config))[:8]}"
+    return (absolute(root) if root else default_root()) / f"{config.preset}-{canonical_hash(identity(config))[:8]}"
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -90,7 +72,7 @@ class Report:
         self.compute = compute or bool(os.environ.get(COMPUTE))
         self.results_only = bool(os.environ.get(RESULTS_ONLY))
         self.folder = run_folder(config, root)
-        self._root = root
+        self._root = self.folder.parent
         self._manifests: dict[str, dict[str, Any]] = {}
 
     @classmethod

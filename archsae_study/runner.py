@@ -15,9 +15,9 @@ import nbformat
 import papermill
 from filelock import FileLock, Timeout
 
-from archsae_core.storage import mark, write_atomically, write_json
+from archsae_core.storage import cache_dir, mark, write_atomically, write_json
 from archsae_study import estimate, scheduler
-from archsae_study.config import configure
+from archsae_study.config import configure, given
 from archsae_study.experiments import TABLES
 from archsae_study.explorer import of_study, write_page
 from archsae_study.layers import read_layers
@@ -61,9 +61,11 @@ def run_report(
     estimate.check_room(found, root or default_root())
     folder = run_folder(config, root)
     mark(folder, "run")
-    given = {"preset": "quick"} | {name: value for name, value in parameters.items() if value is not None}
-    given.pop("scheduler", None)  # where a run was computed is no part of the notebook
-    environment = {"ARCHSAE_RUNS": str(folder.parent.resolve()), "ARCHSAE_SCHEDULER": config.comparison.scheduler}
+    # where a run was computed is no part of the notebook
+    names = {name for name, value in parameters.items() if value is not None} - {"preset", "scheduler"}
+    cell = given(config, ("preset", *sorted(names)))
+    environment = {"ARCHSAE_RUNS": str(folder.parent), "ARCHSAE_CACHE": str(cache_dir())}
+    environment["ARCHSAE_SCHEDULER"] = config.comparison.scheduler
     environment |= {COMPUTE: "1"}
     with _alone(folder, say), scheduler.environment(environment):
         write_json(folder / "config.json", identity(config))
@@ -74,7 +76,7 @@ def run_report(
         for name in notebooks:
             start = time.perf_counter()
             say(f"{name} …")
-            execute(name, folder / f"{name}.ipynb", given)
+            execute(name, folder / f"{name}.ipynb", cell)
             say(f"{name} done in {time.perf_counter() - start:.0f} s")
     return folder
 

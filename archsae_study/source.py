@@ -8,6 +8,7 @@ from typing import Any
 from archsae_core.data.corpus import load_text
 from archsae_core.data.model_files import model_fingerprint
 from archsae_study.config import Config
+from archsae_study.values import absolute
 
 PROJECT = Path(__file__).resolve().parents[1]
 """The project's folder: notebooks, results, figures, runs."""
@@ -19,8 +20,8 @@ TEXT_FIELDS = ("model", "revision", "layer", "text", "text_revision", "text_fiel
 
 
 def default_root() -> Path:
-    """Where runs are kept: $ARCHSAE_RUNS, else `runs` in the project's folder."""
-    return Path(os.environ.get("ARCHSAE_RUNS") or PROJECT / "runs")
+    """Where runs are kept: $ARCHSAE_RUNS, from the working directory, else `runs` in the project's folder."""
+    return absolute(os.environ.get("ARCHSAE_RUNS") or PROJECT / "runs")
 
 
 def fields_of(config: Config, names: Iterable[str]) -> dict[str, Any]:

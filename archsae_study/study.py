@@ -30,6 +30,7 @@ from archsae_study.scheduler import train_ahead
 from archsae_study.source import STORE, default_root, fields_of, source_of
 from archsae_study.stages import ACTIVATIONS, ANCHORS, COVERED, NORMALIZER, RUNS
 from archsae_study.typed import from_json, to_json
+from archsae_study.values import absolute
 
 ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations")
 TRAIN_FIELDS = ("n_features", "k", "lr", "decay", "batch_size", "aux_k", "aux_coefficient", "dead_after")
@@ -44,7 +45,7 @@ class Study:
 
     def __init__(self, config: Config, root: Path | None = None, *, progress: bool = False) -> None:
         self.config, self.progress = config, progress
-        self.root = Path(root) if root else default_root()
+        self.root = absolute(root) if root else default_root()
         self.store = Store(self.root / STORE, marked=True)
 
     @cached_property

@@ -5,16 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
 
 from archsae_core.storage import CorruptArtifact
 from archsae_study import report, runner
-from archsae_study.__main__ import main, parameters_of
+from archsae_study.__main__ import main
 from archsae_study.config import ConfigError, configure
-from archsae_study.report import MissingResult, Report, parameters_in, table_named
+from archsae_study.report import MissingResult, Report, table_named
 from archsae_study.runs import Run
 from archsae_study.study import Study
 
@@ -180,16 +179,3 @@ def test_sweep_runs_its_notebooks_once_for_each_delta(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="delta = -1"):
         runner.run_sweep({"preset": "smoke"}, (1.0, -1.0), root=tmp_path)
     assert len(calls) == 4
-
-
-def test_parameters_in_a_namespace():
-    namespace = {"delta": 1, "layer": None, "In": [], "Out": {}, "_private": 3, "Path": Path, "report": report}
-    assert parameters_in(namespace) == {"delta": 1, "layer": None}
-    with pytest.raises(ConfigError, match="unknown parameter 'detla'"):
-        parameters_in(namespace | {"detla": 0.5})
-
-
-def test_command_line_values_are_typed():
-    assert parameters_of("smoke", ["delta=1", "deltas=0,0.5"]) == {
-        "preset": "smoke", "delta": 1.0, "deltas": (0.0, 0.5),
-    }  # fmt: skip

@@ -1,0 +1,92 @@
+"""Values as people give them, in a notebook, through papermill or a shell, as plain ones and absolute paths."""
+
+import numbers
+import os
+from collections.abc import Sequence, Set
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from archsae_core.config import ConfigError
+
+PATHS = ("text", "model", "scheduler")
+"""Parameters that may be paths."""
+
+
+def plain(name: str, value: Any) -> Any:
+    """A value of parameter `name` as None, bool, int, float, str or a list of those.
+
+    Converts paths, numbers of any library (NumPy, torch, Decimal, Fraction), arrays of one dimension, ranges, and sets
+    of numbers, in rising order. Raises ConfigError naming the parameter for anything else, mappings above all.
+    """
+    found = _scalar(name, value)
+    if found is not NotImplemented:
+        return found
+    if hasattr(value, "tolist"):  # an array
+        value = value.tolist()
+    if isinstance(value, Set) and all(isinstance(item, numbers.Real) for item in value):
+        value = sorted(value)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        items = [_scalar(name, item) for item in value]
+        if not any(item is NotImplemented for item in items):
+            return items
+    kind = type(value).__name__
+    fix = "give a number, a text, a path, or a list of numbers or texts"
+    raise ConfigError(f"{name} = {_short(value)}: a value of type {kind} cannot be used: {fix}")
+
+
+def _scalar(name: str, value: Any) -> Any:
+    """A plain single value; NotImplemented for what is none."""
+    if hasattr(value, "tolist") and getattr(value, "ndim", None) == 0:  # a number of NumPy or torch
+        value = value.tolist()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, os.PathLike):
+        path = os.fspath(value)
+        return path if isinstance(path, str) else NotImplemented
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real | Decimal) else NotImplemented
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """A path that stays the same wherever it is used later: `~` expanded, relative to the working directory of now."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def located(name: str, value: str) -> str:
+    """The value of `text`, `model` or `scheduler` with an absolute path where it is one; names of the hub stay.
+
+    A path is what leads to a file or folder from the working directory, begins with `/`, `./`, `../` or `~`, or ends as
+    a file of text does.
+    """
+    if value in _names(name) or "://" in value:
+        return value
+    folder, colon, subset = value.partition(":") if name == "text" else (value, "", "")
+    if _is_path(name, value):
+        return str(absolute(value))
+    return f"{absolute(folder)}{colon}{subset}" if colon and _is_path(name, folder) else value
+
+
+def _names(name: str) -> set[str]:
+    """Values of a parameter that are names, whatever lies in the working directory."""
+    # Imported here: it takes seconds, which a mistyped parameter need not wait for.
+    from archsae_core.data.assets import EMBEDDED_MODELS, EMBEDDED_TEXTS
+
+    return {"text": {*EMBEDDED_TEXTS, "synthetic"}, "model": {*EMBEDDED_MODELS, "random-gpt2"}}.get(name, set())
+
+
+def _is_path(name: str, value: str) -> bool:
+    from archsae_core.data.text_files import SUFFIXES
+
+    if value.startswith(("/", "./", "../", "~")) or value in (".", ".."):
+        return True
+    here = {"text": os.path.exists, "model": os.path.isdir, "scheduler": os.path.isfile}[name](value)
+    return here or (name == "text" and Path(value).suffix in SUFFIXES)
