@@ -27,6 +27,7 @@ IN_A_RUN = (
     MARKER, "config.json", ".lock", "0[1-7]_*.ipynb", "anchor_points.safetensors", "standard_sae.safetensors",
     "archetypal_sae.safetensors", "results/*.json", "figures/*.png", "explorer/**/*", ".explorer.partial/**/*",
     ".*.tmp", "results/.*.tmp", "figures/.*.tmp",
+    "explorer/index.html", "explorer/assets/*", "explorer/data/**/*.js", ".explorer.partial/**/*",
 )  # fmt: skip
 """What a report writes into its run folder; a `.tmp` file is what a killed one leaves."""
 LOG = "scheduler.log"

@@ -34,7 +34,10 @@ def runs(tmp_path):
     mark(folder, "run")
     write_json(folder / "results" / "features.json", {})
     (folder / "figures").mkdir()
-    for name in ("config.json", ".lock", "07_features.ipynb", "06_delta_ablation.partial.ipynb", "figures/a.png"):
+    (folder / "explorer" / "data" / "features").mkdir(parents=True)
+    (folder / "explorer" / "assets").mkdir()
+    for name in ("config.json", ".lock", "07_features.ipynb", "06_delta_ablation.partial.ipynb", "figures/a.png",
+                 "explorer/index.html", "explorer/assets/page.js", "explorer/data/features/0.js"):  # fmt: skip
         (folder / name).touch()
     (root / "scheduler.log").touch()
     return root
