@@ -1,4 +1,4 @@
-"""Command line: fetch, report, sweep, explore, compare, clean."""
+"""Command line: fetch, report, sweep, explore, export, compare, clean."""
 
 import argparse
 import errno
@@ -37,7 +37,14 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--deltas", required=True, metavar="0,0.5,1", help="radii, separated by commas")
     explore = commands.add_parser("explore", help="a page of every feature of a run's dictionaries, opened from a file")
     explore.add_argument("--arms", default="topk,ra", metavar="topk,ra", help="arms on show, separated by commas")
-    for command in (report, sweep, explore):
+    export = commands.add_parser("export", help="a trained dictionary in the files of other tools")
+    export.add_argument("folder", type=Path, help="new folder to write")
+    export.add_argument("--to", required=True, metavar="TOOL", help="pretrained, saelens, neuronpedia or sae-dashboard")
+    export.add_argument("--arm", default="ra", help="arm of the comparison (default: ra)")
+    export.add_argument("--licence", metavar="SPDX", help="for the card that `pretrained` writes, such as mit")
+    export.add_argument("--model-id", help="Neuronpedia's name of the model")
+    export.add_argument("--set-name", help="Neuronpedia's name of the set of sources")
+    for command in (report, sweep, explore, export):
         command.add_argument("--preset", choices=sorted(PRESETS), default="quick")
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter")
         command.add_argument("--runs", type=_folder, help="folder for runs (default: $ARCHSAE_RUNS, else runs/)")
@@ -105,6 +112,8 @@ def _run(arguments: argparse.Namespace) -> int:
         page = runner.run_explorer(parameters, coerce("arms", arguments.arms), root=root, say=_say)
         sys.stdout.write(f"{page}\n")
         return 0
+    if arguments.command == "export":
+        return _export(arguments, parameters, root)
     if arguments.dry_run:
         study, found = runner.plan(parameters, root)
         sys.stdout.write("\n".join(study.text_notes()) + "\n\n")
@@ -115,6 +124,18 @@ def _run(arguments: argparse.Namespace) -> int:
     sys.stdout.write(answer(folder) + f"\nrun folder: {folder}\n")
     if arguments.publish:
         runner.publish(folder)
+    return 0
+
+
+def _export(arguments: argparse.Namespace, parameters: dict[str, Any], root: Path) -> int:
+    from archsae_study.config import configure
+    from archsae_study.export import export
+    from archsae_study.study import Study
+
+    study = Study(configure(parameters), root, progress=sys.stderr.isatty())
+    options = {name: getattr(arguments, name) for name in ("licence", "model_id", "set_name")}
+    for file in export(study, arguments.arm, arguments.folder, arguments.to, **options):
+        sys.stdout.write(f"{file}\n")
     return 0
 
 

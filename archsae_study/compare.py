@@ -240,8 +240,11 @@ def figure(comparison: Comparison) -> "Figure":
         axes[0].plot([np.mean(chance), np.mean(raw)], [place, place], color="0.75", linewidth=2, zorder=1)
         axes[0].plot(chance, [place] * len(chance), "o", color="white", markeredgecolor="0.4", markersize=6)
         axes[0].plot(raw, [place] * len(raw), "o", color=PALETTE[0], markersize=6)
+        axes[0].plot(np.mean(raw), place, "|", color=PALETTE[0], markersize=14)
     axes[0].set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=9)
-    axes[0].set(xlabel="● score of a pair   ○ unrelated dictionaries", xlim=(min(0.0, axes[0].get_xlim()[0]), 1.02))
+    axes[0].set(
+        xlabel="● score of a pair   | mean   ○ unrelated dictionaries", xlim=(min(0.0, axes[0].get_xlim()[0]), 1.02)
+    )
     if many:
         # names are data: no formula starts in them
         labels = [entry.name.replace("$", r"\$") for entry in comparison.entries]

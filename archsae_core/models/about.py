@@ -37,6 +37,8 @@ class About:
     """SPDX identifier in lower case, as the hub writes licences."""
     source: str | None = None
     """Where it was imported from, if it was."""
+    note: str | None = None
+    """What else whoever uses it has to know, as a sentence."""
 
     def known(self) -> dict[str, Any]:
         """The fields that say something, ready for JSON."""

@@ -17,9 +17,9 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 METRICS = {
     "r2": "R² on raw activations: 1 − Σ‖x − x̂‖² / Σ‖x − mean‖²",
     "l0": "active features a token",
+    "cosine_centred": "mean cosine of x − mean with x̂ − mean",
     "dead_share": "share of features that never fire",
-    "recovered_mean": "cross-entropy recovered with the reconstruction spliced in, against the mean in its place",
-    "recovered_zero": "cross-entropy recovered with the reconstruction spliced in, against zeros in its place",
+    "dense_share": "share of features that fire on more than 10 % of the tokens",
 }
 """What each score is, for the card; others are shown by name."""
 
@@ -118,6 +118,8 @@ def _limits(structure: Mapping[str, Any], about: About) -> Iterator[str]:
     yield "  you build on."
     if structure["dictionary"] == "archetypal":
         yield "- Atoms are confined to the neighbourhood of the anchors' hull, which costs reconstruction."
+    if about.note:
+        yield f"- {_plain(about.note)}"
     yield "- It was not evaluated for steering, for safety, or for finding what a model was trained on."
 
 

@@ -79,7 +79,6 @@ def test_activations_add_codes_and_which_features_fire(saved, capsys):
     assert torch.equal(read, x[:300])
     found = compare.compare(entries, read)
     assert found.n_tokens == 300
-    # equal encoders but for the mean that each subtracts
     assert (
         found.pairs[0].found["raw"]["firing_correlation"] > found.pairs[0].found["chance"]["firing_correlation"] + 0.2
     )

@@ -1,0 +1,91 @@
+"""`export`: a trained dictionary of the smoke study in the files of other tools."""
+
+import json
+
+import pytest
+import torch
+
+from archsae_core.interop import from_saelens
+from archsae_core.models.sae import SAE
+from archsae_study.__main__ import main
+from archsae_study.config import configure
+from archsae_study.study import Study
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def study(root):
+    study = Study(configure({"preset": "smoke"}), root)
+    study.scores(study.main_run("ra"))
+    return study
+
+
+def export(root, folder, to, *options):
+    return main(["export", str(folder), "--to", to, "--preset", "smoke", "--runs", str(root), *options])
+
+
+def test_saelens_folder_tells_where_it_comes_from(study, root, tmp_path, capsys):
+    assert export(root, tmp_path / "out", "saelens") == 0
+    assert capsys.readouterr().out.split() == [
+        str(tmp_path / "out" / name) for name in ("archsae.safetensors", "cfg.json", "sae_weights.safetensors")
+    ]
+    found, trained = from_saelens(tmp_path / "out"), study.sae(study.main_run("ra"))
+    assert torch.equal(found.atoms(), trained.atoms())
+    about, config = found.about, study.config
+    assert (about.arm, about.seed, about.steps) == ("ra", 0, config["steps"])
+    assert (about.model, about.layer, about.text) == (config["model"], config["layer"], config["text"])
+    assert (about.excluded_positions, about.prepend_bos, about.frame) == ((0,), False, "centred")
+    assert about.metrics["r2"] == study.scores(study.main_run("ra")).quality.r2
+    own = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]["archsae"]
+    assert own["delta"] == config["delta"]
+
+
+def test_a_card_holds_scores_and_licence(study, root, tmp_path):
+    assert export(root, tmp_path / "out", "pretrained", "--licence", "mit") == 0
+    found = SAE.from_pretrained(tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "\nlicense: mit\n" in card
+    assert f"| r2 | {found.about.metrics['r2']:.4g} |" in card
+
+
+def test_features_for_neuronpedia_and_saedashboard(study, root, tmp_path):
+    names = ("--model-id", "tiny-gpt2", "--set-name", "mine")
+    assert export(root, tmp_path / "upload", "neuronpedia", *names) == 0
+    upload = json.loads((tmp_path / "upload" / "upload-0.json").read_text())
+    assert (upload["modelId"], upload["source"]) == ("tiny-gpt2", f"{study.config['layer']}-mine")
+    assert len(upload["features"]) == study.config["n_features"]
+    fired = study.fired(study.main_run("ra"))
+    total = len(study.heldout_activations.kept)
+    rates = torch.tensor([each["density"] for each in upload["features"]])
+    assert torch.allclose(rates, fired / total)
+    assert [bool(each["activations"]) for each in upload["features"]] == (fired > 0).tolist()
+    assert export(root, tmp_path / "batch", "sae-dashboard") == 0
+    batch = json.loads((tmp_path / "batch" / "batch-0.json").read_text())
+    assert (batch["model_id"], batch["sae_set"]) == ("random-gpt2", "archsae-ra")
+    assert [each["frac_nonzero"] for each in batch["features"]] == [each["density"] for each in upload["features"]]
+
+
+FAULTS = {
+    "tool": (("nowhere",), "error: to = 'nowhere': must be one of pretrained, saelens"),
+    "arm": (("saelens", "--arm", "none"), "error: arm = 'none': must be one of topk"),
+    "name": (("neuronpedia", "--set-name", "a b"), "error: set_name = 'a b': use letters, digits"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_before_any_work(fault, root, tmp_path, capsys):
+    options, message = FAULTS[fault]
+    assert export(root, tmp_path / "out", *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_something_is_left_alone(root, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert export(root, tmp_path, "saelens") == 2
+    assert "it is not empty: name a new one" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
