@@ -1,7 +1,7 @@
 """Activations of one split: memory-mapped rows, which of them are kept, their statistics, centring and scale."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,17 @@ class _Moments(NamedTuple):
     """E‖x − μ‖"""
     square_distance: float
     """E‖x − μ‖²"""
+
+
+def _moments_of(chunks: Callable[[], Iterable[Tensor]], n: int) -> _Moments:
+    """Of the n rows in all chunks. In two passes, since E‖x‖² − ‖μ‖² cancels where the mean is large."""
+    mean = sum(chunk.double().sum(dim=0) for chunk in chunks()) / n
+    distance = square = 0.0
+    for chunk in chunks():
+        squares = (chunk.double() - mean).square().sum(dim=1)
+        distance += squares.sqrt().sum().item()
+        square += squares.sum().item()
+    return _Moments(mean, distance / n, square / n)
 
 
 @dataclass(frozen=True)
@@ -101,17 +112,7 @@ class ActivationSet:
 
     @cached_property
     def _moments(self) -> _Moments:
-        # two passes, since E‖x‖² − ‖μ‖² cancels where the mean is large
-        mean = sum(chunk.sum(dim=0) for chunk in self._chunks()) / len(self.kept)
-        distance = square = 0.0
-        for chunk in self._chunks():
-            squares = (chunk - mean).square().sum(dim=1)
-            distance += squares.sqrt().sum().item()
-            square += squares.sum().item()
-        return _Moments(mean, distance / len(self.kept), square / len(self.kept))
-
-    def _chunks(self) -> Iterator[Float[Tensor, "n d_model"]]:
-        return (self.x[rows].double() for rows in self.kept.split(CHUNK_ROWS))
+        return _moments_of(lambda: (self.x[rows] for rows in self.kept.split(CHUNK_ROWS)), len(self.kept))
 
 
 def open_activations(folder: Path, outlier_factor: float, threshold: float | None = None) -> ActivationSet:
@@ -129,18 +130,19 @@ def open_activations(folder: Path, outlier_factor: float, threshold: float | Non
     return ActivationSet(x=open_rows(folder), **index, threshold=threshold, kept=kept)
 
 
-def fit_normalizer(train: ActivationSet, frame: str = "centred") -> Normalizer:
-    """Mean and scale of the kept rows in a frame (`FRAMES`), accumulated in float64.
+def fit_normalizer(train: ActivationSet | Float[Tensor, "tokens d_model"], frame: str = "centred") -> Normalizer:
+    """Mean and scale of a set's kept rows, or of a tensor's, in a frame (`FRAMES`); accumulated in float64.
 
     `centred`: E‖(x − mean)·scale‖² = d_model; `raw`: E‖x·scale‖² = d_model. Raises ConfigError for another frame and
     ActivationError where all rows are equal.
     """
     require_choice("frame", frame, FRAMES)
-    moments = train._moments
+    x = train if torch.is_tensor(train) else train.x
+    moments = _moments_of(lambda: x.split(CHUNK_ROWS), len(x)) if torch.is_tensor(train) else train._moments
     if moments.square_distance == 0:  # exact: a sum of equal float32 numbers rounds nowhere in float64
         raise ActivationError("layer: all activations are equal there: choose another layer, or check the model")
     square = moments.square_distance + (moments.mean.square().sum().item() if frame == "raw" else 0.0)
-    return Normalizer(moments.mean.float(), math.sqrt(train.x.shape[1] / square), frame)
+    return Normalizer(moments.mean.float(), math.sqrt(x.shape[1] / square), frame)
 
 
 def _median(values: Float32[Tensor, " n"]) -> float:

@@ -13,6 +13,8 @@ from archsae_core.models.sae import SAE, Codes
 
 TERMS = ("tokens", "squared_error", "variation", "active", "cosine", "cosine_centred")
 """Columns of `DocumentSums.sums`."""
+BATCH_ROWS = 4096
+"""Rows of a tensor that are scored at a time."""
 DENSE_RATE = 0.1
 """A feature that fires on more than this share of the tokens counts as dense."""
 DENSITY_EDGES = tuple(round(-7 + 0.25 * i, 2) for i in range(29))
@@ -163,8 +165,12 @@ def density(fired: Int[np.ndarray, " n_features"], n_tokens: int) -> dict[str, l
     return {"edges": list(DENSITY_EDGES), "counts": counts.tolist()}
 
 
-def quality(sae: SAE, x_batches: Iterable[Tensor]) -> Quality:
-    """Scores of `sae` on batches of raw activations [batch, d_model], in one pass."""
+def quality(sae: SAE, x: Float[Tensor, "tokens d_model"] | Iterable[Tensor]) -> Quality:
+    """Scores of `sae` on raw activations, in one pass: a tensor, or batches [batch, d_model] of one.
+
+    Raises ValueError where there are none, or where all are equal.
+    """
+    x_batches = x.split(BATCH_ROWS) if torch.is_tensor(x) else x
     return summarise(document_sums(sae, ((x, torch.zeros(len(x), dtype=torch.int64)) for x in x_batches)))
 
 

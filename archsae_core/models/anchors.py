@@ -28,11 +28,13 @@ class Anchors(NamedTuple):
     """Lloyd iterations run."""
 
 
-def fit_anchors(x: Float[Tensor, "tokens d_model"], n_anchors: int, *, iterations: int, seed: int) -> Anchors:
+def fit_anchors(x: Float[Tensor, "tokens d_model"], n_anchors: int, *, iterations: int = 20, seed: int = 0) -> Anchors:
     """Lloyd's k-means from `n_anchors` random distinct activations, until assignments settle or for `iterations`.
 
-    k-means++ would cost as much as several Lloyd iterations at this size and is not what the field uses here. Where the
-    processor multiplies bfloat16 fast, distances are compared in it, except for the assignment that is returned.
+    `x` in the units that the dictionary is to have: `normalizer.normalize(x)`. Anchors as centroids are those of Fel et
+    al. (2025, arXiv 2502.12892). k-means++ would cost as much as several Lloyd iterations at this size and is not what
+    the field uses here. Where the processor multiplies bfloat16 fast, distances are compared in it, except for the
+    assignment that is returned.
     Raises ConfigError for fewer (distinct) activations than centroids.
     """
     if len(x) < n_anchors:

@@ -1,13 +1,14 @@
 """Dictionaries: free unit-norm atoms, and the relaxed archetypal dictionary of Fel et al. (2025)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from archsae_core.config import DictionaryConfig, TrainingConfig
+from archsae_core.config import DictionaryConfig, TrainingConfig, require
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.processor import fast_bfloat16
 
@@ -43,6 +44,11 @@ class FreeDictionary(nn.Module):
         super().__init__()
         self.unit_norm = unit_norm
         self.D = nn.Parameter(F.normalize(start, dim=1) if unit_norm else start.clone(), requires_grad=trainable)
+
+    @classmethod
+    def random(cls, n_features: int, d_model: int, *, seed: int = 0) -> "FreeDictionary":
+        """Atoms in random directions, the usual start."""
+        return cls(torch.randn(n_features, d_model, generator=torch.Generator().manual_seed(seed)))
 
     def atoms(self) -> Float[Tensor, "n_features d_model"]:
         """The dictionary D, rows of norm 1 where `unit_norm` is true."""
@@ -86,6 +92,30 @@ class ArchetypalDictionary(nn.Module):
         self.relax = nn.Parameter(anchors.new_zeros(len(weights), anchors.shape[1]))
         self.log_scale = nn.Parameter(anchors.new_zeros(()), requires_grad=learn_scale and not unit_norm)
         self._copy: tuple[int, Tensor] = (-1, self.W)
+
+    @classmethod
+    def from_anchors(
+        cls,
+        anchors: Float[Tensor, "n_anchors d_model"],
+        n_features: int | None = None,
+        *,
+        delta: float = 1.0,
+        smoothing: float | None = 0.9,
+        seed: int = 0,
+        **options: Any,
+    ) -> "ArchetypalDictionary":
+        """Atoms that start at the anchors (`identity_weights`): as many as there are anchors, or `n_features`.
+
+        `anchors` are in normalised units, as those of `fit_anchors(normalizer.normalize(x), …)`. `smoothing` is the
+        share of each row of W that is spread evenly over all anchors, which `TrainingConfig.w_step = "mirror"` needs,
+        since a weight of 0 cannot grow by multiplication; None leaves W = I, where the published step starts. `seed`
+        draws what atoms beyond the number of anchors start from; `options` are those of the class.
+        Raises ConfigError for a radius below 0 or a smoothing that is not between 0 and 1.
+        """
+        require(0 <= delta < float("inf"), "delta", delta, "must be 0 or larger, and finite")
+        n_features = len(anchors) if n_features is None else n_features
+        weights = identity_weights(n_features, len(anchors), torch.Generator().manual_seed(seed))
+        return cls(anchors, weights if smoothing is None else smoothed(weights, smoothing), delta=delta, **options)
 
     def hull_points(self) -> Float[Tensor, "n_features d_model"]:
         """W C: one point of the anchors' convex hull per atom."""
@@ -184,6 +214,15 @@ def random_weights(
     return weights / weights.sum(dim=1, keepdim=True)
 
 
+def smoothed(weights: Float[Tensor, "n_features n_anchors"], share: float) -> Float[Tensor, "n_features n_anchors"]:
+    """Row-stochastic weights with `share` of each row spread evenly over all anchors.
+
+    Raises ConfigError for a share that is not between 0 and 1.
+    """
+    require(0 < share < 1, "smoothing", share, "must lie between 0 and 1")
+    return (1 - share) * weights + share / weights.shape[1]
+
+
 def rounds(config: TrainingConfig) -> bool:
     """Does training multiply by C in bfloat16 under this config, on this machine?"""
     return config.w_dtype == "bfloat16" or (config.w_dtype == "auto" and fast_bfloat16())
@@ -209,8 +248,7 @@ def make_dictionary(
     if kind != "archetypal":
         return FreeDictionary(weights @ anchors, trainable=kind == "free")
     if training.w_step == "mirror":
-        # A weight of exactly 0 could never grow by multiplication.
-        weights = (1 - config.smoothing) * weights + config.smoothing / weights.shape[1]
+        weights = smoothed(weights, config.smoothing)  # a weight of exactly 0 could never grow by multiplication
     return ArchetypalDictionary(
         anchors,
         weights,

@@ -43,10 +43,12 @@ class Codes(NamedTuple):
 class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
     """z = TopK(ReLU(W_enc (x_n − b_dec) + b_enc)), x̂_n = z D + b_dec, with x_n = (x − shift)·scale.
 
-    `scale` and `mean` [d_model], that of the training activations, are fitted on these (E‖x_n‖² = d_model; see
-    `fit_normalizer`) and stored with the model. In the frame `centred`, `shift` is the mean; in `raw` it is 0.
-    Without `decoder_bias`, b_dec is 0 and not trained; None gives the centred frame one and the raw frame none, where
-    it would learn the mean that this frame is to keep.
+    `mean` [d_model], that of the training activations, and `scale` are fitted on these, so that E‖x_n‖² = d_model, and
+    stored with the model: `SAE(dictionary, k, *fit_normalizer(x))`. By default they are 0 and 1, for activations that
+    are normalised already. In the frame `centred`, `shift` is the mean; in `raw` it is 0. Without `decoder_bias`, b_dec
+    is 0 and not trained; None gives the centred frame one and the raw frame none, where it would learn the mean that
+    this frame is to keep.
+
     `about` says where it comes from, and is stored with it too. `save_pretrained`, `from_pretrained` and `push_to_hub`
     are those of the Hugging Face hub's models; nothing is pickled.
     """
@@ -58,8 +60,8 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         self,
         dictionary: Dictionary,
         k: int,
-        mean: Float[Tensor, " d_model"],
-        scale: float,
+        mean: Float[Tensor, " d_model"] | None = None,
+        scale: float = 1.0,
         frame: str = "centred",
         *,
         decoder_bias: bool | None = None,
@@ -74,7 +76,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         self.b_enc = nn.Parameter(atoms.new_zeros(self.n_features))
         has_bias = frame == "centred" if decoder_bias is None else decoder_bias
         self.b_dec = nn.Parameter(atoms.new_zeros(self.d_model), requires_grad=has_bias)
-        self.register_buffer("mean", mean.float().clone())
+        self.register_buffer("mean", atoms.new_zeros(self.d_model) if mean is None else mean.float().clone())
         self.register_buffer("scale", torch.tensor(float(scale)))
         self.about = About()
 

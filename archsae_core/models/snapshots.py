@@ -34,16 +34,16 @@ def write_snapshot(sae: SAE, folder: Path, step: int) -> None:
 
 def snapshots(folder: Path, steps: int) -> dict[int, Float[Tensor, "n_features d_model"]]:
     """Atoms of a run at each of `snapshot_steps(steps)`, step 0 and the last included."""
-    found = {}
+    atoms = {}
     for step in snapshot_steps(steps):
         with safe_open(folder / snapshot_file(step), framework="pt") as file:
-            found[step] = file.get_tensor("atoms").float()
-    return found
+            atoms[step] = file.get_tensor("atoms").float()
+    return atoms
 
 
 def snapshot_sae(folder: Path, step: int, k: int, normalizer: Normalizer) -> SAE:
     """The autoencoder of a run as it was at one of `snapshot_steps`, rounded to bfloat16 as it was kept."""
-    kept = {name: tensor.float() for name, tensor in load_file(folder / snapshot_file(step)).items()}
-    sae = SAE(FreeDictionary(kept.pop("atoms"), trainable=False), k, *normalizer)
-    sae.load_state_dict(kept, strict=False)
+    tensors = {name: tensor.float() for name, tensor in load_file(folder / snapshot_file(step)).items()}
+    sae = SAE(FreeDictionary(tensors.pop("atoms"), trainable=False), k, *normalizer)
+    sae.load_state_dict(tensors, strict=False)
     return sae

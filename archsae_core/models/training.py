@@ -123,9 +123,9 @@ class Trainer:
         x = sae.normalize(x)
         centred = x - sae.b_dec.detach()
         values, indices = top_k(centred, sae.W_enc, sae.b_enc, sae.k)
-        # W C is not computed again where the mirror step keeps it
-        kept = (self.mirror.hull,) if self.mirror else ()
-        decode = sae.dictionary.decoder(len(x), *kept)
+        # W C is not computed again where the mirror step has it
+        hull_points = (self.mirror.hull,) if self.mirror else ()
+        decode = sae.dictionary.decoder(len(x), *hull_points)
         values, x_hat = by_features(sae, values, indices, centred, decode)
         x_hat = x_hat + sae.b_dec
         variance = torch.linalg.vector_norm(x - x.mean(dim=0)).square()

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archsae_core.config import ConfigError
 from archsae_core.models.dictionary import (
     ArchetypalDictionary,
     FreeDictionary,
@@ -127,3 +128,24 @@ def test_arms_differ_between_seeds_only_where_they_say():
         pair = [make_dictionary(*settings, torch.Generator().manual_seed(seed)).atoms() for seed in (0, 1)]
         same[name] = torch.equal(*pair)
     assert {name for name, equal in same.items() if not equal} == {"topk", "ra-random-w"}
+
+
+def test_archetypal_dictionary_from_anchors_starts_at_them():
+    anchors = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+    published = ArchetypalDictionary.from_anchors(anchors, delta=0.5, smoothing=None, unit_norm=False)
+    assert torch.equal(published.atoms().detach(), anchors)
+    smoothed = ArchetypalDictionary.from_anchors(anchors, 20, smoothing=0.9)
+    assert smoothed.atoms().shape == (20, 5)
+    assert smoothed.W.min() > 0
+    assert smoothed.violation() == 0
+    expected = 0.1 * anchors + 0.9 * anchors.mean(dim=0)
+    assert torch.allclose(smoothed.hull_points()[:12].detach(), expected, atol=1e-6)
+    for wrong, field in (({"delta": -1.0}, "delta"), ({"smoothing": 1.0}, "smoothing")):
+        with pytest.raises(ConfigError, match=f"{field} = "):
+            ArchetypalDictionary.from_anchors(anchors, **wrong)
+
+
+def test_random_dictionary_is_seeded():
+    first, again, other = (FreeDictionary.random(6, 4, seed=seed).D for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

@@ -91,3 +91,8 @@ def test_raw_frame_subtracts_nothing_and_has_no_decoder_bias():
     assert SAE(dictionary, 4, mean, 0.5, "raw", decoder_bias=True).b_dec.requires_grad
     with pytest.raises(ConfigError, match="frame = 'none': must be one of centred, raw"):
         SAE(dictionary, 4, mean, 0.5, "none")
+
+
+def test_without_mean_and_scale_activations_are_taken_as_normalised():
+    sae, x = SAE(make().dictionary, 4), torch.randn(5, 6)
+    assert torch.equal(sae.normalize(x), x)
