@@ -117,6 +117,8 @@ class ActivationConfig:
     """`centred`: the training mean is removed. `raw`: it is not, and there is no decoder bias to learn it."""
     outlier_factor: float = 10.0
     """Positions with a norm above this many medians are dropped (position 0 always is)."""
+    frame: str = "centred"
+    """`centred`: the training mean is removed. `raw`: it is not, and there is no decoder bias that would learn it."""
 
     def __post_init__(self) -> None:
         require_choice("frame", self.frame, FRAMES)
@@ -133,9 +135,12 @@ class AnchorConfig:
     """At most this many training activations are clustered; None takes all."""
     kmeans_iterations: int = 20
     """Lloyd iterations at most."""
+    anchor_folds: int = 8
+    """Disjoint parts of the training documents, one a seed that has anchors of its own. All anchors are of equally many
+    tokens, so that the number of seeds changes none of them."""
 
     def __post_init__(self) -> None:
-        require_counts(self, ("n_anchors", "anchor_tokens", "kmeans_iterations"))
+        require_counts(self, ("n_anchors", "anchor_tokens", "kmeans_iterations", "anchor_folds"))
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="a trained dictionary in the files of other tools")
     export.add_argument("folder", type=Path, help="new folder to write")
     export.add_argument("--to", required=True, metavar="TOOL", help="pretrained, saelens, neuronpedia or sae-dashboard")
-    export.add_argument("--arm", default="ra", help="arm of the comparison (default: ra)")
+    export.add_argument("--arm", default="ra-own", help="arm of the comparison (default: ra-own)")
     export.add_argument("--licence", metavar="SPDX", help="for the card that `pretrained` writes, such as mit")
     export.add_argument("--model-id", help="Neuronpedia's name of the model")
     export.add_argument("--set-name", help="Neuronpedia's name of the set of sources")

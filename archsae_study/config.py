@@ -32,6 +32,14 @@ SCHEDULER = re.compile(r"local:[1-9]\d{0,3}|(tcp|tls|ws|wss)://[^\s/:]+:\d{1,5}"
 """`scheduler` where it is no file."""
 
 
+QUICK_ARMS = (
+    "topk-random-own", "topk-kmeans-own", "topk-kmeans-shared", "ra-own", "ra-shared",
+    "raw-topk-random-own", "raw-topk-kmeans-own", "raw-topk-kmeans-shared", "raw-ra-published-own",
+    "raw-ra-published-shared", "raw-ra-own", "raw-ra-shared", "raw-frozen-own",
+)  # fmt: skip
+"""The arms that the primary contrasts name, those of the 2 × 2 of both frames, and the centroids as they are."""
+
+
 @dataclass(frozen=True)
 class ComparisonConfig:
     """Which runs a study compares, on how much held-out text, and where they are trained."""
@@ -39,13 +47,13 @@ class ComparisonConfig:
     seed: int = 0
     """Seed of the dictionaries of notebooks 02 to 04 and 07."""
     n_seeds: int = 3
-    """Seeds per arm in 05."""
-    arms: tuple[str, ...] = ("topk", "topk-kmeans", "topk-kmeans-indep", "ra", "ra-random-w", "ra-indep-anchors")
-    """Arms compared in 05."""
+    """Seeds per arm in 05, at most."""
+    arms: tuple[str, ...] = QUICK_ARMS
+    """Arms compared in 05, keys of `ARMS`; each has its own number of seeds, `n_seeds` at most."""
     longer_factor: int = 1
-    """Steps of the longest runs, in multiples of `steps`: two arms that share nothing, in 05. 1 leaves them out."""
+    """Steps of the longest runs, in multiples of `steps`: the arms of g1 and g3, in 05. 1 leaves them out."""
     deltas: tuple[float, ...] = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
-    """Radii swept in 06."""
+    """Radii swept in 06; the paper's headline radius, 1 % of the median norm of the anchors, comes on top."""
     ablation_steps: int = 300
     """Optimiser steps of each run in 06."""
     ablation_seeds: int = 2
@@ -114,17 +122,20 @@ TAKES_ALL = ("tokens", "anchor_tokens", "heldout_tokens")
 """Limits of what is taken, which the text `all` lifts where a preset sets one."""
 
 _FULL: dict[str, Any] = dict(
-    n_features=4096, k=64, n_anchors=4096, steps=5000, ablation_steps=2000, n_seeds=5, ablation_seeds=3, aux_k=256,
-    dead_after=200, arms=tuple(ARMS), behaviour_tokens=20_000, heldout_tokens=50_000,
+    n_features=4096, k=64, n_anchors=4096, steps=5000, ablation_steps=2000, n_seeds=8, ablation_seeds=2, aux_k=256,
+    dead_after=200, arms=tuple(ARMS), behaviour_tokens=20_000, heldout_tokens=50_000, longer_factor=2,
     anchor_tokens=180_000, kmeans_iterations=10)  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": dict(
         model="random-gpt2", text="synthetic", layer=1, context=32, n_features=64, k=4, n_anchors=64, steps=40,
         batch_size=128, aux_k=8, dead_after=20, checkpoint_every=20, n_seeds=2, deltas=(0.0, 1.0), ablation_steps=20,
-        ablation_seeds=2, longer_factor=2, behaviour_tokens=512, lr=1e-3, dtype="float32"),
-    "quick": dict(tokens=100_000, steps=350, ablation_steps=120, kmeans_iterations=10, behaviour_tokens=6144),
-    "medium": dict(_FULL, steps=1000, ablation_steps=400, ablation_seeds=2),
+        ablation_seeds=2, longer_factor=2, behaviour_tokens=512, lr=1e-3, dtype="float32", anchor_folds=2),
+    "quick": dict(
+        tokens=200_000, steps=300, ablation_steps=100, kmeans_iterations=10, behaviour_tokens=6144, anchor_folds=3,
+        deltas=(0.0, 0.1, 1.0, 5.0)),
+    "medium": dict(
+        _FULL, steps=1000, ablation_steps=300, n_seeds=3, anchor_folds=4, anchor_tokens=120_000, longer_factor=1),
     "full": _FULL,
     "gpt2": dict(_FULL, model="gpt2", layer=9, text="Salesforce/wikitext:wikitext-2-raw-v1"),
 }  # fmt: skip

@@ -13,10 +13,9 @@ from archsae_core.storage import canonical_hash
 from archsae_study.arms import ARMS, Arm
 from archsae_study.config import FIELDS, Config
 from archsae_study.experiments import TABLES
-from archsae_study.experiments.stability import arm_runs
 from archsae_study.plan import report_runs
 from archsae_study.report import table_named
-from archsae_study.runs import Run
+from archsae_study.runs import Run, arm_runs
 from archsae_study.study import SCORE_BATCH, Study
 
 INDEX_BYTES = 18
@@ -49,11 +48,10 @@ class Stage(NamedTuple):
 
 def report_stages(study: Study) -> list[Stage]:
     """Every artefact of a report of `study`, whose text is read and model loaded for it. Nothing is written."""
-    runs = report_runs(study, TABLES)
+    runs = [(study.of(run), run) for run in report_runs(study, TABLES)]
     sources = {canonical_hash(own.source): own for own, _ in [*reversed(runs), (study, None)]}
-    # notebook 01 looks at the anchors of all documents, and compares those of the first two parts
-    anchors = [(study, None), *((study, fold) for fold in range(min(2, study.config.comparison.n_seeds)))]
-    anchors += [(own, own.fold(run)) for own, run in runs if ARMS[run.arm].start != "random"]
+    anchors = [(own, fold) for table in TABLES for own, fold in table.anchors(study)]
+    anchors += [(own, own.fold(run)) for own, run in runs if ARMS[run.arm].anchors == "kmeans"]
     # ways to move W are compared on the validation documents, in the report's own layer alone
     found = [pair for part in ("train", "heldout") for pair in _reading(list(sources.values()), part)]
     found.append((study, _activations(study, "validation")))
@@ -95,7 +93,7 @@ def _activations(study: Study, part: str) -> Stage:
 def _anchor(study: Study, fold: int | None) -> Stage:
     config, width = study.config, d_model(study.model)
     rows = study.tokens.train.n_tokens - len(study.tokens.train.ids)
-    count = rows if fold is None else rows // config.comparison.n_seeds
+    count = rows // config.anchors.anchor_folds
     count = min(count, config.anchors.anchor_tokens or count)
     # the sample, the raw rows it is made of, and a product or a copy in float32
     memory = 3 * count * width * 4
@@ -124,7 +122,7 @@ def _evaluation(study: Study) -> Stage:
 def _stability(study: Study) -> Stage:
     """Comparison of arms: all scores of every pair of seeds at the start and the end, the headline at four budgets."""
     config = study.config
-    seeds = [len(arm_runs(study, arm)) for arm in config.comparison.arms]
+    seeds = [len(arm_runs(config, arm)) for arm in config.comparison.arms]
     pairs = sum(n * (n - 1) // 2 for n in seeds)
     # measured: exact matchings take about 27 and 9 times the product of two dictionaries
     flops = pairs * (2 * 27 + 4 * 9) * 2.0 * config.dictionary.n_features**2 * d_model(study.model)
@@ -140,6 +138,7 @@ def _others(study: Study) -> Stage:
 
 
 def _runs(runs: Sequence[tuple[Study, Run]]) -> list[tuple[Study, Stage]]:
+    """A stage for each run."""
     return [(own, _run(own, run)) for own, run in runs]
 
 
@@ -171,5 +170,5 @@ def _run(study: Study, run: Run) -> Stage:
     memory = 4 * 4 * numbers + 4 * 3 * max(config.training.batch_size, SCORE_BATCH) * config.dictionary.n_features
     disk = 4 * numbers + 4 * atoms * len(snapshot_steps(run.steps))
     folder = study.store.path("runs", study.run_recipe(run))
-    name = f"{run.arm} seed {run.seed}, {run.steps} steps" + (f", delta {run.delta:g}" if archetypal else "")
+    name = str(run)
     return Stage(name, folder, disk, memory, flops)

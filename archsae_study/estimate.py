@@ -128,7 +128,7 @@ def _training_rate(study: Study) -> float:
     config, width, flops, seconds = study.config, d_model(study.model), 0.0, 0.0
     sizes = {name: min(config[name], LARGEST) for name in ("n_features", "n_anchors", "batch_size")}
     config = config.changed(**sizes, k=min(config.dictionary.k, LARGEST), lr=1e-4, w_lr=None)
-    for arm in (ARMS["topk"], ARMS["ra"]):
+    for arm in (ARMS["topk-random-own"], ARMS["ra-shared"]):
         generator = torch.Generator().manual_seed(0)
         anchors, x = (
             torch.randn(rows, width, generator=generator)

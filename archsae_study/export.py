@@ -9,7 +9,7 @@ from archsae_core.interop import to_saelens
 from archsae_core.models.about import About
 from archsae_core.models.sae import SAE
 from archsae_study.arms import ARMS
-from archsae_study.runs import Run
+from archsae_study.runs import Run, arm_runs
 from archsae_study.study import Study
 
 TOOLS = ("pretrained", "saelens", "neuronpedia", "sae-dashboard")
@@ -79,7 +79,7 @@ def export(
     if to in ("neuronpedia", "sae-dashboard"):
         _write_features(study, arm, folder, to, model_id, set_name)
     else:
-        run = study.main_run(arm)
+        run = arm_runs(study.config, arm)[0]
         sae = study.sae(run)
         sae.about = replace(about(study, run, sae), licence=licence)
         sae.save_pretrained(folder) if to == "pretrained" else to_saelens(sae, folder)

@@ -40,10 +40,11 @@ class Table(Generic[R]):
     """Dataclass or named tuple; what JSON cannot say is refused when it is read again."""
     build: Callable[[Study], R]
     """Makes it from the artefacts of a Study."""
-    runs: Callable[[Study], Iterable[tuple[Study, Run]]] = _nothing
-    """Training runs that it looks at, each with the Study whose config it follows: trained and scored before it."""
-    folds: Callable[[Study], Iterable[int | None]] = _nothing
-    """Anchors that it looks at beside those of its runs: parts of the training documents, None for all of them."""
+    runs: Callable[[Study], Iterable[Run]] = _nothing
+    """Training runs that it looks at: trained and scored before it."""
+    anchors: Callable[[Study], Iterable[tuple[Study, int | None]]] = _nothing
+    """Anchors that it looks at beside those of its runs: the Study of their frame, and the part of the training
+    documents, None for all of them."""
     fields: tuple[str, ...] = ()
     """Parameters of `ComparisonConfig` that it reads. All others count, but those of `WITHOUT_EFFECT`."""
     only: tuple[str, ...] | None = None
@@ -71,7 +72,7 @@ class Table(Generic[R]):
 
     def recipe(self, study: Study) -> dict[str, Any]:
         """Everything that determines its content: its key in the store is the hash of this."""
-        runs = sorted({str(own.run_key(run)) for own, run in self.runs(study)})
+        runs = sorted({study.run_key(run) for run in self.runs(study)})
         source = None if self.only is not None else study.source
         found = {"table": self.name, "config": self.determining(study.config), "source": source}
         return found | {"runs": runs, "code": self.code}
@@ -84,10 +85,12 @@ def made(study: Study, table: Table[Any]) -> Path:
         train_ahead(study, table.runs(study))
         write_json(work / "table.json", to_json(table.build(study)))
 
+    for own, fold in table.anchors(study):  # before the key: which radii are swept depends on the anchors' norm
+        own.anchor_folder(fold)
     return study.store.artifact("tables", table.recipe(study), build)
 
 
-def report_runs(study: Study, tables: Iterable[Table[Any]]) -> list[tuple[Study, Run]]:
+def report_runs(study: Study, tables: Iterable[Table[Any]]) -> list[Run]:
     """Every training run that some tables look at, each once, the longest first."""
-    found = {(own.run_key(run)): (own, run) for table in tables for own, run in table.runs(study)}
-    return sorted(found.values(), key=lambda pair: -pair[1].steps)
+    found = {study.run_key(run): run for table in tables for run in table.runs(study)}
+    return sorted(found.values(), key=lambda run: -run.steps)

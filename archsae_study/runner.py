@@ -70,8 +70,10 @@ def run_report(
     with _alone(folder, say), scheduler.environment(environment):
         write_json(folder / "config.json", identity(config))
         if notebooks == NOTEBOOKS:
+            for own, fold in [pair for table in TABLES for pair in table.anchors(study)]:
+                own.anchor_folder(fold)
             runs = report_runs(study, TABLES)
-            read_layers([study, *(own for own, _ in runs)])
+            read_layers([study, *(study.of(run) for run in runs)])
             scheduler.train_ahead(study, runs)
         for name in notebooks:
             start = time.perf_counter()

@@ -1,5 +1,6 @@
 """One training run: what it is, the data it sees, the files it leaves."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,22 +8,31 @@ from typing import Any, NamedTuple
 from archsae_core.metrics.reconstruction import Quality
 from archsae_core.metrics.stability import cosine_with_start
 from archsae_core.models.snapshots import snapshots
-from archsae_study.arms import ABLATION_REFERENCES
+from archsae_study.arms import ARMS
 from archsae_study.config import Config
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run of a sweep."""
+    """One training run: an arm, a seed, a length, and what else differs from the study's parameters."""
 
     arm: str
     """Key of `ARMS`."""
     seed: int
-    """Of initialisation, data order and, in arms with their own anchors, of the documents those are fitted on."""
+    """Of the order of the data, and where the arm's seeds have a start of their own, of that start."""
     steps: int
     """Optimiser steps."""
-    delta: float
-    """Radius of Λ; without effect where the dictionary is not archetypal."""
+    changes: tuple[tuple[str, Any], ...] = ()
+    """Parameters, by flat name, beyond those that the arm sets: the radius of a sweep, another layer."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Everything, by flat name, in which the run differs from the study's parameters."""
+        return ARMS[self.arm].parameters | dict(self.changes) | {"steps": self.steps}
+
+    def __str__(self) -> str:
+        changed = "".join(f", {name} {value}" for name, value in self.changes)
+        return f"{self.arm}, seed {self.seed}, {self.steps} steps{changed}"
 
 
 class Scores(NamedTuple):
@@ -39,18 +49,23 @@ class Scores(NamedTuple):
         return self.quality._asdict() | {"intervals": self.intervals, "violation": self.violation}
 
 
-def sweep_runs(config: Config, arm: str, delta: float) -> list[Run]:
-    """Every seed's run of one case of the ablation."""
-    return [Run(arm, seed, config.comparison.ablation_steps, delta) for seed in range(config.comparison.ablation_seeds)]
+def seeds_of(arm: str, config: Config) -> range:
+    """Seeds of an arm in a study: its own number, or fewer where the study has fewer."""
+    return range(min(ARMS[arm].seeds, config.comparison.n_seeds))
 
 
-def ablation_runs(config: Config) -> list[Run]:
-    """Every run of the ablation."""
-    cases = [("ra", delta) for delta in config.comparison.deltas] + [(arm, 0.0) for arm in ABLATION_REFERENCES]
-    return [run for case in cases for run in sweep_runs(config, *case)]
+def arm_runs(config: Config, arm: str) -> list[Run]:
+    """Every seed's run of an arm."""
+    return [Run(arm, seed, config.training.steps) for seed in seeds_of(arm, config)]
 
 
-def cosines_with_start(folder: Path, steps: int) -> dict[str, float]:
-    """Mean cosine of a run's atoms with their start, at each of its `snapshot_steps`."""
+def sweep_runs(config: Config, arm: str, changes: Mapping[str, Any]) -> list[Run]:
+    """Every seed's run of one case of the sweep over radii."""
+    steps, seeds = config.comparison.ablation_steps, config.comparison.ablation_seeds
+    return [Run(arm, seed, steps, tuple(changes.items())) for seed in range(seeds)]
+
+
+def cosines_with_start(folder: Path, steps: int) -> dict[int, float]:
+    """Mean cosine of a run's atoms with their start, at each of its `snapshot_steps`: 1 has not moved."""
     atoms_at = snapshots(folder, steps)
-    return {str(step): cosine_with_start(atoms_at[0], atoms) for step, atoms in atoms_at.items()}
+    return {step: cosine_with_start(atoms_at[0], atoms) for step, atoms in atoms_at.items()}

@@ -53,24 +53,25 @@ def check(address: str) -> None:
             pass
 
 
-def train_ahead(study: Any, runs: Iterable[tuple[Any, Run]]) -> None:
+def train_ahead(study: Any, runs: Iterable[Run]) -> None:
     """Train what is missing of `runs` on the scheduler of a Study, many at once; without a scheduler, do nothing.
 
-    Each run comes with the Study it belongs to. Workers need the shared run folder alone: what a run starts from is
-    made here. Bits are those of this process where a run has as many threads (`threads_each`), the same torch and kind
-    of processor. A run that diverged is left to `Study.run_folder`, which meets the same error. Raises SchedulerError.
+    Workers need the shared run folder alone: what a run starts from is made here. Bits are those of this process where
+    a run has as many threads (`threads_each`), the same torch and kind of processor. A run that diverged is left to
+    `Study.run_folder`, which meets the same error. Raises SchedulerError.
     """
     address = study.config.comparison.scheduler
-    places = {own.store.path("runs", own.run_recipe(run)): (own, run) for own, run in runs}
-    missing = {path: found for path, found in places.items() if not path.exists()}
+    places = {study.store.path("runs", study.run_recipe(run)): run for run in runs}
+    missing = {path: run for path, run in places.items() if not path.exists()}
     if address is None or not missing:
         return
     tasks = {}
-    for path, (own, run) in missing.items():
-        own.prepare(run)
+    for path, run in missing.items():
+        study.prepare(run)
+        own = study.of(run)
         config = own.config.changed(device=own.device.type, scheduler=None)
         given = (type(own), config, str(own.root.resolve()), own.source, run, threads_each(address))
-        tasks[f"{run.arm} seed {run.seed} delta {run.delta:g} ({path.name})"] = given
+        tasks[f"{run} ({path.name})"] = given
     for name, error in run_all(address, train_for, tasks, study.root / LOG).items():
         if not isinstance(error, TrainingDiverged):
             fix = "finished runs are kept: mend it and run the same again, or set scheduler to None"
@@ -78,7 +79,10 @@ def train_ahead(study: Any, runs: Iterable[tuple[Any, Run]]) -> None:
 
 
 def train_for(kind: type, config: Config, root: str, source: dict[str, Any], run: Run, threads: int) -> str:
-    """What a worker does for `train_ahead`: train one run into the shared folder; returns the run's folder."""
+    """What a worker does for `train_ahead`: train one run into the shared folder; returns the run's folder.
+
+    `config` is that of the run itself, so that `Study.of` has nothing left to change.
+    """
     set_num_threads(threads)
     study = kind(config, Path(root))
     study.store = _store(study.store.root)

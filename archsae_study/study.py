@@ -22,9 +22,9 @@ from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary
 from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.training import train
 from archsae_core.storage import Store, canonical_hash, read_json, write_atomically, write_json
-from archsae_study.arms import ARMS
+from archsae_study.arms import ARMS, main_arms
 from archsae_study.code import code_of
-from archsae_study.config import Config, ConfigError
+from archsae_study.config import Config, ConfigError, configure
 from archsae_study.runs import Run, Scores
 from archsae_study.scheduler import train_ahead
 from archsae_study.source import STORE, default_root, fields_of, source_of
@@ -32,9 +32,13 @@ from archsae_study.stages import ACTIVATIONS, ANCHORS, COVERED, NORMALIZER, RUNS
 from archsae_study.typed import from_json, to_json
 from archsae_study.values import absolute
 
-ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations")
+ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations", "anchor_folds")
 TRAIN_FIELDS = ("n_features", "k", "lr", "decay", "batch_size", "aux_k", "aux_coefficient", "dead_after")
-ARCHETYPAL_FIELDS = ("unit_norm", "learn_scale", "w_step", "smoothing")
+ARCHETYPAL_FIELDS = ("delta", "unit_norm", "learn_scale", "w_step", "smoothing")
+READING_FIELDS = {"layer", "outlier_factor"}
+"""Parameters of a variant that change what is read of the language model."""
+MAIN_FIELDS = ("delta", "w_step", "w_lr", "smoothing", "unit_norm", "learn_scale")
+"""Parameters that the archetypal dictionary of notebooks 03 and 04 follows where they differ from the preset's."""
 SCORE_BATCH = 4096
 SCORING = ("archsae_core.metrics.reconstruction",)
 """Modules that score a trained dictionary."""
@@ -47,6 +51,7 @@ class Study:
         self.config, self.progress = config, progress
         self.root = absolute(root) if root else default_root()
         self.store = Store(self.root / STORE, marked=True)
+        self._variants: dict[str, Study] = {}
 
     @cached_property
     def device(self) -> torch.device:
@@ -81,35 +86,47 @@ class Study:
         return [describe(self.corpus, name), *self.corpus.notes, *found]
 
     def variant(self, **changes: Any) -> "Study":
-        """A study of the same model and text with other dictionaries, or of another layer.
+        """The study with some parameters, by flat name, set to other values: another layer, frame, or dictionary.
 
-        What is read already and does not change is not read again.
+        What is read already and does not change is not read again; the same changes give the same object.
         """
-        other = Study(self.config.changed(**changes), self.root, progress=self.progress)
-        other.store = self.store
-        kept = {"device", "corpus", "tokenizer", "model", "tokens"}
-        if "layer" not in changes:
-            kept |= {"source", "train_activations", "heldout_activations"}
-        if not {"layer", "frame"} & set(changes):
-            kept.add("normalizer")
-        other.__dict__ |= {name: value for name, value in self.__dict__.items() if name in kept}
-        return other
+        changes = {name: value for name, value in changes.items() if self.config[name] != value}
+        if not changes:
+            return self
+        key = canonical_hash(changes)
+        if key not in self._variants:
+            other = Study(self.config.changed(**changes), self.root, progress=self.progress)
+            other.store = self.store
+            same = {"device", "corpus", "tokenizer", "model", "tokens"}
+            if not changes.keys() & READING_FIELDS:
+                same |= {"source", "train_activations", "heldout_activations"}
+                same |= {"normalizer"} if "frame" not in changes else set()
+            other.__dict__ |= {name: value for name, value in self.__dict__.items() if name in same}
+            self._variants[key] = other
+        return self._variants[key]
+
+    def of(self, run: Run) -> "Study":
+        """The study whose parameters are those of a run."""
+        return self.variant(**run.parameters)
 
     def check(self) -> None:
         """Raise the error of any input that cannot be used, before work starts. Loads the model and reads the text."""
         model, _, tokens, config = self.model, self.source, self.tokens, self.config
         check_model(model, config.language_model.layer, config.language_model.context)
-        available = tokens.train.n_tokens - len(tokens.train.ids)
-        folds = (
-            config.comparison.n_seeds if any(ARMS[arm].anchors == "per-seed" for arm in config.comparison.arms) else 1
-        )
-        # Folds differ in size by their documents; a tenth is a margin.
-        usable = available if folds == 1 else int(0.9 * available / folds)
+        usable = tokens.train.n_tokens - len(tokens.train.ids)
+        folds = config.anchors.anchor_folds
+        if any(ARMS[arm].own and ARMS[arm].anchors == "kmeans" for arm in config.comparison.arms):
+            # Folds differ in size by their documents; a tenth is a margin.
+            usable = int(0.9 * usable / folds)
         if min(usable, config.anchors.anchor_tokens or usable) < config.anchors.n_anchors:
-            part = f"each of {folds} disjoint parts of the training documents has" if folds > 1 else "training has"
-            fix = "lower n_anchors or n_seeds, or raise tokens and anchor_tokens"
+            fix = "lower n_anchors or anchor_folds, or raise tokens and anchor_tokens"
             raise ConfigError(
-                f"n_anchors = {config.anchors.n_anchors}: {part} about {usable} activations to cluster; {fix}"
+                f"n_anchors = {config.anchors.n_anchors}: each of {folds} disjoint parts of the training documents has "
+                f"about {usable} activations to cluster; {fix}"
+            )
+        if config.comparison.n_seeds > folds:
+            raise ConfigError(
+                f"n_seeds = {config.comparison.n_seeds}: at most anchor_folds = {folds}: raise anchor_folds"
             )
 
     @cached_property
@@ -166,13 +183,14 @@ class Study:
 
     def anchor_recipe(self, fold: int | None) -> dict[str, Any]:
         """What anchors are determined by. `fold` counts disjoint parts of the training documents; None is all."""
-        part = None if fold is None else [fold, self.config.comparison.n_seeds]
+        part = None if fold is None else [fold, self.config.anchors.anchor_folds]
+        # the size of every fit is that of the smallest part
         return (
             self.normalizer_recipe | fields_of(self.config, ANCHOR_FIELDS) | {"fold": part, "anchors": ANCHORS.version}
         )
 
     def anchors(self, fold: int | None = None) -> Float[Tensor, "n_anchors d_model"]:
-        """k-means centroids in normalised units: of all training documents, or of one of `n_seeds` disjoint folds."""
+        """k-means centroids in normalised units, of all training documents or of one of `anchor_folds` parts."""
         return load_file(self.anchor_folder(fold) / "anchor_points.safetensors")["anchors"]
 
     def anchor_folder(self, fold: int | None = None) -> Path:
@@ -187,43 +205,43 @@ class Study:
         return self.store.artifact("anchors", self.anchor_recipe(fold), build)
 
     def fit_anchors(self, fold: int | None, seed: int) -> Anchors:
-        """k-means on all training documents, or on one of `n_seeds` disjoint folds; `seed` is that of its start."""
+        """k-means on all training documents or on one of `anchor_folds` parts of them; `seed` is that of its start."""
         x = self._normalized(self.train_activations, self._anchor_rows(fold))
         return fit_anchors(
             x, self.config.anchors.n_anchors, iterations=self.config.anchors.kmeans_iterations, seed=seed
         )
 
     def _anchor_rows(self, fold: int | None) -> Tensor:
+        """Rows to cluster: equally many whether of all documents or of one part, and whatever the number of seeds."""
         train = self.train_activations
         rows = torch.as_tensor(train.kept)
+        documents = torch.as_tensor(train.document)[rows]
+        part = torch.unique(documents, return_inverse=True)[1] % self.config.anchors.anchor_folds
+        limit = int(torch.bincount(part).min())
+        limit = min(limit, self.config.anchors.anchor_tokens or limit)
         if fold is not None:
-            documents = torch.as_tensor(train.document)[rows]
-            rank = torch.unique(documents, return_inverse=True)[1]
-            rows = rows[rank % self.config.comparison.n_seeds == fold]
-        limit = self.config.anchors.anchor_tokens
-        if limit is not None and len(rows) > limit:
-            rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:limit].sort().values]
-        return rows
+            rows = rows[part == fold]
+        return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:limit].sort().values]
 
     def _normalized(self, activations: ActivationSet, rows: Tensor) -> Float[Tensor, "tokens d_model"]:
         return self.normalizer.normalize(activations.gather(rows))
 
     def run_recipe(self, run: Run) -> dict[str, Any]:
         """What a trained dictionary is determined by."""
-        arm = ARMS[run.arm]
-        recipe = self.normalizer_recipe | fields_of(self.config, TRAIN_FIELDS) | {"arm": arm.recipe()}
+        own, arm = self.of(run), ARMS[run.arm]
+        recipe = own.normalizer_recipe | fields_of(own.config, TRAIN_FIELDS) | {"arm": arm.recipe()}
         recipe |= {"training": RUNS.version, "seed": run.seed, "steps": run.steps, "device": self.device.type}
-        if arm.start != "random":
-            recipe["anchors_key"] = canonical_hash(self.anchor_recipe(self.fold(run)))
+        if arm.anchors == "kmeans":
+            recipe["anchors_key"] = canonical_hash(own.anchor_recipe(own.fold(run)))
         if arm.dictionary == "archetypal":
-            recipe |= fields_of(self.config, ARCHETYPAL_FIELDS)
-            training = self.config.training
-            recipe |= {"w_rate": training.w_rate, "delta": run.delta, "rounded": rounds(training)}
+            training = own.config.training
+            recipe |= fields_of(own.config, ARCHETYPAL_FIELDS)
+            recipe |= {"w_rate": training.w_rate, "rounded": rounds(training)}
         return recipe
 
     def fold(self, run: Run) -> int | None:
-        """Part of the training documents on which the anchors of a run are fitted; None is all."""
-        return run.seed % self.config.comparison.n_seeds if ARMS[run.arm].anchors == "per-seed" else None
+        """Part of the training documents on which the anchors of a run are fitted; None is all of them."""
+        return run.seed % self.config.anchors.anchor_folds if ARMS[run.arm].own else None
 
     def run_key(self, run: Run) -> str:
         """Name of a trained dictionary in the store: the hash of what determines it."""
@@ -234,7 +252,7 @@ class Study:
 
         def build(work: Path) -> None:
             if not (work / "sae.safetensors").exists():
-                self._train(run, work)
+                self.of(run)._train(run, work)
 
         return self.store.artifact("runs", self.run_recipe(run), build)
 
@@ -253,7 +271,7 @@ class Study:
 
         def build(work: Path) -> None:
             sae = self.sae(run)
-            sums = document_sums(sae, self.scored_batches(part))
+            sums = document_sums(sae, self.of(run).scored_batches(part))
             fired = {"fired": torch.from_numpy(sums.fired)}
             write_atomically(work / "fired.safetensors", lambda path: save_file(fired, path))
             violation = sae.dictionary.violation() if isinstance(sae.dictionary, ArchetypalDictionary) else 0.0
@@ -278,34 +296,54 @@ class Study:
         train(self.untrained(run), self.train_activations, config, work, seed=run.seed, progress=self.progress)
 
     def run_folders(self, runs: Iterable[Run]) -> list[Path]:
-        """Folders of many runs; missing ones are trained first, on the config's `scheduler` or in this process."""
+        """Folders of many runs, trained on the config's `scheduler` or in this process where they do not exist yet."""
         runs = list(runs)
-        train_ahead(self, ((self, run) for run in runs))
+        train_ahead(self, runs)
         return [self.run_folder(run) for run in tqdm(runs, disable=not self.progress, unit="run")]
 
     def prepare(self, run: Run) -> None:
         """Make what a run starts from and is scored on where it is missing: activations, normalizer, anchors."""
-        _, _ = self.heldout_activations, self.normalizer
-        if ARMS[run.arm].start != "random":
-            self.anchor_folder(self.fold(run))
+        own = self.of(run)
+        _, _ = own.heldout_activations, own.normalizer
+        if ARMS[run.arm].anchors == "kmeans":
+            own.anchor_folder(own.fold(run))
 
     def untrained(self, run: Run) -> SAE:
         """The autoencoder of a run at step 0 (before its encoder is calibrated)."""
-        generator = torch.Generator().manual_seed(run.seed)
-        arm = ARMS[run.arm]
-        config = self.config.changed(delta=run.delta)
-        d_model = len(self.normalizer.mean)
-        points = torch.zeros(1, d_model) if arm.start == "random" else self.anchors(self.fold(run))
+        own, arm = self.of(run), ARMS[run.arm]
+        generator = torch.Generator().manual_seed(run.seed if arm.own or arm.start == "random-w" else 0)
+        points = own.starting_points(run, generator)
+        config = own.config
         dictionary = make_dictionary(arm.dictionary, arm.start, points, config.dictionary, config.training, generator)
-        return SAE(dictionary, config.dictionary.k, *self.normalizer).to(self.device)
+        return SAE(dictionary, config.dictionary.k, *own.normalizer).to(self.device)
+
+    def starting_points(self, run: Run, generator: torch.Generator) -> Float[Tensor, "n_anchors d_model"]:
+        """Anchors of a run in normalised units; of random ones, isotropic and as long as centroids are."""
+        kind, d_model = ARMS[run.arm].anchors, len(self.normalizer.mean)
+        if kind == "none":
+            return torch.zeros(1, d_model)
+        if kind == "kmeans":
+            return self.anchors(self.fold(run))
+        points = torch.randn(self.config.anchors.n_anchors, d_model, generator=generator)
+        length = self.anchors().norm(dim=1).median()
+        return torch.nn.functional.normalize(points, dim=1) * length
 
     def sae(self, run: Run) -> SAE:
         """The trained autoencoder of a run."""
         return load_sae(self.run_folder(run) / "sae.safetensors").to(self.device)
 
-    def main_run(self, arm: str) -> Run:
-        """The run that notebooks 02 to 04 and 07 look at."""
-        return Run(arm, self.config.comparison.seed, self.config.training.steps, self.config.dictionary.delta)
+    def main_run(self, role: str, frame: str | None = None) -> Run:
+        """The run that notebooks 02 to 04 and 07 look at: of `topk`, `topk-kmeans` or `ra`, in this frame or another.
+
+        Unlike the arms of notebook 05, an archetypal one follows what the parameters say of the constraint and of W.
+        """
+        arm = main_arms(frame or self.config.activations.frame)[role]
+        chosen = ARMS[arm].dictionary == "archetypal"
+        changes = tuple((name, self.config[name]) for name in MAIN_FIELDS if chosen and self._is_chosen(name))
+        return Run(arm, self.config.comparison.seed, self.config.training.steps, changes)
+
+    def _is_chosen(self, name: str) -> bool:
+        return self.config[name] != configure({"preset": self.config.preset})[name]
 
     def scored_batches(self, part: str, tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Raw activations of `part` and the document of each, at most `tokens` or `heldout_tokens`, in their order."""

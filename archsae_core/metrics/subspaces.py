@@ -6,7 +6,7 @@ components: whatever fits the same data is drawn to those.
 
 from collections.abc import Sequence
 from itertools import permutations
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +15,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from archsae_core.metrics import intervals
+from archsae_core.metrics.intervals import Interval
 
 SHARE = 0.5
 """The subspace of a set of atoms is that of the fewest leading directions that hold this share of them."""
 SMALLEST = 64
 """A seed with fewer unstable features has no subspace to speak of."""
+
+
+class Subspaces(NamedTuple):
+    """How much of one seed's unstable atoms lies in which subspace: shares of their squared norm."""
+
+    unstable: float
+    """Unstable features a seed."""
+    rank: float
+    """Directions of a seed's subspace, mean over seeds."""
+    other: Interval
+    """In another seed's subspace: mean over ordered pairs of seeds, with its interval over seeds."""
+    own: float
+    """In the seed's own subspace."""
+    data: float
+    """In as many principal components of the activations."""
+    chance: float
+    """In as many directions without preference."""
 
 
 def leading(rows: Float[Tensor, "n d_model"]) -> Float[Tensor, "d_model d_model"]:
@@ -43,12 +61,10 @@ def subspace(rows: Float[Tensor, "n d_model"]) -> Float[Tensor, "rank d_model"]:
 
 def compare(
     atoms: Sequence[Float[Tensor, "_ d_model"]], components: Float[Tensor, "d_model d_model"]
-) -> dict[str, Any] | None:
+) -> Subspaces | None:
     """How much of one seed's unstable atoms lies in the subspace of another's; None where a seed has too few.
 
-    `atoms` holds each seed's, `components` the principal components of the activations. Of the shares, `other` is the
-    mean over ordered pairs of seeds with its interval over seeds, `own` that in the seed's own subspace, `data` that in
-    as many principal components, `chance` that of directions without preference.
+    `atoms` holds each seed's, `components` the principal components of the activations.
     """
     if min(map(len, atoms)) < SMALLEST:
         return None
@@ -59,11 +75,11 @@ def compare(
         across[i, j] = held(atoms[i], found[j])
     ranks = [len(directions) for directions in found]
     pairs = list(zip(atoms, found, strict=True))
-    return {
-        "unstable": float(np.mean([len(rows) for rows in atoms])),
-        "rank": float(np.mean(ranks)),
-        "other": intervals.seed_interval(across)._asdict(),
-        "own": float(np.mean([held(rows, directions) for rows, directions in pairs])),
-        "data": float(np.mean([held(rows, components[: len(directions)]) for rows, directions in pairs])),
-        "chance": float(np.mean(ranks)) / atoms[0].shape[1],
-    }
+    return Subspaces(
+        unstable=float(np.mean([len(rows) for rows in atoms])),
+        rank=float(np.mean(ranks)),
+        other=intervals.seed_interval(across),
+        own=float(np.mean([held(rows, directions) for rows, directions in pairs])),
+        data=float(np.mean([held(rows, components[: len(directions)]) for rows, directions in pairs])),
+        chance=float(np.mean(ranks)) / atoms[0].shape[1],
+    )

@@ -1,86 +1,187 @@
-"""Radii over seeds (06): RA-SAE at every radius, free and frozen dictionaries beside it."""
+"""Notebook 06: RA-SAE at every radius δ in both frames, from each seed's own anchors: what a radius buys and costs."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from archsae_core.metrics import intervals
+from archsae_core.metrics.intervals import Interval, seed_interval
 from archsae_core.models.snapshots import snapshots
 from archsae_core.models.training import TrainingDiverged, read_log
 from archsae_core.storage import read_json
-from archsae_study.arms import ABLATION_REFERENCES, ARMS
-from archsae_study.experiments import verdict
-from archsae_study.experiments.budgets import headlines
+from archsae_study.arms import ARMS, FRAMES, sweep_arm, sweep_references
+from archsae_study.experiments.checks import Flag, flags
+from archsae_study.experiments.stability import headline_matrix
 from archsae_study.plan import Table
-from archsae_study.runs import Run, ablation_runs, cosines_with_start, sweep_runs
+from archsae_study.runs import Run, cosines_with_start, sweep_runs
 from archsae_study.study import Study
 
-
-def ablation(study: Study) -> dict[str, Any]:
-    """RA-SAE at every radius, free and frozen dictionaries beside it; flags, Pareto frontier, best radius."""
-    median_norm = read_json(study.anchor_folder() / "summary.json")["median_norm"]
-    rows = [
-        _sweep_row(study, "ra", delta) | {"relative": delta / median_norm} for delta in study.config.comparison.deltas
-    ]
-    references = [_sweep_row(study, arm, 0.0) for arm in ABLATION_REFERENCES]
-    points = [(row["r2"], row["stability"]) for row in rows if row["stability"] is not None]
-    frontier = [rows[i]["delta"] for i in verdict.pareto(points)] if len(points) == len(rows) else []
-    best = verdict.best_delta(rows)
-    return {"rows": rows, "references": references, "pareto": frontier, "best_delta": best, "median_norm": median_norm}
+PUBLISHED_SHARE = 0.01
+"""The paper's headline radius, as a share of the median norm of the anchors."""
 
 
-def _sweep_row(study: Study, arm: str, delta: float) -> dict[str, Any]:
-    runs = sweep_runs(study.config, arm, delta)
-    results = [_sweep_result(study, run) for run in runs]
-    sound = [result for result in results if not result.get("failed")]
-    row: dict[str, Any] = {"arm": arm, "label": ARMS[arm].label, "delta": delta, "results": results}
-    row["flags"] = [f"seed {result['seed']}: {flag}" for result in results for flag in _flags(study, arm, result)]
-    for name in ("r2", "dead_share", "l0", "cosine_with_start", "relax_at_bound", "effective_anchors"):
-        values = [result[name] for result in sound if result.get(name) is not None]
-        row[name] = float(np.mean(values)) if values else None
-    return row | _sweep_stability(study, runs, results)
+@dataclass(frozen=True)
+class SeedResult:
+    """One run of the sweep."""
+
+    seed: int
+    r2: float | None
+    mse: float | None
+    dead_share: float | None
+    l0: float | None
+    cosine_with_start: float | None
+    relax_at_bound: float | None
+    """Share of atoms whose Λ has the norm δ."""
+    effective_anchors: float | None
+    flags: list[Flag]
+    """What is wrong with the run; empty where nothing is."""
 
 
-def _flags(study: Study, arm: str, result: Mapping[str, Any]) -> list[str]:
-    result = dict(result) | ({"cosine_with_start": None} if ARMS[arm].dictionary == "frozen" else {})
-    return verdict.flags(result, study.config.dictionary.k)
+@dataclass(frozen=True)
+class Row:
+    """One radius, or one dictionary beside the sweep, over its seeds."""
+
+    arm: str
+    delta: float | None
+    """None for a dictionary without a radius."""
+    relative: float | None
+    """δ as a share of the median norm of the anchors."""
+    seeds: list[SeedResult]
+    stability: Interval | None
+    """Headline score between seeds; None where fewer than two trained."""
+
+    def mean(self, name: str) -> float | None:
+        """Mean over the seeds that trained of one of their numbers."""
+        values = [value for seed in self.seeds if (value := getattr(seed, name)) is not None]
+        return float(np.mean(values)) if values else None
+
+    @property
+    def flags(self) -> list[Flag]:
+        """Of all seeds."""
+        return [flag for seed in self.seeds for flag in seed.flags]
 
 
-def _sweep_result(study: Study, run: Run) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Sweep:
+    """The radii of one frame."""
+
+    frame: str
+    median_norm: float
+    """Of the anchors, in the frame's units."""
+    rows: list[Row]
+    references: list[Row]
+
+    @property
+    def frontier(self) -> list[float]:
+        """Radii that no other radius beats in R² and stability at once."""
+        points = [(row.mean("r2"), row.stability.estimate, row.delta) for row in self.rows if row.stability]
+        return [
+            delta
+            for r2, score, delta in points
+            if not any(a >= r2 and b >= score and (a > r2 or b > score) for a, b, _ in points)
+        ]
+
+    @property
+    def best(self) -> Row | None:
+        """Radius with the highest mean R² among those whose every run is unflagged; None where all are flagged."""
+        sound = [row for row in self.rows if not row.flags]
+        return max(sound, key=lambda row: row.mean("r2")) if sound else None
+
+
+@dataclass(frozen=True)
+class AblationResult:
+    """Both frames."""
+
+    steps: int
+    sweeps: list[Sweep]
+
+    def sweep(self, frame: str) -> Sweep:
+        """The radii of a frame."""
+        return next(sweep for sweep in self.sweeps if sweep.frame == frame)
+
+
+def radii(study: Study, frame: str) -> list[float]:
+    """The radii asked for, and the paper's headline radius, 1 % of the median norm of the frame's anchors.
+
+    While there are no anchors yet, which is when a plan is made, only the radii asked for are known.
+    """
+    asked, norm = set(study.config.comparison.deltas), median_norm(study, frame)
+    return sorted(asked if norm is None else asked | {round(PUBLISHED_SHARE * norm, 4)})
+
+
+def median_norm(study: Study, frame: str) -> float | None:
+    """Median norm of the shared anchors, in the frame's units; None where they are not fitted yet."""
+    own = study.variant(frame=frame)
+    if not own.store.path("anchors", own.anchor_recipe(None)).exists():
+        return None
+    return read_json(own.anchor_folder() / "summary.json")["median_norm"]
+
+
+def runs(study: Study) -> list[Run]:
+    """Every run of the sweeps of both frames."""
+    return [run for frame in FRAMES for runs in _cases(study, frame) for run in runs]
+
+
+def _cases(study: Study, frame: str) -> list[list[Run]]:
+    config, arm = study.config, sweep_arm(frame)
+    swept = [sweep_runs(config, arm, {"delta": delta}) for delta in radii(study, frame)]
+    return [*swept, *(sweep_runs(config, reference, {}) for reference in sweep_references(frame))]
+
+
+def build(study: Study) -> AblationResult:
+    """Train, check and compare every radius in both frames."""
+    return AblationResult(study.config.comparison.ablation_steps, [_sweep(study, frame) for frame in FRAMES])
+
+
+def _sweep(study: Study, frame: str) -> Sweep:
+    study.variant(frame=frame).anchor_folder()
+    norm = median_norm(study, frame)
+    rows = [_row(study, case, norm) for case in _cases(study, frame)]
+    return Sweep(
+        frame,
+        norm,
+        [row for row in rows if row.delta is not None],
+        [row for row in rows if row.delta is None],
+    )
+
+
+def _row(study: Study, case: Sequence[Run], norm: float) -> Row:
+    results = [_seed(study, run) for run in case]
+    trained = [run for run, result in zip(case, results, strict=True) if result.r2 is not None]
+    stability = None
+    if len(trained) > 1:
+        atoms = [snapshots(study.run_folder(run), run.steps)[run.steps] for run in trained]
+        stability = seed_interval(np.array(headline_matrix(atoms)))
+    delta = dict(case[0].changes).get("delta")
+    return Row(case[0].arm, delta, None if delta is None else delta / norm, results, stability)
+
+
+def _seed(study: Study, run: Run) -> SeedResult:
     try:
-        folder, scores = study.run_folder(run), study.scores(run)
+        folder = study.run_folder(run)
     except TrainingDiverged as error:
-        return {"seed": run.seed, "failed": str(error)}
-    quality, last = scores.as_dict(), read_log(folder)[-1]
-    found = {name: quality[name] for name in ("r2", "l0", "dead_share", "violation")}
-    found |= {name: last.get(name) for name in ("relax_at_bound", "effective_anchors")}
-    return found | {"seed": run.seed, "cosine_with_start": cosines_with_start(folder, run.steps)[str(run.steps)]}
+        return SeedResult(run.seed, *[None] * 7, flags=[Flag("failed", str(error))])
+    scores, last = study.scores(run), read_log(folder)[-1]
+    moved = cosines_with_start(folder, run.steps)[run.steps]
+    return SeedResult(
+        run.seed,
+        **{name: getattr(scores.quality, name) for name in ("r2", "mse", "dead_share", "l0")},
+        cosine_with_start=moved,
+        **{name: last.get(name) for name in ("relax_at_bound", "effective_anchors")},
+        flags=flags(scores, study.of(run).config.dictionary.k, _expected_to_move(run, moved)),
+    )
 
 
-def _sweep_stability(study: Study, runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    sound = [run for run, result in zip(runs, results, strict=True) if not result.get("failed")]
-    if len(sound) < 2:
-        return {"stability": None, "stability_interval": None}
-    atoms = [snapshots(study.run_folder(run), run.steps)[run.steps] for run in sound]
-    found = intervals.seed_interval(headlines(atoms))
-    return {"stability": found.estimate, "stability_interval": found._asdict()}
-
-
-def _runs(study: Study) -> list[tuple[Study, Run]]:
-    return [(study, run) for run in ablation_runs(study.config)]
-
-
-def _all_documents(_: Study) -> list[None]:
-    return [None]
+def _expected_to_move(run: Run, moved: float) -> float | None:
+    return None if ARMS[run.arm].dictionary == "frozen" else moved
 
 
 TABLE = Table(
     name="ablation",
-    result=dict,
-    build=ablation,
-    runs=_runs,
-    folds=_all_documents,
+    result=AblationResult,
+    build=build,
+    runs=runs,
+    anchors=lambda study: [(study.variant(frame=frame), None) for frame in FRAMES],
     fields=("deltas", "ablation_steps", "ablation_seeds", "heldout_tokens"),
     file="ablation_results.json",
 )

@@ -1,34 +1,64 @@
-"""What is read of the text: documents, tokens, norms of the activations, and what is dropped (01)."""
+"""Notebook 01: documents, tokens and norms of the activations, and what was dropped."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from archsae_core.data.corpus import Split, composition, describe
+from archsae_core.data.copies import CopiesReport
+from archsae_core.data.corpus import Part, Split, composition, describe
+from archsae_study.arms import FRAMES
 from archsae_study.plan import Table
 from archsae_study.study import Study
-from archsae_study.typed import to_json
 
 
-def activations(study: Study) -> dict[str, Any]:
-    """Documents, tokens and norms of the activations, what was dropped, and examples of the norm distribution."""
-    train, heldout = study.train_activations, study.heldout_activations
-    edges = np.linspace(0, 4, 41)
-    counts = np.histogram(train.norm.numpy() / train.stats["median_norm"], bins=edges)[0]
+@dataclass(frozen=True)
+class ActivationsResult:
+    """What is known of the activations before any dictionary."""
+
+    documents: dict[str, int]
+    """By part: train, validation, heldout."""
+    tokens: dict[str, int]
+    topics: list[str]
+    """Labels of documents; none where the text has none."""
+    text: str
+    """One line on the documents."""
+    composition: list[Part]
+    """Sources of the documents, the largest first."""
+    copies: CopiesReport
+    train: dict[str, float]
+    """`ActivationSet.stats`: norms in the model's own units."""
+    heldout: dict[str, float]
+    scale: dict[str, float]
+    """By frame: raw to normalised units."""
+    norm_edges: list[float]
+    """In units of the median norm; the last bin holds everything above."""
+    norm_counts: list[int]
+
+
+def build(study: Study) -> ActivationsResult:
+    """Read from the artefacts of the study."""
+    train, name = study.train_activations, study.config.corpus.text
     parts = {part: getattr(study.tokens, part) for part in Split._fields}
-    name, copies = study.config.corpus.text, study.tokens.copies
-    return {
-        "documents": {part: len(set(tokens.document.tolist())) for part, tokens in parts.items()},
-        "tokens": {part: tokens.n_tokens for part, tokens in parts.items()},
-        "labels": list(study.corpus.topics) or None,
-        "text": describe(study.corpus, name),
-        "composition": [part._asdict() for part in composition(study.corpus, name)],
-        "copies": to_json(copies) | {"groups": copies.groups},
-        "train": train.stats,
-        "heldout": heldout.stats,
-        "scale": study.normalizer.scale,
-        "norm_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
-    }
+    edges = np.linspace(0, 4, 41)
+    ratio = np.minimum(train.norm.numpy() / train.stats["median_norm"], edges[-1] - 1e-6)
+    return ActivationsResult(
+        documents={part: len(set(tokens.document.tolist())) for part, tokens in parts.items()},
+        tokens={part: tokens.n_tokens for part, tokens in parts.items()},
+        topics=list(study.corpus.topics),
+        text=describe(study.corpus, name),
+        composition=list(composition(study.corpus, name)),
+        copies=study.tokens.copies,
+        train=_plain(train.stats),
+        heldout=_plain(study.heldout_activations.stats),
+        scale={frame: float(study.variant(frame=frame).normalizer.scale) for frame in FRAMES},
+        norm_edges=edges.tolist(),
+        norm_counts=np.histogram(ratio, bins=edges)[0].tolist(),
+    )
 
 
-TABLE = Table(name="activations", result=dict, build=activations)
+def _plain(stats: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in stats.items()}
+
+
+TABLE = Table(name="activations", result=ActivationsResult, build=build)

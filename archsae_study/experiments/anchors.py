@@ -1,5 +1,6 @@
-"""Checks of the anchors: occupancy, distinctness, unexplained variance; how well k-means finds them again (01)."""
+"""Notebook 01: the anchors, how well they are found again, and whether their hull excludes anything."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,45 +9,105 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from archsae_core.metrics import stability
+from archsae_core.models import hull
 from archsae_core.storage import read_json
+from archsae_study.arms import FRAMES
 from archsae_study.plan import Table
 from archsae_study.study import Study
 
 
-def anchors(study: Study) -> dict[str, Any]:
-    """Checks of the shared anchors: occupancy, distinctness, unexplained variance; how well they are found again."""
-    folder = study.anchor_folder()
-    points = load_file(folder / "anchor_points.safetensors")
-    first, seed = study.anchors(0), study.config.comparison.n_seeds + 1  # folds have the seeds up to n_seeds
-    refit = {"same documents, another start": _agreement(first, study.fit_anchors(0, seed).points)}
-    if study.config.comparison.n_seeds > 1:
-        refit["other documents, another start"] = _agreement(first, study.anchors(1))
-    return read_json(folder / "summary.json") | {
-        "occupancy": sorted(points["occupancy"].tolist(), reverse=True),
-        "refit": refit,
-        "gamma": stability.gamma(points["anchors"]),
-    }
+@dataclass(frozen=True)
+class Agreement:
+    """Headline score of two sets of anchors, each fitted from a start of its own."""
+
+    label: str
+    raw: float
+    chance: float
+    normalised: float
 
 
-def _agreement(a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"]) -> dict[str, float]:
+@dataclass(frozen=True)
+class FrameAnchors:
+    """The shared anchors of one frame."""
+
+    frame: str
+    artefact: str
+    """Where they lie in the store."""
+    summary: dict[str, Any]
+    """`anchors.summarize`: norms, nearest cosines, unexplained variance, empty and coinciding centroids."""
+    gamma: float
+    """‖mean‖ / spread of the anchors: how much of them is a mean that they share."""
+    origin_inside: bool
+    """Whether the hull of the anchors holds the origin."""
+    vacuous: bool
+    """Whether every direction is a direction of the hull, so that the constraint excludes none."""
+    margin: float
+    """Smallest cosine of an anchor with the direction that separates the hull from the origin; 0 where none does."""
+
+
+@dataclass(frozen=True)
+class AnchorsResult:
+    """Anchors in both frames."""
+
+    frames: list[FrameAnchors]
+    occupancy: list[int]
+    """Activations of each centroid of the centred frame, the largest first."""
+    again: list[Agreement]
+    """Fitted again: from another start on the same documents, and on other documents."""
+
+    def of(self, frame: str) -> FrameAnchors:
+        """The anchors of a frame."""
+        return next(found for found in self.frames if found.frame == frame)
+
+
+def build(study: Study) -> AnchorsResult:
+    """Check the anchors of both frames."""
+    centred = study.variant(frame="centred")
+    stored = load_file(centred.anchor_folder() / "anchor_points.safetensors")
+    first = centred.anchors(0)
+    again = [_agreement("same documents, another start", first, centred.fit_anchors(0, seed=10**6).points)]
+    if study.config.anchors.anchor_folds > 1:
+        again.append(_agreement("other documents, another start", first, centred.anchors(1)))
+    occupancy = sorted((int(count) for count in stored["occupancy"]), reverse=True)
+    return AnchorsResult([_frame(study, frame) for frame in FRAMES], occupancy, again)
+
+
+def _frame(study: Study, frame: str) -> FrameAnchors:
+    folder = study.variant(frame=frame).anchor_folder()
+    points = load_file(folder / "anchor_points.safetensors")["anchors"]
+    origin = hull.origin(points)
+    return FrameAnchors(
+        frame,
+        artefact(folder),
+        read_json(folder / "summary.json"),
+        stability.gamma(points),
+        origin.inside,
+        origin.vacuous,
+        origin.margin,
+    )
+
+
+def artefact(folder: Path) -> str:
+    """Where an artefact lies in the store."""
+    return f"{folder.parent.name}/{folder.name}"
+
+
+def _agreement(label: str, a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"]) -> Agreement:
     compared = stability.compare(stability.Side(a), stability.Side(b))
-    return {name: compared[name]["hungarian_centred"] for name in ("raw", "chance", "normalised")}
+    return Agreement(label, *(compared[name]["hungarian_centred"] for name in ("raw", "chance", "normalised")))
 
 
-def folds(study: Study) -> list[int | None]:
-    """Anchors that are looked at: those of all training documents, and of the first two parts."""
-    return [None, *range(min(2, study.config.comparison.n_seeds))]
-
-
-def _points(study: Study) -> Path:
-    return study.anchor_folder() / "anchor_points.safetensors"
+def needed(study: Study) -> list[tuple[Study, int | None]]:
+    """Anchors that the table looks at: those of all documents in both frames, and of the first two parts."""
+    centred = study.variant(frame="centred")
+    parts = range(min(2, study.config.anchors.anchor_folds))
+    return [*((study.variant(frame=frame), None) for frame in FRAMES), *((centred, part) for part in parts)]
 
 
 TABLE = Table(
     name="anchors",
-    result=dict,
-    build=anchors,
-    folds=folds,
-    fields=("n_seeds",),
-    copies={"anchor_points.safetensors": _points},
+    result=AnchorsResult,
+    build=build,
+    anchors=needed,
+    copies={"anchor_points.safetensors": lambda study: study.anchor_folder() / "anchor_points.safetensors"},
 )

@@ -1,12 +1,22 @@
-"""Published claims beside our numbers. † marks a published number known from secondary sources."""
+"""Published claims beside this run's numbers, each judged once, by a rule that is the same in every notebook.
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+† marks a published number that is known from secondary sources. A claim about another model, or about dictionaries that
+saw far more tokens, is *not comparable*: its number is shown and not judged.
+"""
 
-from archsae_study.pages.formatting import cell, markdown_table
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
 
-Tables = Mapping[str, Mapping[str, Any]]
-"""The report's tables by name: `activations`, `topk`, `ra`, `evaluation`, `stability`, `reappearance`, `ablation`."""
+import numpy as np
+
+from archsae_study.contrasts import Verdict
+from archsae_study.experiments.ablation import AblationResult
+from archsae_study.experiments.activations import ActivationsResult
+from archsae_study.experiments.dictionaries import BindingResult, DictionaryResult
+from archsae_study.experiments.evaluation import EvaluationResult
+from archsae_study.experiments.reappearance import ReappearanceResult
+from archsae_study.experiments.stability import HEADLINE, StabilityResult
 
 FEL = "Fel et al. 2025, arXiv 2502.12892"
 BRZOZOWSKI = "Brzozowski & Chung 2026, arXiv 2606.02061"
@@ -14,190 +24,214 @@ PAULO = "Paulo & Belrose 2025, arXiv 2501.16615"
 SONG = "Song et al. 2025, arXiv 2505.20254"
 GERASIMOV = "Gerasimov et al. 2026, arXiv 2606.12138"
 FROZEN = "arXiv 2602.14111"
-GPT2 = "public GPT-2 small residual SAEs, layers 8–9"
-
-
+CHESS = "sam-kapusta/chess-deck-research, self-published"
+SUN = "Sun et al. 2024, arXiv 2402.17762"
 ENOUGH_TOKENS = 8 * 10**8
 """A tenth of the smallest budget of Paulo & Belrose, whose features agree less and less with fewer tokens."""
 
 
-class Claim(NamedTuple):
-    """One published claim and what this run says about it."""
+class Outcome(StrEnum):
+    """What this run says of a claim."""
+
+    MATCH = "match"
+    PARTLY = "partly"
+    NO = "no"
+    NOT_COMPARABLE = "not comparable"
+    NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results that claims are judged by; None where a notebook has not read one."""
+
+    activations: ActivationsResult | None = None
+    standard: DictionaryResult | None = None
+    binding: BindingResult | None = None
+    evaluation: EvaluationResult | None = None
+    stability: StabilityResult | None = None
+    reappearance: ReappearanceResult | None = None
+    ablation: AblationResult | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One published claim."""
 
     claim: str
     source: str
     published: str
-    ours: str
-    outcome: str
-    """`match`, `partly`, `no`, or `not testable here`."""
+    notebooks: tuple[str, ...]
+    """Where it is judged; the table of notebook 07 has all."""
+    judge: Callable[[Results], tuple[str, Outcome]]
+    """What this run found, and what that says of the claim."""
 
 
-def _graded(value: float, match: float, partly: float) -> str:
+def graded(value: float, match: float, partly: float) -> Outcome:
     """Outcome for a value that should be large."""
-    return "match" if value >= match else "partly" if value >= partly else "no"
+    return Outcome.MATCH if value >= match else Outcome.PARTLY if value >= partly else Outcome.NO
 
 
-def _end(tables: Tables, arm: str, score: str, kind: str = "raw", when: str = "end") -> float | None:
-    row = tables["stability"]["arms"].get(arm)
-    return row[when]["scores"][score][kind]["estimate"] if row else None
+NOT_RUN = ("not run", Outcome.NOT_RUN)
 
 
-def massive_position_0(tables: Tables) -> Claim:
-    """Position 0 carries an outlier."""
-    train = tables["activations"]["train"]
+def _arm(results: Results, arm: str, metric: str = HEADLINE, *, start: bool = False, raw: bool = True) -> float | None:
+    if results.stability is None:
+        return None
+    found = results.stability.by_key().get(arm)
+    if found is None or len(found.seeds) < 2:
+        return None
+    score = (found.start if start else found.end).get(metric)
+    return None if score is None else score.interval(normalised=not raw).estimate
+
+
+def _position_0(results: Results) -> tuple[str, Outcome]:
+    if results.activations is None:
+        return NOT_RUN
+    train = results.activations.train
     ratio = train["position0_norm"] / train["median_norm"]
-    published = "norms hundreds of times the median"
-    text = "the first position holds a massive activation that must be masked"
-    return Claim(
-        text, "Sun et al. 2024, arXiv 2402.17762", published, f"{ratio:.0f} × the median", _graded(ratio, 100, 10)
+    return f"{ratio:.0f} × the median", graded(ratio, 100, 10)
+
+
+def _baseline(results: Results) -> tuple[str, Outcome]:
+    if results.standard is None:
+        return NOT_RUN
+    return f"{results.standard.quality['r2']:.3f}, of another model", Outcome.NOT_COMPARABLE
+
+
+def _cost(frame: str) -> Callable[[Results], tuple[str, Outcome]]:
+    def judge(results: Results) -> tuple[str, Outcome]:
+        if results.evaluation is None:
+            return NOT_RUN
+        ra, free = (results.evaluation.of(role, frame).quality["r2"] for role in ("ra", "topk-kmeans"))
+        return f"{ra - free:+z.3f} against TopK from the same centroids", graded(ra - free, -0.01, -0.05)
+
+    return judge
+
+
+def _more_stable(ra: str, topk: str) -> Callable[[Results], tuple[str, Outcome]]:
+    def judge(results: Results) -> tuple[str, Outcome]:
+        first, second = _arm(results, ra, "hungarian"), _arm(results, topk, "hungarian")
+        if first is None or second is None:
+            return NOT_RUN
+        return f"{second:.3f} → {first:.3f}", graded(first - second, 0.2, 0.05)
+
+    return judge
+
+
+def _before_training(results: Results) -> tuple[str, Outcome]:
+    start = _arm(results, "raw-ra-published-shared", "hungarian", start=True)
+    return NOT_RUN if start is None else (f"cosine {start:.3f}", graded(start, 0.999, 0.95))
+
+
+def _start_suffices(results: Results) -> tuple[str, Outcome]:
+    ra, free = (
+        _arm(results, "raw-ra-published-shared", "hungarian"),
+        _arm(results, "raw-topk-kmeans-shared", "hungarian"),
     )
-
-
-def baseline_variance(tables: Tables) -> Claim:
-    """Is the TopK baseline well enough trained?"""
-    ours = tables["topk"]["quality"]["r2"]
-    text, found = "a TopK baseline explains at least as much variance as public ones", f"{ours:.3f} (of another model)"
-    return Claim(text, GPT2, "0.72–0.77", found, _graded(ours, 0.72, 0.67))
-
-
-def reconstruction_cost(tables: Tables) -> Claim:
-    """Fel et al.: the constraint costs almost no reconstruction."""
-    ra, free = (tables[arm]["quality"]["r2"] for arm in ("ra", "topk"))
-    ours, found = ra - free, f"{ra - free:+z.3f}"
-    if "evaluation" in tables:
-        ours = ra - tables["evaluation"]["saes"]["topk-kmeans"]["quality"]["r2"]
-        found = f"{ours:+z.3f} against TopK from the same centroids ({ra - free:+z.3f} from a random start)"
-    published = "−0.002 (0.895 → 0.893, DINOv2†)"
-    text = "the archetypal constraint costs almost no R²"
-    return Claim(text, FEL, published, found, _graded(ours, -0.01, -0.05))
-
-
-def loss_recovered(tables: Tables) -> Claim:
-    """Is the baseline faithful?"""
-    ours = tables["evaluation"]["saes"]["topk"]["behaviour"]["recovered_zero"]
-    outcome = "not testable here" if ours is None else _graded(ours, 0.97, 0.9)
-    return Claim("CE loss recovered against zero ablation", GPT2, "about 0.98", cell(ours), outcome)
-
-
-def more_stable(tables: Tables) -> Claim:
-    """The headline of the archetypal SAE."""
-    ra, topk = _end(tables, "ra", "hungarian"), _end(tables, "topk", "hungarian")
-    text = "RA-SAE dictionaries agree far more between seeds than TopK ones"
-    if ra is None or topk is None:
-        return Claim(text, FEL, "0.542 → 0.927 (DINOv2†)", "arms not run", "not testable here")
-    return Claim(text, FEL, "0.542 → 0.927 (DINOv2†)", f"{topk:.3f} → {ra:.3f}", _graded(ra - topk, 0.2, 0.05))
-
-
-def equal_before_training(tables: Tables) -> Claim:
-    """The challenge: agreement is there before the first step."""
-    start = _end(tables, "ra", "hungarian", when="start")
-    text = "RA-SAE runs are identical before training, since they share anchors and W = identity"
-    if start is None:
-        return Claim(text, BRZOZOWSKI, "distance 0", "arm not run", "not testable here")
-    return Claim(text, BRZOZOWSKI, "distance 0 (cosine 1)", f"cosine {start:.3f}", _graded(start, 0.999, 0.95))
-
-
-def initialisation_suffices(tables: Tables) -> Claim:
-    """The challenge: a free dictionary from the same start is as stable."""
-    ra, free = _end(tables, "ra", "hungarian"), _end(tables, "topk-kmeans", "hungarian")
-    text = "a TopK SAE started from the same k-means centroids is about as stable as RA-SAE"
-    published = "0.924 against 0.913 (DINOv2, n = 2†)"
     if ra is None or free is None:
-        return Claim(text, BRZOZOWSKI, published, "arm not run", "not testable here")
-    return Claim(text, BRZOZOWSKI, published, f"{free:.3f} against {ra:.3f}", _graded(-abs(free - ra), -0.05, -0.15))
+        return NOT_RUN
+    return f"{free:.3f} against {ra:.3f}", graded(-abs(free - ra), -0.05, -0.15)
 
 
-def artefact(tables: Tables) -> Claim:
-    """The dispute itself, by the rule fixed in advance."""
-    found = tables["stability"]["verdict"]
-    ours, published, independent = (found[name] for name in ("verdict", "published_gain", "independent_gain"))
-    outcome = {"supported": "no", "explained by shared initialisation": "match"}.get(ours, "not testable here")
-    if published and independent:
-        if ours == "undetermined" and independent["high"] is not None:
-            outcome = "partly" if independent["high"] < published["estimate"] / 2 else outcome
-        ours += f"; {independent['estimate']:.3f} of {published['estimate']:.3f} is left without it"
-    return Claim("the stability is an artefact of shared initialisation", BRZOZOWSKI, "yes", ours, outcome)
+def _artefact(results: Results) -> tuple[str, Outcome]:
+    if results.stability is None:
+        return NOT_RUN
+    decisions = [one for one in results.stability.decisions() if one.gain is not None]
+    if not decisions:
+        return NOT_RUN
+    said = "; ".join(f"{one.contrast.key} {one.verdict}" for one in decisions)
+    verdicts = {one.verdict for one in decisions}
+    if Verdict.UNDETERMINED in verdicts:
+        return said, Outcome.PARTLY
+    explained = verdicts <= {Verdict.FROZEN, Verdict.NOT_SUPPORTED}
+    return said, Outcome.MATCH if explained else Outcome.NO
 
 
-def _of_well_trained(tables: Tables, ours: float, match: float, partly: float) -> tuple[str, str]:
-    """What we found and the outcome of a claim about free dictionaries that saw billions of tokens."""
-    tokens = tables["stability"]["arms"]["topk"]["budgets"][-1]["tokens"]
-    outcome = _graded(ours, match, partly) if tokens >= ENOUGH_TOKENS else "not testable here"
-    return f"{ours:.2f} after {tokens / 1e6:.1f} M tokens", outcome
+def _any_shared_start(results: Results) -> tuple[str, Outcome]:
+    own, shared = _arm(results, "topk-random-own", "greedy"), _arm(results, "topk-random-shared", "greedy")
+    if own is None or shared is None:
+        return NOT_RUN
+    return f"{own:.2f} → {shared:.2f} by sharing a random start", graded(shared - own, 0.4, 0.1)
 
 
-def shared_features(tables: Tables) -> Claim:
-    """Agreement of free dictionaries in the language regime."""
-    ours = _end(tables, "topk", "shared")
-    published = "0.70 (Pythia-160M, 4 k latents, 8 B tokens or more)"
-    text = "share of TopK features that two seeds have in common"
-    if ours is None:
-        return Claim(text, PAULO, published, "arm not run", "not testable here")
-    return Claim(text, PAULO, published, *_of_well_trained(tables, ours, 0.6, 0.4))
+def _of_tokens(metric: str) -> Callable[[Results], tuple[str, Outcome]]:
+    def judge(results: Results) -> tuple[str, Outcome]:
+        ours = _arm(results, "topk-random-own", metric)
+        if ours is None:
+            return NOT_RUN
+        tokens = results.stability.by_key()["topk-random-own"].trajectory[-1].tokens
+        return f"{ours:.2f} after {tokens / 1e6:.1f} M tokens", Outcome.NOT_COMPARABLE
+
+    return judge
 
 
-def pairwise_mcc(tables: Tables) -> Claim:
-    """Agreement of well-trained TopK SAEs."""
-    ours = _end(tables, "topk", "pw_mcc")
-    text = "PW-MCC of well-trained TopK SAEs"
-    if ours is None:
-        return Claim(text, SONG, "about 0.80", "arm not run", "not testable here")
-    return Claim(text, SONG, "about 0.80", *_of_well_trained(tables, ours, 0.75, 0.6))
+def _subspaces(results: Results) -> tuple[str, Outcome]:
+    row = None if results.reappearance is None else results.reappearance.of("topk-random-own")
+    if row is None or row.subspace is None:
+        return "too few such features", Outcome.NOT_RUN
+    found = row.subspace
+    ours = f"{found.other.estimate:.3f} held; own {found.own:.3f}, principal components {found.data:.3f}"
+    return ours, graded((found.other.estimate - found.data) / max(found.own - found.data, 1e-9), 0.8, 0.4)
 
 
-def reproducible_subspaces(tables: Tables) -> Claim:
-    """Features that no other seed finds again: noise, or another basis of the same subspace?"""
-    text, published = "TopK features that do not reappear lie in subspaces that do", "yes"
-    found = tables["reappearance"]["arms"].get("topk", {}).get("subspace")
-    if not found:
-        return Claim(text, GERASIMOV, published, "too few such features", "not testable here")
-    other, own, data = found["other"]["estimate"], found["own"], found["data"]
-    ours = (
-        f"{other:.3f} held, by the seed's own {own:.3f}, chance {found['chance']:.3f}, principal components {data:.3f}"
+def _frozen(results: Results) -> tuple[str, Outcome]:
+    if results.ablation is None:
+        return NOT_RUN
+    rows = {row.arm: row.mean("r2") for row in results.ablation.sweep("centred").references}
+    if None in rows.values() or not {"frozen-own", "topk-kmeans-own"} <= rows.keys():
+        return NOT_RUN
+    ours = rows["frozen-own"] - rows["topk-kmeans-own"]
+    return f"R² {ours:+z.3f}", graded(ours, -0.02, -0.1)
+
+
+def _small_delta(results: Results) -> tuple[str, Outcome]:
+    if results.ablation is None:
+        return NOT_RUN
+    sweep = results.ablation.sweep("raw")
+    rows = [(row.relative, row.mean("r2")) for row in sweep.rows if row.mean("r2") is not None]
+    if not rows:
+        return NOT_RUN
+    at, r2 = min(rows, key=lambda pair: abs(pair[0] - 0.01))
+    best = float(np.max([value for _, value in rows]))
+    return f"R² {r2 - best:+z.3f} at {at:.1%} of ‖C‖ against the best radius", graded(r2 - best, -0.01, -0.05)
+
+
+def _binds(results: Results) -> tuple[str, Outcome]:
+    if results.binding is None:
+        return NOT_RUN
+    medians = {frame: results.binding.of(frame).reaches[0].cosine["0.5"] for frame in ("centred", "raw")}
+    said = (
+        f"median cosine of a free atom with the hull's cone: {medians['centred']:.2f} centred, {medians['raw']:.2f} raw"
     )
-    return Claim(text, GERASIMOV, published, ours, _graded((other - data) / max(own - data, 1e-9), 0.8, 0.4))
+    return said, graded(medians["raw"], 0.95, 0.8)
 
 
-def frozen_decoders(tables: Tables) -> Claim:
-    """A dictionary that never moves."""
-    rows = {row["arm"]: row["r2"] for row in tables["ablation"]["references"]}
-    ours = rows["frozen"] - rows["topk"]
-    text = "a frozen decoder reconstructs about as well as a trained one"
-    return Claim(text, FROZEN, "comparable on many scores", f"R² {ours:+z.3f}", _graded(ours, -0.02, -0.1))
-
-
-def small_delta(tables: Tables) -> Claim:
-    """Fel et al. report a small radius; does one suffice here?"""
-    rows = {row["delta"]: row["r2"] for row in tables["ablation"]["rows"]}
-    ours = rows[min(rows)] - max(rows.values())
-    text = "a small relaxation suffices"
-    published = "headline δ = 0.01"
-    return Claim(
-        text, FEL, published, f"R² {ours:+z.3f} at δ = {min(rows):g} against the best δ", _graded(ours, -0.01, -0.05)
-    )
-
-
-BY_NOTEBOOK: Mapping[str, tuple[Callable[[Tables], Claim], ...]] = {
-    "01_anchors": (massive_position_0,),
-    "02_standard_sae": (baseline_variance,),
-    "03_archetypal_sae": (reconstruction_cost,),
-    "04_evaluation": (reconstruction_cost, loss_recovered),
-    "05_stability": (
-        more_stable,
-        equal_before_training,
-        initialisation_suffices,
-        artefact,
-        shared_features,
-        pairwise_mcc,
-        reproducible_subspaces,
-    ),
-    "06_delta_ablation": (small_delta, frozen_decoders),
-}
-"""The claims that each notebook can speak to."""
-
-
-def table(notebook: str | None, tables: Tables) -> str:
-    """Markdown table of the claims of one notebook, or of all of them."""
-    wanted = dict.fromkeys(sum(BY_NOTEBOOK.values(), ())) if notebook is None else BY_NOTEBOOK[notebook]
-    rows = [[*claim[:4], f"**{claim.outcome}**"] for claim in (test(tables) for test in wanted)]
-    return markdown_table(["claim", "source", "published", "this run", "outcome"], rows)
+CLAIMS: tuple[Claim, ...] = (
+    Claim("the first position holds a massive activation that must be masked", SUN, "hundreds of times the median",
+          ("01_anchors",), _position_0),
+    Claim("a TopK baseline explains this much variance", "public GPT-2 small residual SAEs, layers 8–9", "0.72–0.77",
+          ("02_standard_sae",), _baseline),
+    Claim("the hull of the data holds the features that a free dictionary learns", FEL, "assumed",
+          ("03_archetypal_sae",), _binds),
+    Claim("the constraint costs almost no R² (raw frame, as published)", FEL, "−0.002 (0.895 → 0.893, DINOv2†)",
+          ("04_evaluation",), _cost("raw")),
+    Claim("the constraint costs almost no R² (centred)", FEL, "not reported", ("04_evaluation",), _cost("centred")),
+    Claim("RA-SAE agrees far more between runs than TopK (as published: shared anchors, raw)", FEL,
+          "0.542 → 0.927 (DINOv2†)", ("05_stability",), _more_stable("raw-ra-published-shared", "raw-topk-random-own")),
+    Claim("… and does so when each run has anchors of its own", FEL, "not tested", ("05_stability",),
+          _more_stable("raw-ra-published-own", "raw-topk-kmeans-own")),
+    Claim("runs of RA-SAE are identical before training", BRZOZOWSKI, "distance 0 (cosine 1)", ("05_stability",),
+          _before_training),
+    Claim("TopK from the same shared centroids is about as stable as RA-SAE", BRZOZOWSKI,
+          "0.924 against 0.913 (DINOv2, n = 2†)", ("05_stability",), _start_suffices),
+    Claim("the stability is an artefact of the start", BRZOZOWSKI, "yes", ("05_stability",), _artefact),
+    Claim("sharing any start suffices, a random one too", CHESS, "0.41 → 0.95 (greedy)", ("05_stability",),
+          _any_shared_start),
+    Claim("share of TopK features that two runs have in common", PAULO, "0.70 (4 k latents, ≥ 8 B tokens)",
+          ("05_stability",), _of_tokens("shared")),
+    Claim("PW-MCC of well-trained TopK SAEs", SONG, "about 0.80", ("05_stability",), _of_tokens("pw_mcc")),
+    Claim("features that do not come back lie in subspaces that do", GERASIMOV, "yes", ("05_stability",), _subspaces),
+    Claim("a small radius suffices", FEL, "headline δ = 0.01", ("06_delta_ablation",), _small_delta),
+    Claim("a frozen decoder reconstructs about as well as a trained one", FROZEN, "comparable on many scores",
+          ("06_delta_ablation",), _frozen),
+)  # fmt: skip

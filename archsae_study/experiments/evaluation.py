@@ -1,45 +1,90 @@
-"""Dictionaries on held-out text: quality, and CE and KL with the reconstruction spliced in (04)."""
+"""Notebook 04: the dictionaries on held-out text in both frames, with the reconstruction spliced into the model."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from archsae_core.metrics.behaviour import behaviour
-from archsae_study.arms import MAIN_ARMS
+from archsae_study.arms import FRAMES
+from archsae_study.experiments.checks import Flag, flags
+from archsae_study.experiments.dictionaries import main_runs
 from archsae_study.plan import Table
 from archsae_study.runs import Run
 from archsae_study.study import Study
 
+ROLES = ("topk", "topk-kmeans", "ra")
+"""Free from a random start, free from the centroids that the archetypal one starts from, archetypal."""
 
-def evaluation(study: Study) -> dict[str, Any]:
-    """Dictionaries on held-out text: quality, and CE and KL with the reconstruction spliced in.
 
-    The free one is there twice: from a random start, and from the centroids that the archetypal one starts from.
-    """
-    runs = {arm: study.main_run(arm) for arm in MAIN_ARMS}
+@dataclass(frozen=True)
+class EvaluatedSAE:
+    """One dictionary."""
+
+    role: str
+    frame: str
+    arm: str
+    quality: dict[str, Any]
+    """`Quality` with intervals over documents."""
+    behaviour: dict[str, Any]
+    """CE and KL in nats a token, CE recovered against mean and zero ablation, with intervals over documents."""
+    flags: list[Flag]
+    """Expectations that do not hold."""
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """All dictionaries on the same tokens."""
+
+    n_tokens: int
+    n_documents: int
+    n_kept_outliers: int
+    """Positions that kept their residual, since no dictionary is trained on norms like theirs."""
+    clean: dict[str, Any]
+    baselines: dict[str, dict[str, Any]]
+    """`mean` and `zero` ablation."""
+    saes: list[EvaluatedSAE]
+
+    def of(self, role: str, frame: str) -> EvaluatedSAE:
+        """One dictionary."""
+        return next(sae for sae in self.saes if (sae.role, sae.frame) == (role, frame))
+
+
+def runs(study: Study) -> list[Run]:
+    """The dictionaries of both frames."""
+    return main_runs(study, *ROLES)
+
+
+def build(study: Study) -> EvaluationResult:
+    """One pass of the language model over the held-out tokens for all of them."""
+    named = {(frame, role): study.main_run(role, frame) for frame in FRAMES for role in ROLES}
     spliced = behaviour(
         study.model,
         study.config.language_model.layer,
         study.tokens.heldout,
-        {arm: study.sae(run) for arm, run in runs.items()},
+        {f"{frame} {role}": study.sae(run) for (frame, role), run in named.items()},
         study.normalizer.mean,
         max_tokens=study.config.comparison.behaviour_tokens,
         max_norm=study.train_activations.threshold,
     )
-    quality = {arm: study.scores(run).as_dict() for arm, run in runs.items()}
-    saes = {arm: {"quality": quality[arm], "behaviour": spliced["arms"][arm]} for arm in runs}
-    kept = {name: spliced[name] for name in ("n_tokens", "n_documents", "n_kept_outliers", "clean")}
-    return kept | {"saes": saes, "baselines": {name: spliced["arms"][name] for name in ("mean", "zero")}}
-
-
-def main_runs(study: Study) -> list[tuple[Study, Run]]:
-    """The runs that notebooks 02 to 04 look at."""
-    return [(study, study.main_run(arm)) for arm in MAIN_ARMS]
+    saes = [
+        EvaluatedSAE(
+            role,
+            frame,
+            run.arm,
+            study.scores(run).as_dict(),
+            spliced["arms"][f"{frame} {role}"],
+            flags(study.scores(run), study.config.dictionary.k, None),
+        )
+        for (frame, role), run in named.items()
+    ]
+    counts = {name: spliced[name] for name in ("n_tokens", "n_documents", "n_kept_outliers", "clean")}
+    return EvaluationResult(**counts, baselines={name: spliced["arms"][name] for name in ("mean", "zero")}, saes=saes)
 
 
 TABLE = Table(
     name="evaluation",
-    result=dict,
-    build=evaluation,
-    runs=main_runs,
+    result=EvaluationResult,
+    build=build,
+    runs=runs,
     fields=("seed", "heldout_tokens", "behaviour_tokens"),
     file="eval_results.json",
 )

@@ -46,8 +46,8 @@ def _scan_rows(study: Study, found: inspection.Scan, tokenizer: Any) -> list[dic
     return rows
 
 
-def _runs(study: Study) -> list[tuple[Study, Run]]:
-    return [(study, study.main_run("ra"))]
+def _runs(study: Study) -> list[Run]:
+    return [study.main_run("ra")]
 
 
 TABLE = Table(name="features", result=dict, build=features, runs=_runs, fields=("seed", "feature"))

@@ -1,77 +1,109 @@
-"""The comparison of arms again at another layer and with another k: is the verdict that of one setting only?"""
+"""Notebook 05: two primary contrasts at another layer and with another k. Is the answer that of one setting?"""
 
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from archsae_core.models.snapshots import snapshot_steps, snapshots
-from archsae_study.experiments import verdict
-from archsae_study.experiments.budgets import at_step
+from archsae_core.data.language_model import blocks
+from archsae_core.models.snapshots import snapshots
+from archsae_study import contrasts
+from archsae_study.contrasts import Decision
+from archsae_study.experiments.longer import COMPARED, outcome
+from archsae_study.experiments.stability import AtStep, at_step
 from archsae_study.plan import Table
 from archsae_study.runs import Run
 from archsae_study.study import Study
 
-COMPARED = ("ra", *verdict.INDEPENDENT_RA, *verdict.INDEPENDENT_TOPK)
-"""Arms that the rule for stability needs."""
 SEEDS = 3
 """At most so many an arm."""
 
 
-def settings(study: Study) -> dict[str, Study]:
-    """The report's own setting, another layer, half of k."""
+@dataclass(frozen=True)
+class Setting:
+    """One setting: what differs from the study's own, or why it was left out."""
+
+    name: str
+    changes: dict[str, Any]
+    skipped: str
+    """Empty where it was run."""
+
+
+@dataclass(frozen=True)
+class SettingArm:
+    """One arm at the end of its training in one setting."""
+
+    arm: str
+    seeds: list[int]
+    end: AtStep
+
+
+@dataclass(frozen=True)
+class SettingResult:
+    """The arms of g1 and g3 in one setting."""
+
+    setting: Setting
+    arms: list[SettingArm]
+
+    def decisions(self) -> list[Decision]:
+        """What the rule says of the contrasts whose arms were run."""
+        outcomes = {arm.arm: outcome(arm.seeds, arm.end) for arm in self.arms if len(arm.seeds) > 1}
+        return [contrasts.decide(one, outcomes) for one in contrasts.PRIMARY if {one.ra, one.free} <= outcomes.keys()]
+
+
+@dataclass(frozen=True)
+class GeneralityResult:
+    """Every setting beside the study's own."""
+
+    steps: int
+    settings: list[SettingResult]
+
+
+def settings(study: Study) -> list[Setting]:
+    """Another layer, and half of k; a setting that cannot be run comes with the reason."""
     config = study.config
-    layer, k = config.language_model.layer // 2 if config.language_model.layer else 1, max(1, config.dictionary.k // 2)
-    own = {f"layer {config.language_model.layer}, k {config.dictionary.k}": study}
-    return own | {f"layer {layer}": study.variant(layer=layer), f"k {k}": study.variant(k=k)}
-
-
-def last_step(study: Study) -> int:
-    """Step that is compared: the last one not beyond the ablation's at which the main runs keep their model."""
-    return max(
-        step for step in snapshot_steps(study.config.training.steps) if step <= study.config.comparison.ablation_steps
-    )
-
-
-def trials(study: Study) -> list[tuple[Study, Run]]:
-    """Every run that `robustness` looks at; those of the report's own setting are those of the comparison of arms."""
-    found = []
-    for other in settings(study).values():
-        steps = study.config.training.steps if other is study else last_step(study)
-        found += [(other, run) for arm in _arms(study) for run in _runs(other, arm, steps)]
-    return found
-
-
-def robustness(study: Study) -> dict[str, Any]:
-    """Per setting: R² and stability of every arm after equally many steps, and what the rule says of them."""
-    step = last_step(study)
-    rows = [
-        {"setting": name, "layer": other.config.language_model.layer, "k": other.config.dictionary.k}
-        | _compare(other, step, study.config.training.steps if other is study else step)
-        for name, other in settings(study).items()
-    ]
-    return {"step": step, "settings": rows}
-
-
-def _arms(study: Study) -> list[str]:
-    return [arm for arm in COMPARED if arm in study.config.comparison.arms]
-
-
-def _runs(study: Study, arm: str, steps: int) -> list[Run]:
+    layer, k = config.language_model.layer // 2, config.dictionary.k // 2
+    n_blocks = len(blocks(study.model))
+    if layer == config.language_model.layer:
+        layer = 1
+    no_layer = "" if layer < n_blocks else f"the model has {n_blocks} block"
+    no_k = "" if k >= 1 else "half of k = 1 is no number of codes"
     return [
-        Run(arm, seed, steps, study.config.dictionary.delta)
-        for seed in range(min(SEEDS, study.config.comparison.n_seeds))
+        Setting(f"layer {layer}", {"layer": layer}, no_layer),
+        Setting(f"k = {k}", {"k": k}, no_k),
     ]
 
 
-def _compare(study: Study, step: int, steps: int) -> dict[str, Any]:
-    arms, scores = {}, {}
-    for arm in _arms(study):
-        folders = [study.run_folder(run) for run in _runs(study, arm, steps)]
-        arms[arm] = at_step(study, folders, [snapshots(folder, steps) for folder in folders], step)
-        scores[arm] = verdict.ArmScores(np.array(arms[arm]["pairs"]), arms[arm]["r2"])
-    return {"arms": arms, "verdict": verdict.decide(scores).as_dict()}
+def setting_runs(study: Study, setting: Setting) -> list[Run]:
+    """Every run of one setting."""
+    config, changes = study.config, tuple(setting.changes.items())
+    if setting.skipped:
+        return []
+    arms = [arm for arm in COMPARED if arm in config.comparison.arms]
+    seeds = range(min(SEEDS, config.comparison.n_seeds))
+    return [Run(arm, seed, config.comparison.ablation_steps, changes) for arm in arms for seed in seeds]
+
+
+def runs(study: Study) -> list[Run]:
+    """Every run of every setting."""
+    return [run for setting in settings(study) for run in setting_runs(study, setting)]
+
+
+def build(study: Study) -> GeneralityResult:
+    """The arms of both contrasts at the end of `ablation_steps` steps in each setting."""
+    study.run_folders(runs(study))
+    found = [SettingResult(setting, _arms(study, setting_runs(study, setting))) for setting in settings(study)]
+    return GeneralityResult(study.config.comparison.ablation_steps, found)
+
+
+def _arms(study: Study, needed: list[Run]) -> list[SettingArm]:
+    arms = []
+    for arm in dict.fromkeys(run.arm for run in needed):
+        own = [run for run in needed if run.arm == arm]
+        folders = [study.run_folder(run) for run in own]
+        kept = [snapshots(folder, run.steps) for folder, run in zip(folders, own, strict=True)]
+        arms.append(SettingArm(arm, [run.seed for run in own], at_step(study, own, folders, kept, own[0].steps)))
+    return arms
 
 
 TABLE = Table(
-    name="robustness", result=dict, build=robustness, runs=trials, fields=("n_seeds", "arms", "ablation_steps")
+    name="generality", result=GeneralityResult, build=build, runs=runs, fields=("arms", "n_seeds", "ablation_steps")
 )

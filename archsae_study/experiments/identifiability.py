@@ -1,7 +1,7 @@
 """Which true atoms are found again: sparse mixtures of a planted dictionary, inside and outside the anchors' hull."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ from archsae_core.models.hull import reach
 from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.training import train
 from archsae_core.storage import Store
-from archsae_study.arms import ARMS
 from archsae_study.config import Config, configure
 from archsae_study.plan import Table
 from archsae_study.study import Study
@@ -41,19 +40,70 @@ CASES = {
 class Learner(NamedTuple):
     """One way to learn the dictionary."""
 
-    arm: str
+    kind: str
+    """`free` or `archetypal`."""
+    start: str
+    """`random` or `centroids`."""
     label: str
     options: dict[str, Any]
     """Fields of `Config`. Rates of W are the best of a few for it on the case `centred`, not those of the study."""
 
 
 LEARNERS = (
-    Learner("topk", "TopK, random start", {}),
-    Learner("topk-kmeans", "TopK, k-means start", {}),
-    Learner("ra", "RA-SAE, mirror step, δ = 0", {"w_step": "mirror", "w_lr": 0.03, "delta": 0.0}),
-    Learner("ra", "RA-SAE, published step, δ = 0", {"w_step": "published", "w_lr": 1e-3, "delta": 0.0}),
-    Learner("ra", "RA-SAE, mirror step, δ = 1", {"w_step": "mirror", "w_lr": 0.03, "delta": 1.0}),
+    Learner("free", "random", "TopK, random start", {}),
+    Learner("free", "centroids", "TopK, k-means start", {}),
+    Learner("archetypal", "centroids", "RA-SAE, mirror step, δ = 0", {"w_step": "mirror", "w_lr": 0.03, "delta": 0.0}),
+    Learner(
+        "archetypal", "centroids", "RA-SAE, published step, δ = 0", {"w_step": "published", "w_lr": 1e-3, "delta": 0.0}
+    ),
+    Learner("archetypal", "centroids", "RA-SAE, mirror step, δ = 1", {"w_step": "mirror", "w_lr": 0.03, "delta": 1.0}),
 )
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One learner in one case."""
+
+    kind: str
+    """`free` or `archetypal`."""
+    label: str
+    share: Interval
+    """Of the planted atoms that were found, over seeds."""
+    cosine: float
+    """Of a planted atom with the feature matched to it, mean."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """All learners on one kind of planted data."""
+
+    key: str
+    label: str
+    allowed: Interval
+    """Share of the planted atoms that the hull allows at δ = 0."""
+    rows: list[Learned]
+
+    def best(self, kind: str) -> float:
+        """Largest share that a kind of dictionary finds."""
+        return max(row.share.estimate for row in self.rows if row.kind == kind)
+
+
+@dataclass(frozen=True)
+class IdentifiabilityResult:
+    """All cases, and their sizes."""
+
+    cases: list[Case]
+    seeds: int
+    steps: int
+    threshold: float
+    d_model: int
+    atoms: int
+    features: int
+    active: int
+
+    def of(self, key: str) -> Case:
+        """One case."""
+        return next(case for case in self.cases if case.key == key)
 
 
 class Planted(NamedTuple):
@@ -99,8 +149,8 @@ def learn(planted: Planted, learner: Learner, seed: int, work: Path, steps: int 
     given = {"preset": "smoke", "n_features": 2 * N_ATOMS, "n_anchors": len(planted.anchors), "k": ACTIVE}
     config: Config = configure(given | {"lr": 3e-3, "dead_after": 10} | learner.options)
     start = make_dictionary(
-        ARMS[learner.arm].dictionary,
-        ARMS[learner.arm].start,
+        learner.kind,
+        learner.start,
         planted.anchors,
         config.dictionary,
         config.training,
@@ -135,32 +185,32 @@ def _learned(store: Store, case: str, planted: Planted, learner: Learner, seed: 
     return load_sae(folder / "sae.safetensors")
 
 
-def table(store: Store, steps: int = STEPS, seeds: int = SEEDS) -> dict[str, Any]:
-    """Share of planted atoms found, by case and learner, with the share that the hull allows. JSON-able.
+def planted_table(store: Store, steps: int = STEPS, seeds: int = SEEDS) -> IdentifiabilityResult:
+    """Share of planted atoms found, by case and learner, with the share that the hull allows.
 
     At most `steps` and at most `STEPS` steps. Every seed has a dictionary, data, anchors and a start of its own.
     What is trained is kept in `store`.
     """
     steps = min(steps, STEPS)
-    cases = {}
-    for case, label in CASES.items():
-        planted = [plant(case, seed) for seed in range(seeds)]
-        allowed = [float((reach(one.atoms, one.anchors).cosine > RECOVERED).double().mean()) for one in planted]
-        rows = []
-        for learner in LEARNERS:
-            saes = [_learned(store, case, one, learner, seed, steps) for seed, one in enumerate(planted)]
-            cosine = [recovered(one, sae) for one, sae in zip(planted, saes, strict=True)]
-            shares = [float((found > RECOVERED).mean()) for found in cosine]
-            row = {"arm": learner.arm, "label": learner.label, "share": mean_share(shares)._asdict()}
-            rows.append(row | {"cosine": float(np.mean(cosine))})
-        cases[case] = {"label": label, "allowed": mean_share(allowed)._asdict(), "rows": rows}
-    sizes = {"d_model": D_MODEL, "atoms": N_ATOMS, "features": 2 * N_ATOMS, "active": ACTIVE}
-    return {"cases": cases, "seeds": seeds, "steps": steps, "threshold": RECOVERED} | sizes
+    cases = [_case(store, case, label, steps, seeds) for case, label in CASES.items()]
+    return IdentifiabilityResult(cases, seeds, steps, RECOVERED, D_MODEL, N_ATOMS, 2 * N_ATOMS, ACTIVE)
 
 
-def planted(study: Study) -> dict[str, Any]:
-    """The table for a study, whose text and model it does not use."""
-    return table(study.store, study.config.training.steps)
+def _case(store: Store, case: str, label: str, steps: int, seeds: int) -> Case:
+    planted = [plant(case, seed) for seed in range(seeds)]
+    allowed = [float((reach(one.atoms, one.anchors).cosine > RECOVERED).double().mean()) for one in planted]
+    rows = []
+    for learner in LEARNERS:
+        saes = [_learned(store, case, one, learner, seed, steps) for seed, one in enumerate(planted)]
+        cosine = [recovered(one, sae) for one, sae in zip(planted, saes, strict=True)]
+        shares = [float((found > RECOVERED).mean()) for found in cosine]
+        rows.append(Learned(learner.kind, learner.label, mean_share(shares), float(np.mean(cosine))))
+    return Case(case, label, mean_share(allowed), rows)
 
 
-TABLE = Table(name="identifiability", result=dict, build=planted, only=("steps",))
+def build(study: Study) -> IdentifiabilityResult:
+    """The planted dictionaries of a study: steps and seeds are at most its own."""
+    return planted_table(study.store, study.config.training.steps, min(SEEDS, study.config.comparison.n_seeds))
+
+
+TABLE = Table(name="identifiability", result=IdentifiabilityResult, build=build, only=("steps", "n_seeds"))

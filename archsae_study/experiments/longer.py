@@ -1,42 +1,80 @@
-"""The two arms that share nothing between seeds, trained for several times the steps: does the answer change?"""
+"""Notebook 05: the arms of two primary contrasts trained for several times the steps. Does the answer change?"""
 
-from typing import Any
+from dataclasses import dataclass
+
+import numpy as np
 
 from archsae_core.models.snapshots import snapshots
+from archsae_study import contrasts
 from archsae_study.arms import ARMS
-from archsae_study.experiments.budgets import at_equal_r2, budgets
+from archsae_study.config import Config
+from archsae_study.contrasts import ArmOutcome, Decision
+from archsae_study.experiments.stability import AtStep, at_step
 from archsae_study.plan import Table
 from archsae_study.runs import Run
 from archsae_study.study import Study
 
-COMPARED = ("ra-indep-anchors", "topk-kmeans-indep")
-"""RA-SAE and TopK from the same kind of start: each seed's own centroids of its own documents."""
+COMPARED = ("ra-own", "topk-kmeans-own", "raw-ra-own", "raw-topk-kmeans-own")
+"""The arms of g1 and g3."""
+SEEDS = 5
+"""At most so many an arm."""
 
 
-def longer_runs(study: Study) -> dict[str, list[Run]]:
-    """Every seed's run of both arms; empty where the config asks for none."""
-    config = study.config
-    if config.comparison.longer_factor == 1 or not set(COMPARED) <= set(config.comparison.arms):
-        return {}
-    steps = config.training.steps * config.comparison.longer_factor
-    return {
-        arm: [Run(arm, seed, steps, config.dictionary.delta) for seed in range(config.comparison.n_seeds)]
-        for arm in COMPARED
-    }
+@dataclass(frozen=True)
+class LongerArm:
+    """One arm along its longer training."""
+
+    arm: str
+    seeds: list[int]
+    trajectory: list[AtStep]
 
 
-def longer_table(study: Study) -> dict[str, Any]:
-    """Both arms at the last kept steps of the longer runs, and where they reconstruct equally well, as in `budgets`."""
-    arms = {}
-    for arm, runs in longer_runs(study).items():
-        folders = [study.run_folder(run) for run in runs]
-        found = budgets(study, folders, [snapshots(folder, runs[0].steps) for folder in folders])
-        arms[arm] = {"label": ARMS[arm].label, "budgets": found}
-    return {"arms": arms, "equal_r2": at_equal_r2({arm: row["budgets"] for arm, row in arms.items()})}
+@dataclass(frozen=True)
+class LongerResult:
+    """Arms of g1 and g3 at several times the steps; none where the study asks for none."""
+
+    factor: int
+    arms: list[LongerArm]
+
+    def decisions(self) -> list[Decision]:
+        """What the rule says of the contrasts whose arms were run."""
+        outcomes = {arm.arm: outcome(arm.seeds, arm.trajectory[-1]) for arm in self.arms if len(arm.seeds) > 1}
+        return [contrasts.decide(one, outcomes) for one in contrasts.PRIMARY if {one.ra, one.free} <= outcomes.keys()]
 
 
-def _runs(study: Study) -> list[tuple[Study, Run]]:
-    return [(study, run) for runs in longer_runs(study).values() for run in runs]
+def outcome(seeds: list[int], at: AtStep) -> ArmOutcome:
+    """What the contrasts need of an arm at one kept step."""
+    return ArmOutcome(tuple(seeds), np.array(at.stability), tuple(at.r2), tuple(at.cosine_with_start))
 
 
-TABLE = Table(name="longer", result=dict, build=longer_table, runs=_runs, fields=("n_seeds", "arms", "longer_factor"))
+def runs(config: Config) -> list[Run]:
+    """Every run; none where `longer_factor` is 1."""
+    factor, steps = config.comparison.longer_factor, config.training.steps
+    if factor == 1:
+        return []
+    arms = [arm for arm in COMPARED if arm in config.comparison.arms]
+    seeds = min(SEEDS, config.comparison.n_seeds)
+    return [Run(arm, seed, factor * steps) for arm in arms for seed in range(min(seeds, ARMS[arm].seeds))]
+
+
+def build(study: Study) -> LongerResult:
+    """Each arm at its kept steps from a tenth of the study's own length on."""
+    needed, arms = runs(study.config), []
+    study.run_folders(needed)
+    for arm in dict.fromkeys(run.arm for run in needed):
+        own = [run for run in needed if run.arm == arm]
+        folders = [study.run_folder(run) for run in own]
+        kept = [snapshots(folder, run.steps) for folder, run in zip(folders, own, strict=True)]
+        steps = [step for step in kept[0] if step >= study.config.training.steps / 10]
+        trajectory = [at_step(study, own, folders, kept, step) for step in steps]
+        arms.append(LongerArm(arm, [run.seed for run in own], trajectory))
+    return LongerResult(study.config.comparison.longer_factor, arms)
+
+
+TABLE = Table(
+    name="longer",
+    result=LongerResult,
+    build=build,
+    runs=lambda study: runs(study.config),
+    fields=("arms", "n_seeds", "longer_factor"),
+)

@@ -1,13 +1,14 @@
-"""Tables on features across seeds: do those that reappear read better, and are matched ones the same? JSON-able."""
+"""Notebook 05: features across seeds. Do those that reappear read better, and do the others share a subspace?"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.sparse import csc_array
 from torch import Tensor
 
 from archsae_core.metrics import features, probing, subspaces
@@ -18,11 +19,11 @@ from archsae_core.metrics.probing import NoPassages
 from archsae_core.metrics.reconstruction import bootstrap_interval
 from archsae_core.metrics.stability import SHARED
 from archsae_core.models.sae import SAE, Codes
+from archsae_study import contrasts
 from archsae_study.arms import ARMS
 from archsae_study.experiments.probing import ProbeData, probe_data
-from archsae_study.experiments.stability import arm_runs
 from archsae_study.plan import Table
-from archsae_study.runs import Run
+from archsae_study.runs import Run, arm_runs
 from archsae_study.study import Study
 
 STABLE = 0.5
@@ -37,9 +38,10 @@ PRINCIPAL_ROWS = 16_384
 """Training activations whose principal components are the control of the subspaces."""
 
 
-def trained_arms(study: Study) -> list[str]:
-    """The arms whose dictionary is learned: frozen ones match by construction."""
-    return [arm for arm in study.config.comparison.arms if ARMS[arm].dictionary != "frozen"]
+def compared_arms(study: Study) -> list[str]:
+    """The arms of the primary contrasts, and TopK from random starts, that the study has."""
+    named = dict.fromkeys(arm for one in contrasts.PRIMARY for arm in (one.published[1], one.free, one.ra))
+    return [arm for arm in named if arm in study.config.comparison.arms]
 
 
 def reappearance(
@@ -83,15 +85,58 @@ def without(sae: SAE, group: Int[np.ndarray, " n"], x: Tensor) -> Tensor:
     return sae.decode(Codes(codes.values * keep[codes.indices], codes.indices))
 
 
-def reappearance_table(study: Study) -> dict[str, Any]:
-    """Per trained arm: how many features reappear, and stable against unstable ones of equal activation mass."""
+@dataclass(frozen=True)
+class Compared:
+    """One score of stable and of unstable features of equal activation mass."""
+
+    stable: float
+    unstable: float
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class ReappearanceRow:
+    """One arm."""
+
+    arm: str
+    label: str
+    features: int
+    """Features of seed 0 that fire often enough to judge."""
+    stable: int
+    """Of these, features that reappear in at least half of the other seeds."""
+    rate: float | None
+    """Share of the other seeds in which a feature reappears, mean over features."""
+    matched: int
+    """Stable and unstable features each that are compared."""
+    scores: dict[str, Compared]
+    """`auc` of the best topic, `entropy` of the top tokens in bits, `ce` of ablating them in nats a token; none where
+    too few match."""
+    subspace: subspaces.Subspaces | None
+    """How much of one seed's unstable atoms lies in the subspace of another's; None where there are too few."""
+
+
+@dataclass(frozen=True)
+class ReappearanceResult:
+    """Every compared arm."""
+
+    threshold: float
+    """Cosine above which a feature counts as found again."""
+    rows: list[ReappearanceRow]
+
+    def of(self, arm: str) -> ReappearanceRow | None:
+        """One arm; None where it was not compared."""
+        return next((row for row in self.rows if row.arm == arm), None)
+
+
+def build(study: Study) -> ReappearanceResult:
+    """How many features reappear, and stable against unstable ones of equal activation mass."""
     try:
         data = probe_data(study)
     except NoPassages:
         data = None
     components = principal_components(study)
-    arms = {arm: _arm(study, arm, data, components) for arm in trained_arms(study)}
-    return {"threshold": SHARED, "stable": STABLE, "share": subspaces.SHARE, "arms": arms}
+    arms = [arm for arm in compared_arms(study) if len(arm_runs(study.config, arm)) > 1]
+    return ReappearanceResult(SHARED, [_arm(study, arm, data, components) for arm in arms])
 
 
 def principal_components(study: Study) -> Float[Tensor, "d_model d_model"]:
@@ -103,8 +148,8 @@ def principal_components(study: Study) -> Float[Tensor, "d_model d_model"]:
 
 def _arm(
     study: Study, arm: str, data: tuple[ProbeData, ProbeData] | None, components: Float[Tensor, "d_model d_model"]
-) -> dict[str, Any]:
-    runs = arm_runs(study, arm)
+) -> ReappearanceRow:
+    runs = arm_runs(study.config, arm)
     sae = study.sae(runs[0])
     atoms = [study.sae(run).atoms().detach() for run in runs]
     rates = torch.from_numpy(reappearance(atoms))
@@ -116,13 +161,21 @@ def _arm(
         scores["auc"] = probing.single_feature_auc(*((_pooled(part, sae), part.about) for part in data))
     mass = np.add.reduceat(np.append(found.values, 0).astype(float), found.offsets[:-1]) * (np.diff(found.offsets) > 0)
     stable, usable = rate >= STABLE, (np.diff(found.offsets) >= 20) & (mass > 0)
-    row = {"label": ARMS[arm].label, "features": int(usable.sum()), "stable": int((stable & usable).sum())}
-    row |= {"rate": float(rate[usable].mean()) if usable.any() else None, "subspace": subspace}
     groups = matched_groups(mass, stable, usable, GROUP)
-    if len(groups[0]) < SMALLEST_GROUP:
-        return row | {"matched": len(groups[0]), "scores": None}
-    compared = {name: _difference(values[groups[0]], values[groups[1]]) for name, values in scores.items()}
-    return row | {"matched": len(groups[0]), "scores": compared | {"ce": _ablation(study, sae, groups)}}
+    compared: dict[str, Compared] = {}
+    if len(groups[0]) >= SMALLEST_GROUP:
+        compared = {name: _difference(values[groups[0]], values[groups[1]]) for name, values in scores.items()}
+        compared["ce"] = _ablation(study, sae, groups)
+    return ReappearanceRow(
+        arm=arm,
+        label=ARMS[arm].title,
+        features=int(usable.sum()),
+        stable=int((stable & usable).sum()),
+        rate=float(rate[usable].mean()) if usable.any() else None,
+        matched=len(groups[0]),
+        scores=compared,
+        subspace=subspace,
+    )
 
 
 def _heldout_rows(study: Study, data: tuple[ProbeData, ProbeData] | None) -> Tensor:
@@ -133,42 +186,40 @@ def _entropy(study: Study, found: features.Scan) -> list[float | None]:
     return features.token_entropy(found, study.heldout_activations)
 
 
-def _pooled(part: ProbeData, sae: SAE) -> Any:
+def _pooled(part: ProbeData, sae: SAE) -> Float[csc_array, "passages n_features"]:
     return probing.pooled_codes(part.scan(sae), part.about)
 
 
-def _difference(stable: np.ndarray, unstable: np.ndarray) -> dict[str, Any]:
+def _difference(stable: np.ndarray, unstable: np.ndarray) -> Compared:
     """Means of both groups, and of the pairs' differences with an interval over pairs."""
     gap = (stable - unstable)[:, None]
     interval = Interval(float(gap.mean()), *(bootstrap_interval(gap, partial(_per_item, len(gap))) or (None, None)))
-    return {"stable": float(stable.mean()), "unstable": float(unstable.mean()), "difference": interval._asdict()}
+    return Compared(float(stable.mean()), float(unstable.mean()), interval)
 
 
 def _per_item(n: int, sums: np.ndarray) -> np.ndarray:
     return sums[..., 0] / n
 
 
-def _ablation(study: Study, sae: SAE, groups: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+def _ablation(study: Study, sae: SAE, groups: tuple[np.ndarray, np.ndarray]) -> Compared:
     """CE in nats a token that switching off each group costs over the whole reconstruction, interval over documents."""
     edits = {"whole": sae.forward}
     edits |= {name: partial(without, sae, group) for name, group in zip(("stable", "unstable"), groups, strict=True)}
-    tokens, options = study.tokens.heldout, {"max_norm": study.train_activations.threshold}
-    sums = spliced_sums(
-        study.model, study.config.language_model.layer, tokens, edits, max_tokens=ABLATION_TOKENS, **options
-    )
+    layer, threshold = study.config.language_model.layer, study.train_activations.threshold
+    sums = spliced_sums(study.model, layer, study.tokens.heldout, edits, max_tokens=ABLATION_TOKENS, max_norm=threshold)
     costs = {name: contrast(sums, f"{name}_ce", "whole_ce").estimate for name in ("stable", "unstable")}
-    return costs | {"difference": contrast(sums, "stable_ce", "unstable_ce")._asdict()}
+    return Compared(costs["stable"], costs["unstable"], contrast(sums, "stable_ce", "unstable_ce"))
 
 
-def runs(study: Study) -> list[tuple[Study, Run]]:
-    """Every seed's run of the trained arms."""
-    return [(study, run) for arm in trained_arms(study) for run in arm_runs(study, arm)]
+def needed(study: Study) -> list[Run]:
+    """Every seed of the compared arms."""
+    return [run for arm in compared_arms(study) for run in arm_runs(study.config, arm)]
 
 
 TABLE = Table(
     name="reappearance",
-    result=dict,
-    build=reappearance_table,
-    runs=runs,
-    fields=("n_seeds", "arms", "heldout_tokens"),
+    result=ReappearanceResult,
+    build=build,
+    runs=needed,
+    fields=("arms", "n_seeds", "heldout_tokens"),
 )

@@ -1,127 +1,299 @@
-"""Arms over seeds (05): stability at step 0, along training and at the end, held-out quality, the verdict."""
+"""Notebook 05: every arm over seeds. Do seeds find the same dictionary, and did they move to get there?"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from archsae_core.metrics import intervals, stability
-from archsae_core.models.sae import Codes
-from archsae_core.models.snapshots import snapshots
-from archsae_study.arms import ARMS, CONTROL_SEEDS
-from archsae_study.experiments import verdict
-from archsae_study.experiments.budgets import at_equal_r2, budgets, headline
+from archsae_core.metrics.behaviour import behaviour
+from archsae_core.metrics.intervals import Interval
+from archsae_core.metrics.reconstruction import document_sums, summarise
+from archsae_core.metrics.structure import Collapse, collapse
+from archsae_core.models.sae import SAE, Codes
+from archsae_core.models.snapshots import snapshot_sae, snapshots
+from archsae_core.models.training import read_log
+from archsae_study import contrasts, equal_terms
+from archsae_study.arms import ARMS
+from archsae_study.config import Config
+from archsae_study.contrasts import ArmOutcome, Decision, Interaction
+from archsae_study.equal_terms import OnEqualTerms, Trajectory
 from archsae_study.plan import Table
-from archsae_study.runs import Run
+from archsae_study.runs import Run, arm_runs
 from archsae_study.study import Study
 
 HEADLINE = "hungarian_centred"
 """The score that the verdict is about: signed Hungarian cosine of centred atoms."""
 FIRING_TOKENS = 4096
 """Held-out tokens on which matched features' codes are correlated."""
+KEPT_TOKENS = 10_000
+"""Held-out tokens on which R² is measured along training."""
 
 
-def stability_table(study: Study) -> dict[str, Any]:
-    """Every arm: stability between seeds at step 0, along training and at the end, held-out quality, the verdict."""
-    runs = {arm: arm_runs(study, arm) for arm in study.config.comparison.arms}
-    rows = {arm: _arm_row(study, arm_runs) for arm, arm_runs in runs.items()}
-    table = {"headline": HEADLINE, "arms": rows, "verdict": _decide(rows, "normalised", HEADLINE)}
-    table |= {"equal_r2": at_equal_r2({arm: row["budgets"] for arm, row in rows.items()})}
-    return table | {"by_metric": _by_metric(rows)}
+@dataclass(frozen=True)
+class Score:
+    """One score of every pair of an arm's seeds."""
+
+    raw: list[list[float]]
+    """[n_seeds][n_seeds]"""
+    chance: float
+    """What unrelated dictionaries of the same mean and covariance score."""
+
+    @property
+    def normalised(self) -> np.ndarray:
+        """(raw − chance) / (1 − chance): 0 for unrelated dictionaries, 1 for equal ones."""
+        raw = np.array(self.raw)
+        return (raw - self.chance) / (1 - self.chance) if self.chance < 1 else np.zeros_like(raw)
+
+    def interval(self, *, normalised: bool = True) -> Interval:
+        """Mean over pairs with its interval over seeds."""
+        return intervals.seed_interval(self.normalised if normalised else np.array(self.raw))
 
 
-def _decide(rows: Mapping[str, Mapping[str, Any]], kind: str, metric: str) -> dict[str, Any]:
-    """The verdict's rule applied to one score of the trained dictionaries, `raw` or `normalised`."""
-    arms = {arm: verdict.ArmScores(verdict.end_scores(row, metric, kind), row["r2"]) for arm, row in rows.items()}
-    return verdict.decide(arms).as_dict()
+@dataclass(frozen=True)
+class AtStep:
+    """An arm at one kept training step."""
+
+    step: int
+    tokens: int
+    r2: list[float]
+    """Held-out R² of each seed, on `KEPT_TOKENS` tokens, of the model as it was kept (bfloat16)."""
+    cosine_with_start: list[float]
+    """Mean cosine of each seed's atoms with where they started: 1 has not moved."""
+    stability: list[list[float]]
+    """Headline score of every pair of seeds, chance-normalised."""
 
 
-def _by_metric(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the same rule would conclude from every other score, raw and less chance: does the choice decide?"""
-    metrics = next(iter(rows.values()))["end"]["scores"]
-    return [
-        {"metric": metric, "kind": kind} | _decide(rows, kind, metric)
-        for metric in metrics
-        for kind in ("raw", "normalised")
-    ]
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm. Lists have one entry a seed."""
+
+    arm: str
+    seeds: list[int]
+    r2: list[float]
+    mse: list[float]
+    mse_normalised: list[float]
+    dead_share: list[float]
+    ce_recovered: list[float] | None
+    """Share of the CE loss of mean ablation that the reconstruction recovers; only of arms that a contrast names."""
+    cosine_with_start: list[float]
+    effective_anchors: list[float] | None
+    """exp of the entropy of a row of W, median over atoms."""
+    collapse: Collapse
+    """Of the first seed."""
+    collapse_corrected: list[list[float]]
+    """Headline score once duplicates within a dictionary count once."""
+    start: dict[str, Score]
+    end: dict[str, Score]
+    trajectory: list[AtStep]
+
+    def outcome(self, metric: str = HEADLINE, *, normalised: bool = True) -> ArmOutcome:
+        """What the contrasts need of the arm, in one score."""
+        score = self.end[metric]
+        return ArmOutcome(
+            seeds=tuple(self.seeds),
+            stability=score.normalised if normalised else np.array(score.raw),
+            r2=tuple(self.r2),
+            cosine_with_start=tuple(self.cosine_with_start),
+            ce_recovered=None if self.ce_recovered is None else tuple(self.ce_recovered),
+        )
+
+    def path(self) -> Trajectory:
+        """The arm along training."""
+        kept = (
+            equal_terms.Kept(at.step, tuple(at.r2), tuple(at.cosine_with_start), np.array(at.stability))
+            for at in self.trajectory
+        )
+        return Trajectory(tuple(self.seeds), tuple(kept))
 
 
-def arm_runs(study: Study, arm: str) -> list[Run]:
-    """Every seed's run of an arm."""
-    config = study.config
-    seeds = min(config.comparison.n_seeds, CONTROL_SEEDS) if ARMS[arm].control else config.comparison.n_seeds
-    return [Run(arm, seed, config.training.steps, config.dictionary.delta) for seed in range(seeds)]
+@dataclass(frozen=True)
+class BetweenArms:
+    """Agreement of one arm's dictionary with another's, of different seeds."""
+
+    first: str
+    second: str
+    score: float
+    """Headline score, chance-normalised: seed 0 of the first arm with seed 1 of the second."""
 
 
-def stability_runs(study: Study) -> list[Run]:
+@dataclass(frozen=True)
+class StabilityResult:
+    """Every arm of the comparison, and how arms agree with each other."""
+
+    arms: list[ArmResult]
+    between: list[BetweenArms]
+
+    def by_key(self) -> dict[str, ArmResult]:
+        """The arms by their keys."""
+        return {arm.arm: arm for arm in self.arms}
+
+    def decisions(self, metric: str = HEADLINE, *, normalised: bool = True) -> list[Decision]:
+        """What the rule says of each primary contrast, in one score."""
+        outcomes = {arm.arm: arm.outcome(metric, normalised=normalised) for arm in self.arms if len(arm.seeds) > 1}
+        return [contrasts.decide(contrast, outcomes) for contrast in contrasts.PRIMARY]
+
+    def interactions(self) -> dict[str, Interaction]:
+        """The 2 × 2 of start and dictionary, by the key of its square, where its arms were run."""
+        outcomes = {arm.arm: arm.outcome() for arm in self.arms if len(arm.seeds) > 1}
+        found = {square.key: contrasts.interaction(square, outcomes) for square in contrasts.SQUARES}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def on_equal_terms(self) -> dict[str, dict[str, OnEqualTerms | None]]:
+        """Each primary contrast where both arms reconstruct equally well, and where both have moved equally far."""
+        paths = {arm.arm: arm.path() for arm in self.arms if len(arm.seeds) > 1}
+        return {
+            contrast.key: equal_terms.equal_terms(paths, contrast.ra, contrast.free) for contrast in contrasts.PRIMARY
+        }
+
+
+def runs(config: Config) -> list[Run]:
     """Every run of the comparison of arms."""
-    return [run for arm in study.config.comparison.arms for run in arm_runs(study, arm)]
+    return [run for arm in config.comparison.arms for run in arm_runs(config, arm)]
 
 
-def _arm_row(study: Study, runs: Sequence[Run]) -> dict[str, Any]:
-    folders = [study.run_folder(run) for run in runs]
-    kept = [snapshots(folder, run.steps) for folder, run in zip(folders, runs, strict=True)]
-    quality = [study.scores(run).quality._asdict() for run in runs]
-    ends = [_side(study, run) for run in runs]
-    starts = [stability.Side(snapshot[0]) for snapshot in kept]
-    row = {name: float(np.mean([q[name] for q in quality])) for name in ("r2", "l0", "dead_share")}
-    row |= {"label": ARMS[runs[0].arm].label, "r2_by_seed": [q["r2"] for q in quality]}
-    row |= {"start": _pairs(starts), "end": _pairs(ends), "trajectory": _trajectory(kept)}
-    row |= {"budgets": budgets(study, folders, kept)}
-    return row | {
-        "cosine_with_start": [stability.cosine_with_start(snapshot[0], snapshot[runs[0].steps]) for snapshot in kept]
-    }
+def build(study: Study) -> StabilityResult:
+    """Compare the seeds of every arm, and the arms of each frame with each other."""
+    config = study.config
+    study.run_folders(runs(config))
+    recovered = ce_recovered(study, _of_contrasts(config))
+    arms = [arm_result(study, arm_runs(config, arm), recovered) for arm in config.comparison.arms]
+    return StabilityResult(arms, between_arms(study))
+
+
+def _of_contrasts(config: Config) -> list[Run]:
+    named = {arm for contrast in contrasts.PRIMARY for arm in (contrast.ra, contrast.free)}
+    return [run for arm in config.comparison.arms if arm in named for run in arm_runs(config, arm)]
+
+
+def ce_recovered(study: Study, compared: Sequence[Run]) -> dict[Run, float]:
+    """CE loss recovered against mean ablation by each run's reconstruction, on a quarter of `behaviour_tokens`.
+
+    Empty where mean ablation does no harm, so that nothing can be recovered.
+    """
+    if not compared:
+        return {}
+    spliced = behaviour(
+        study.model,
+        study.config.language_model.layer,
+        study.tokens.heldout,
+        {str(run): study.sae(run) for run in compared},
+        study.normalizer.mean,
+        max_tokens=max(1, study.config.comparison.behaviour_tokens // 4),
+        max_norm=study.train_activations.threshold,
+    )
+    found = {run: spliced["arms"][str(run)]["recovered_mean"] for run in compared}
+    return {} if None in found.values() else found
+
+
+def arm_result(study: Study, of_arm: Sequence[Run], recovered: Mapping[Run, float]) -> ArmResult:
+    """All that is said of one arm."""
+    folders = [study.run_folder(run) for run in of_arm]
+    kept = [snapshots(folder, run.steps) for folder, run in zip(folders, of_arm, strict=True)]
+    quality = [study.scores(run).quality for run in of_arm]
+    atoms, steps = [found[of_arm[0].steps] for found in kept], list(kept[0])
+    effective = [read_log(folder)[-1].get("effective_anchors") for folder in folders]
+    return ArmResult(
+        arm=of_arm[0].arm,
+        seeds=[run.seed for run in of_arm],
+        **{name: [getattr(q, name) for q in quality] for name in ("r2", "mse", "mse_normalised", "dead_share")},
+        ce_recovered=[recovered[run] for run in of_arm] if set(of_arm) <= recovered.keys() else None,
+        cosine_with_start=[stability.cosine_with_start(found[0], end) for found, end in zip(kept, atoms, strict=True)],
+        effective_anchors=None if None in effective else effective,
+        collapse=collapse(atoms[0]),
+        collapse_corrected=_pairwise(atoms, lambda a, b: stability.collapse_corrected(a, b).normalised),
+        start=scores([stability.Side(found[0]) for found in kept]),
+        end=scores([_side(study, run) for run in of_arm]),
+        trajectory=[at_step(study, of_arm, folders, kept, step) for step in steps],
+    )
+
+
+def _pairwise(items: Sequence, score) -> list[list[float]]:
+    pairs = {(i, j): score(items[i], items[j]) for i, j in combinations(range(len(items)), 2)}
+    return intervals.pair_matrix(pairs, len(items)).tolist()
+
+
+def headline_matrix(atoms: Sequence[Tensor]) -> list[list[float]]:
+    """Headline score of every pair of dictionaries, less the chance level of the first pair."""
+    if len(atoms) < 2:
+        return [[0.0]]
+    unrelated = [stability.unrelated(stability.Side(found), seed).atoms for seed, found in enumerate(atoms[:2])]
+    chance = stability.hungarian_centred(*unrelated)
+    return _pairwise(atoms, lambda a, b: stability.chance_normalised(stability.hungarian_centred(a, b), chance))
+
+
+def at_step(
+    study: Study, of_arm: Sequence[Run], folders: Sequence[Path], kept: Sequence[Mapping[int, Tensor]], step: int
+) -> AtStep:
+    """An arm at one kept step; `kept` holds the snapshots of each run."""
+    config = study.of(of_arm[0]).config
+    saes = (kept_sae(study, run, folder, step) for run, folder in zip(of_arm, folders, strict=True))
+    return AtStep(
+        step=step,
+        tokens=step * config.training.batch_size,
+        r2=[
+            summarise(document_sums(sae, study.of(of_arm[0]).scored_batches("heldout", KEPT_TOKENS))).r2 for sae in saes
+        ],
+        cosine_with_start=[stability.cosine_with_start(found[0], found[step]) for found in kept],
+        stability=headline_matrix([found[step] for found in kept]),
+    )
+
+
+def kept_sae(study: Study, run: Run, folder: Path, step: int) -> SAE:
+    """The autoencoder of a run as it was at a kept step."""
+    own = study.of(run)
+    return snapshot_sae(folder, step, own.config.dictionary.k, own.normalizer).to(own.device)
 
 
 def _side(study: Study, run: Run) -> stability.Side:
-    sae = study.sae(run).cpu()
-    return stability.side(sae, study.alive(run), firing_codes(study, sae))
+    sae = study.sae(run)
+    return stability.side(sae, study.alive(run), firing_codes(study.of(run), sae))
 
 
-def firing_codes(study: Study, sae: Any) -> Codes:
+def firing_codes(study: Study, sae: SAE) -> Codes:
     """Codes of the first held-out tokens, the same for every dictionary."""
     heldout = study.heldout_activations
     return sae.encode(heldout.gather(torch.as_tensor(heldout.kept)[:FIRING_TOKENS]))
 
 
-def _pairs(sides: Sequence[stability.Side]) -> dict[str, Any]:
-    """All scores of every pair of seeds, and their means with intervals over seeds."""
-    pairs = list(combinations(range(len(sides)), 2))
+def scores(sides: Sequence[stability.Side]) -> dict[str, Score]:
+    """Every score of every pair of an arm's dictionaries; none of a single one."""
+    if len(sides) < 2:
+        return {}
     chance = stability.chance_levels(sides[0], sides[1])
-    compared = {pair: stability.compare(sides[pair[0]], sides[pair[1]], chance=chance) for pair in pairs}
-    means = {}
-    for kind in ("raw", "normalised"):
-        for name in chance:
-            scores = {pair: compared[pair][kind][name] for pair in pairs}
-            interval = intervals.seed_interval(intervals.pair_matrix(scores, len(sides)))
-            means.setdefault(name, {"chance": chance[name]})[kind] = interval._asdict()
-    by_pair = [{"seeds": pair} | {kind: compared[pair][kind] for kind in ("raw", "normalised")} for pair in pairs]
-    return {"scores": means, "pairs": by_pair, "gamma": float(np.mean([c["gamma_a"] for c in compared.values()]))}
-
-
-def _trajectory(kept: Sequence[Mapping[int, Tensor]]) -> list[dict[str, float]]:
-    """Along training: stability of the first two seeds, and the cosine of the first seed's atoms with their start."""
-    rows = []
-    for step in kept[0]:
-        score = headline(kept[0][step], kept[1][step])
-        rows.append(
-            {"step": step, "score": score, "cosine_with_start": stability.cosine_with_start(kept[0][0], kept[0][step])}
+    pairs = list(combinations(range(len(sides)), 2))
+    found = {pair: stability.scores(sides[pair[0]], sides[pair[1]]) for pair in pairs}
+    return {
+        name: Score(
+            intervals.pair_matrix({pair: found[pair][name] for pair in pairs}, len(sides)).tolist(), chance[name]
         )
-    return rows
+        for name in chance
+    }
 
 
-def _runs(study: Study) -> list[tuple[Study, Run]]:
-    return [(study, run) for run in stability_runs(study)]
+def between_arms(study: Study) -> list[BetweenArms]:
+    """Do free and archetypal dictionaries find the same features? Every two arms of a frame, an arm with itself too."""
+    config, found = study.config, []
+    for frame in ("centred", "raw"):
+        arms = [arm for arm in config.comparison.arms if ARMS[arm].frame == frame and len(arm_runs(config, arm)) > 1]
+        atoms = {arm: [study.sae(run).atoms().detach().cpu() for run in arm_runs(config, arm)[:2]] for arm in arms}
+        found += [
+            BetweenArms(first, second, headline_matrix([atoms[first][0], atoms[second][1]])[0][1])
+            for i, first in enumerate(arms)
+            for second in arms[i:]
+        ]
+    return found
 
 
 TABLE = Table(
     name="stability",
-    result=dict,
-    build=stability_table,
-    runs=_runs,
-    fields=("n_seeds", "arms", "heldout_tokens"),
+    result=StabilityResult,
+    build=build,
+    runs=lambda study: runs(study.config),
+    fields=("arms", "n_seeds", "behaviour_tokens", "heldout_tokens"),
     file="stability_results.json",
 )

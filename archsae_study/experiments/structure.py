@@ -1,32 +1,66 @@
-"""What dictionaries look like (04): the structural metrics of Fel et al. 2025, trained and at step 0."""
+"""Notebook 05: the paper's structural metrics of the dictionaries of notebook 04, trained and at step 0."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
-from archsae_core.metrics.structure import structure
-from archsae_study.arms import ARMS, MAIN_ARMS
-from archsae_study.experiments.evaluation import main_runs
-from archsae_study.experiments.probing import at_step_0
+from archsae_core.metrics.structure import Structure, structure
+from archsae_core.models.sae import SAE
+from archsae_core.models.training import as_batches
+from archsae_study.arms import ARMS, FRAMES
+from archsae_study.experiments.evaluation import ROLES, runs
 from archsae_study.plan import Table
+from archsae_study.runs import Run
 from archsae_study.study import Study
 
-STRUCTURE_TOKENS = 8192
+TOKENS = 8192
 """Held-out tokens for the OOD score and the metrics of the codes, the same for every dictionary."""
 
 
-def structure_table(study: Study) -> dict[str, Any]:
-    """The paper's structural metrics of the dictionaries of notebook 04, trained and at step 0."""
+@dataclass(frozen=True)
+class StructureRow:
+    """One dictionary at one time."""
+
+    role: str
+    frame: str
+    label: str
+    when: str
+    """`step 0` or `trained`."""
+    metrics: Structure
+
+
+@dataclass(frozen=True)
+class StructureResult:
+    """Every dictionary of notebook 04."""
+
+    rows: list[StructureRow]
+
+    def of(self, role: str, frame: str, when: str = "trained") -> Structure:
+        """Metrics of one dictionary."""
+        return next(row.metrics for row in self.rows if (row.role, row.frame, row.when) == (role, frame, when))
+
+
+def at_step_0(study: Study, run: Run) -> SAE:
+    """The autoencoder of a run at step 0, its encoder calibrated as training does before the first step."""
+    sae = study.untrained(run)
+    batches = as_batches(study.train_activations, study.config.training.batch_size, run.seed)
+    sae.calibrate(batches(0).to(study.device))
+    return sae
+
+
+def build(study: Study) -> StructureResult:
+    """Measure each dictionary before and after its training."""
     heldout = study.heldout_activations
-    order = torch.randperm(len(heldout.kept), generator=torch.Generator().manual_seed(0))[:STRUCTURE_TOKENS]
+    order = torch.randperm(len(heldout.kept), generator=torch.Generator().manual_seed(0))[:TOKENS]
     x = heldout.gather(heldout.kept[order]).to(study.device)
     rows = []
-    for arm in MAIN_ARMS:
-        run = study.main_run(arm)
-        for when, sae in (("step 0", at_step_0(study, run)), ("trained", study.sae(run))):
-            found = structure(sae.atoms().detach(), sae.normalize(x), sae.encode(x))
-            rows.append({"arm": arm, "label": ARMS[arm].label, "when": when} | found._asdict())
-    return {"rows": rows}
+    for frame in FRAMES:
+        for role in ROLES:
+            run = study.main_run(role, frame)
+            for when, sae in (("step 0", at_step_0(study, run)), ("trained", study.sae(run))):
+                found = structure(sae.atoms().detach(), sae.normalize(x), sae.encode(x))
+                rows.append(StructureRow(role, frame, ARMS[run.arm].title, when, found))
+    return StructureResult(rows)
 
 
-TABLE = Table(name="structure", result=dict, build=structure_table, runs=main_runs, fields=("seed",))
+TABLE = Table(name="structure", result=StructureResult, build=build, runs=runs, fields=("seed",))

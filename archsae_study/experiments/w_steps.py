@@ -1,96 +1,131 @@
-"""Ways to move W compared on the validation documents, which choose one for the study: by R², never by stability."""
+"""Notebook 03: ways to move W, compared by R² on the validation documents, never by stability."""
 
-from itertools import combinations
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from archsae_core.metrics import stability
-from archsae_core.models.snapshots import snapshots
 from archsae_core.models.training import read_log
+from archsae_study.arms import BEST, FRAMES, PUBLISHED, main_arms
+from archsae_study.config import Config
 from archsae_study.plan import Table
-from archsae_study.runs import Run
+from archsae_study.runs import Run, cosines_with_start
 from archsae_study.study import Study
 
-PUBLISHED = {"w_step": "published", "unit_norm": False, "learn_scale": True}
-
-
-def _mirror(w_lr: float, smoothing: float, **others: Any) -> tuple[str, dict[str, Any]]:
-    return "ra", {"w_step": "mirror", "w_lr": w_lr, "smoothing": smoothing} | others
-
-
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "mirror, 0.003, smoothing 0.9": _mirror(3e-3, 0.9),
-    "mirror, 0.003, smoothing 0.9, float32": _mirror(3e-3, 0.9, w_dtype="float32"),
-    "mirror, 0.003, smoothing 0.5": _mirror(3e-3, 0.5),
-    "mirror, 0.003, smoothing 0.1": _mirror(3e-3, 0.1),
-    "mirror, 0.001, smoothing 0.5": _mirror(1e-3, 0.5),
-    "mirror, 0.01, smoothing 0.5": _mirror(1e-2, 0.5),
-    "mirror, 0.003, smoothing 0.5, free norms": _mirror(3e-3, 0.5, unit_norm=False, learn_scale=True),
-    "Adam, as published": ("ra", PUBLISHED),
-    "Adam, 1e-5": ("ra", PUBLISHED | {"w_lr": 1e-5}),
-    "Adam, 1e-6": ("ra", PUBLISHED | {"w_lr": 1e-6}),
-    "Adam, 1e-6, unit norms": ("ra", PUBLISHED | {"w_lr": 1e-6, "unit_norm": True}),
-    "frozen centroids, no Λ": ("frozen", {}),
-    "no constraint": ("topk-kmeans", {}),
-}
-"""Name of each variant to its arm and what it changes in the config."""
-TWICE = ("mirror, 0.003, smoothing 0.9", "mirror, 0.003, smoothing 0.9, float32")
-"""Variants run with two seeds: does rounding W's gradient to bfloat16 move stability?"""
-
-
 STEPS = 500
-"""Steps of a trial at most; fewer where the ablation has fewer."""
+"""Steps of a trial at most; fewer where the sweep over radii has fewer."""
 
 
-def w_steps(study: Study) -> dict[str, Any]:
-    """Each variant after a short training: validation R², dead features, cosine with the start, spread of W's rows."""
-    rows = [_row(study, name, arm) for name, (arm, _) in VARIANTS.items()]
-    # the float32 twin says what rounding does; it is no other way to move W
-    moving = [row for row in rows if row["arm"] == "ra" and row["name"] != TWICE[1]]
-    return {"rows": rows, "best": max(moving, key=lambda row: row["r2"])["name"], "steps": _steps(study)}
+@dataclass(frozen=True)
+class Way:
+    """One way to move W."""
+
+    key: str
+    label: str
+    role: str
+    """Of `main_arms`: the archetypal dictionary, or the free one from the same start to compare it with."""
+    settings: dict[str, Any]
+    """Parameters, by flat name."""
 
 
-def _steps(study: Study) -> int:
-    return min(STEPS, study.config.comparison.ablation_steps)
+def _mirror(rate: float, smoothing: float, **more: Any) -> Way:
+    key = f"mirror-{rate:g}-{smoothing:g}" + "".join(f"-{name}" for name in more)
+    label = f"mirror, rate {rate:g}, smoothing {smoothing:g}" + ", free norms" * ("unit_norm" in more)
+    return Way(key, label, "ra", {"w_step": "mirror", "w_lr": rate, "smoothing": smoothing} | more)
 
 
-def trials(study: Study) -> list[tuple[Study, Run]]:
-    """Every run that `w_steps` needs, with the study whose config it follows."""
-    found = [_trial(study, name) for name in VARIANTS]
-    return [(other, run) for other, runs in found for run in runs]
+def _adam(rate: float | None, label: str, **more: Any) -> Way:
+    return Way(f"adam-{rate or 'lr'}{'-unit' * bool(more)}", label, "ra", dict(PUBLISHED) | {"w_lr": rate} | more)
 
 
-def _trial(study: Study, name: str) -> tuple[Study, list[Run]]:
-    arm, changes = VARIANTS[name]
-    other = study.variant(**changes)
-    seeds = range(1 + (name in TWICE))
-    return other, [Run(arm, seed, _steps(study), study.config.dictionary.delta) for seed in seeds]
+FREE_NORMS: dict[str, Any] = {"unit_norm": False, "learn_scale": True}
+WAYS: tuple[Way, ...] = (
+    _mirror(3e-3, 0.99), _mirror(3e-3, 0.9), _mirror(3e-3, 0.5), _mirror(3e-3, 0.1), _mirror(1e-2, 0.9),
+    _mirror(1e-2, 0.1), _mirror(3e-3, 0.1, **FREE_NORMS),
+    _adam(None, "Adam, as published"), _adam(1e-5, "Adam, rate 1e-5"), _adam(1e-6, "Adam, rate 1e-6"),
+    _adam(1e-6, "Adam, rate 1e-6, unit norms", unit_norm=True),
+    Way("free", "no constraint, from the same centroids", "topk-kmeans", {}),
+)  # fmt: skip
+"""The grid goes past the setting in use on every side."""
 
 
-def _row(study: Study, name: str, arm: str) -> dict[str, Any]:
-    steps = _steps(study)
-    other, runs = _trial(study, name)
-    folders = [other.run_folder(run) for run in runs]
-    kept = [snapshots(folder, steps) for folder in folders]
-    validation = [other.scores(run, "validation").quality for run in runs]
-    pairs = [stability.hungarian_centred(a, b) for a, b in combinations([found[steps] for found in kept], 2)]
-    last = read_log(folders[0])[-1]
-    return {
-        "name": name,
-        "arm": arm,
-        "r2": float(np.mean([found.r2 for found in validation])),
-        "r2_heldout": float(np.mean([other.scores(run).quality.r2 for run in runs])),
-        "dead_share": float(np.mean([found.dead_share for found in validation])),
-        "cosine_with_start": float(
-            np.mean([stability.cosine_with_start(snapshot[0], snapshot[steps]) for snapshot in kept])
-        ),
-        "stability": float(np.mean(pairs)) if pairs else None,
-        "effective_anchors": last.get("effective_anchors"),
-        "relax_at_bound": last.get("relax_at_bound"),
-    }
+@dataclass(frozen=True)
+class Trial:
+    """One way to move W in one frame."""
+
+    way: str
+    label: str
+    frame: str
+    r2_validation: float
+    r2_heldout: float
+    dead_share: float
+    cosine_with_start: float
+    effective_anchors: float | None
+    relax_at_bound: float | None
+
+
+@dataclass(frozen=True)
+class WStepsResult:
+    """Every trial of both frames."""
+
+    steps: int
+    trials: list[Trial]
+
+    def of(self, frame: str) -> list[Trial]:
+        """Trials of a frame, the best reconstruction first."""
+        return sorted((trial for trial in self.trials if trial.frame == frame), key=lambda one: -one.r2_validation)
+
+    def best(self, frame: str) -> Trial:
+        """The constrained way with the largest R² on the validation documents."""
+        return next(trial for trial in self.of(frame) if trial.way != "free")
+
+    def in_use(self, frame: str) -> Trial:
+        """The way that the arms of this frame use (`arms.BEST`)."""
+        key = next(way.key for way in WAYS if way.settings == dict(BEST[frame]))
+        return next(trial for trial in self.trials if (trial.frame, trial.way) == (frame, key))
+
+
+def steps_of(config: Config) -> int:
+    """Steps of a trial."""
+    return min(STEPS, config.comparison.ablation_steps)
+
+
+def run_of(config: Config, frame: str, way: Way) -> Run:
+    """The run of one trial."""
+    return Run(main_arms(frame)[way.role], 0, steps_of(config), tuple(way.settings.items()))
+
+
+def runs(config: Config) -> list[Run]:
+    """Every trial."""
+    return [run_of(config, frame, way) for frame in FRAMES for way in WAYS]
+
+
+def build(study: Study) -> WStepsResult:
+    """Train and score every trial."""
+    study.run_folders(runs(study.config))
+    return WStepsResult(steps_of(study.config), [_trial(study, frame, way) for frame in FRAMES for way in WAYS])
+
+
+def _trial(study: Study, frame: str, way: Way) -> Trial:
+    run = run_of(study.config, frame, way)
+    folder = study.run_folder(run)
+    last = read_log(folder)[-1]
+    validation = study.scores(run, "validation").quality
+    return Trial(
+        way=way.key,
+        label=way.label,
+        frame=frame,
+        r2_validation=validation.r2,
+        r2_heldout=study.scores(run).quality.r2,
+        dead_share=validation.dead_share,
+        cosine_with_start=cosines_with_start(folder, run.steps)[run.steps],
+        effective_anchors=last.get("effective_anchors"),
+        relax_at_bound=last.get("relax_at_bound"),
+    )
 
 
 TABLE = Table(
-    name="w_steps", result=dict, build=w_steps, runs=trials, fields=("ablation_steps", "heldout_tokens", "n_seeds")
+    name="w_steps",
+    result=WStepsResult,
+    build=build,
+    runs=lambda study: runs(study.config),
+    fields=("ablation_steps", "heldout_tokens", "seed"),
 )

@@ -12,11 +12,11 @@ from archsae_core.metrics.probing import NoPassages
 from archsae_core.storage import environment
 from archsae_study.arms import ARMS
 from archsae_study.experiments.probing import probe_data
-from archsae_study.experiments.stability import arm_runs
 from archsae_study.explorer.build import Corpus, Explorer, Part, Probes, Subject
+from archsae_study.runs import arm_runs
 from archsae_study.study import Study
 
-EXPLORED_ARMS = ("topk", "ra")
+EXPLORED_ARMS = ("topk-kmeans-own", "ra-own")
 """Arms on show where none are named."""
 LABELS = {"free": "TopK", "archetypal": "RA-SAE", "frozen": "frozen"}
 """Of dictionaries, where each kind is on show once; else arms have their own labels."""
@@ -35,7 +35,6 @@ def of_study(study: Study, *, arms: Sequence[str] = EXPLORED_ARMS, progress: boo
     if unknown or not arms:
         raise ConfigError(f"arms = {tuple(arms)!r}: name at least one of {', '.join(ARMS)}")
     config = study.config
-    study.run_folders([run for arm in arms for run in (study.main_run(arm), *arm_runs(study, arm))])
     return Explorer(
         [_subject(study, arm, arms) for arm in arms],
         _corpus(study),
@@ -49,15 +48,16 @@ def of_study(study: Study, *, arms: Sequence[str] = EXPLORED_ARMS, progress: boo
 
 
 def _subject(study: Study, arm: str, arms: Sequence[str]) -> Subject:
-    run, kind = study.main_run(arm), ARMS[arm].dictionary
+    runs, kind = arm_runs(study.config, arm), ARMS[arm].dictionary
+    run = runs[0]
     once = [ARMS[other].dictionary for other in arms].count(kind) == 1
     return Subject(
         key=arm,
         label=LABELS[kind] if once else ARMS[arm].label,
         sae=study.sae(run),
         seed=run.seed,
-        others={other.seed: study.sae(other) for other in arm_runs(study, arm) if other.seed != run.seed},
-        delta=run.delta,
+        others={other.seed: study.sae(other) for other in runs[1:]},
+        delta=study.of(run).config.dictionary.delta,
         r2=study.scores(run).quality.r2,
     )
 

@@ -1,0 +1,165 @@
+"""Notebooks 02 and 03: one trained dictionary, its training and held-out quality; and where the constraint binds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from archsae_core.models import hull
+from archsae_core.models.training import read_log
+from archsae_study.arms import FRAMES
+from archsae_study.experiments.anchors import artefact
+from archsae_study.plan import Table
+from archsae_study.runs import Run, cosines_with_start
+from archsae_study.study import Study
+
+SAMPLED = 512
+"""Atoms whose nearest point of the anchors' cone is computed."""
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class DictionaryResult:
+    """One trained dictionary."""
+
+    role: str
+    """`topk`, `topk-kmeans` or `ra`."""
+    arm: str
+    frame: str
+    artefact: str
+    """Where it lies in the store."""
+    log: list[dict[str, float]]
+    """One row each 20 steps: `step`, `r2`, `l0`, `dead`, `aux`; if archetypal, the state of its constraint too."""
+    quality: dict[str, Any]
+    """Held-out `Quality` with intervals over documents, and the violation of the constraint."""
+    cosine_with_start: dict[int, float]
+    """By kept step: mean cosine of the atoms with where they started."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How near the cone of a frame's anchors comes to the atoms of a free dictionary."""
+
+    role: str
+    label: str
+    cosine: dict[str, float]
+    """Quantiles, by their level, of the largest cosine that an atom has with any direction of the cone."""
+    cosines: list[float]
+    """Of every sampled atom, in ascending order."""
+    support: float
+    """Anchors that the nearest point is made of, median."""
+
+
+@dataclass(frozen=True)
+class FrameBinding:
+    """Where the constraint binds in one frame."""
+
+    frame: str
+    vacuous: bool
+    reaches: list[Reach]
+    anchor_cosine_with_mean: dict[str, float]
+    """Quantiles of the cosines of the anchors with their mean: a narrow cone has large ones."""
+
+
+@dataclass(frozen=True)
+class BindingResult:
+    """Both frames."""
+
+    frames: list[FrameBinding]
+
+    def of(self, frame: str) -> FrameBinding:
+        """One frame."""
+        return next(found for found in self.frames if found.frame == frame)
+
+
+def standard(study: Study) -> DictionaryResult:
+    """The free dictionary of notebook 02."""
+    return _dictionary(study, "topk")
+
+
+def archetypal(study: Study) -> DictionaryResult:
+    """The archetypal dictionary of notebook 03."""
+    return _dictionary(study, "ra")
+
+
+def _dictionary(study: Study, role: str) -> DictionaryResult:
+    run = study.main_run(role)
+    folder = study.run_folder(run)
+    return DictionaryResult(
+        role=role,
+        arm=run.arm,
+        frame=study.config.activations.frame,
+        artefact=artefact(folder),
+        log=read_log(folder),
+        quality=study.scores(run).as_dict(),
+        cosine_with_start=cosines_with_start(folder, run.steps),
+    )
+
+
+def main_runs(study: Study, *roles: str) -> list[Run]:
+    """The runs of some roles in both frames."""
+    return [study.main_run(role, frame) for frame in FRAMES for role in roles]
+
+
+def binding(study: Study) -> BindingResult:
+    """Non-negative least squares: the point of the anchors' cone that is nearest to each atom of free dictionaries."""
+    return BindingResult([_binding(study, frame) for frame in FRAMES])
+
+
+def _binding(study: Study, frame: str) -> FrameBinding:
+    own = study.variant(frame=frame)
+    points = own.anchors()
+    origin = hull.origin(points)
+    roles = {"topk": "free, random start", "topk-kmeans": "free, from these centroids"}
+    reaches = [_reach(study, role, label, frame, points, origin) for role, label in roles.items()]
+    with_mean = torch.nn.functional.cosine_similarity(points, points.mean(dim=0)[None], dim=1)
+    return FrameBinding(frame, origin.vacuous, reaches, _quantiles(with_mean))
+
+
+def _reach(
+    study: Study, role: str, label: str, frame: str, points: Float[Tensor, "n_anchors d_model"], origin: hull.Origin
+) -> Reach:
+    atoms = study.sae(study.main_run(role, frame)).atoms().detach().cpu()
+    chosen = torch.randperm(len(atoms), generator=torch.Generator().manual_seed(0))[:SAMPLED]
+    found = hull.reach(atoms[chosen], points, origin)
+    return Reach(
+        role,
+        label,
+        _quantiles(found.cosine),
+        found.cosine.sort().values.tolist(),
+        float(found.support.float().median()),
+    )
+
+
+def _quantiles(values: Float[Tensor, " n"]) -> dict[str, float]:
+    levels = torch.tensor(QUANTILES, dtype=torch.float64)
+    found = torch.quantile(values.double(), levels)
+    return {f"{level:g}": float(value) for level, value in zip(QUANTILES, found, strict=True)}
+
+
+STANDARD = Table(
+    name="standard_sae",
+    result=DictionaryResult,
+    build=standard,
+    runs=lambda study: [study.main_run("topk")],
+    fields=("seed", "heldout_tokens"),
+    copies={"standard_sae.safetensors": lambda study: study.run_folder(study.main_run("topk")) / "sae.safetensors"},
+)
+ARCHETYPAL = Table(
+    name="archetypal_sae",
+    result=DictionaryResult,
+    build=archetypal,
+    runs=lambda study: [study.main_run("ra")],
+    fields=("seed", "heldout_tokens"),
+    copies={"archetypal_sae.safetensors": lambda study: study.run_folder(study.main_run("ra")) / "sae.safetensors"},
+)
+BINDING = Table(
+    name="binding",
+    result=BindingResult,
+    build=binding,
+    runs=lambda study: main_runs(study, "topk", "topk-kmeans"),
+    anchors=lambda study: [(study.variant(frame=frame), None) for frame in FRAMES],
+    fields=("seed",),
+)

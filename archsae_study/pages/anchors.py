@@ -1,0 +1,135 @@
+"""Notebook 01: figures, tables and the finding."""
+
+import pandas as pd
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+
+from archsae_study.experiments.activations import ActivationsResult
+from archsae_study.experiments.anchors import AnchorsResult
+from archsae_study.pages.formatting import percent, table
+from archsae_study.pages.style import FRAME_TITLES, TOPK_COLOUR, finding, panels, setting
+from archsae_study.report import Report
+
+__all__ = [
+    "Report",
+    "copies_table",
+    "found_again",
+    "headline",
+    "hull_table",
+    "norms",
+    "norms_table",
+    "occupancy",
+    "setting",
+]
+
+
+def headline(activations: ActivationsResult, anchors: AnchorsResult) -> Markdown:
+    """The finding of notebook 01."""
+    return finding("anchors", train=activations.train, anchors=anchors)
+
+
+def copies_table(activations: ActivationsResult) -> pd.DataFrame:
+    """What the text consists of, and the copies that are kept in one part of the split."""
+    copies = activations.copies
+    rows = [
+        [
+            "sources",
+            "; ".join(
+                f"{part.name}: {part.documents:,} documents, {part.words:,} words" for part in activations.composition
+            ),
+        ]
+    ]
+    rows += [
+        ["documents within the budget", copies.documents],
+        ["exact copies of an earlier one", copies.exact],
+        ["near copies: a shared passage", copies.near],
+        ["held-out documents that a split of single documents would have leaked", copies.leaked_heldout],
+        ["validation documents likewise", copies.leaked_validation],
+        ["leaked here", "none: copies are kept in one part"],
+    ]
+    return table(["", "count"], rows)
+
+
+def norms_table(activations: ActivationsResult) -> pd.DataFrame:
+    """Documents, tokens and norms by part."""
+    rows = []
+    for part in activations.documents:
+        stats = {"train": activations.train, "heldout": activations.heldout}.get(part, {})
+        dropped = stats.get("n_outliers_dropped")
+        rows.append(
+            [
+                part,
+                activations.documents[part],
+                activations.tokens[part],
+                None if dropped is None else int(dropped),
+                stats.get("median_norm"),
+                stats.get("position0_norm"),
+                stats.get("gamma"),
+            ]
+        )
+    return table(
+        ["part", "documents", "tokens", "outliers dropped", "median ‖x‖", "‖x‖ at position 0", "γ = ‖mean‖ / spread"],
+        rows,
+    )
+
+
+def norms(activations: ActivationsResult) -> Figure:
+    """Distribution of activation norms in units of their median; the last bar holds everything above."""
+    figure, (axis,) = panels(1, width=6.5)
+    edges, counts, train = activations.norm_edges, activations.norm_counts, activations.train
+    axis.stairs(counts, edges, fill=True, color=TOPK_COLOUR, alpha=0.7)
+    axis.set(xlabel=f"‖x‖ / median ({train['median_norm']:,.0f})", ylabel="training activations", yscale="log")
+    beyond = f"{counts[-1]:,} beyond 4 medians,\nthe largest at {train['max_norm'] / train['median_norm']:,.0f}"
+    axis.annotate(
+        beyond, (edges[-1], max(counts[-1], 1)), xytext=(-4, 18), textcoords="offset points", ha="right", fontsize=8
+    )
+    ratio = train["position0_norm"] / train["median_norm"]
+    axis.set_title(f"Position 0 would stand at {ratio:,.0f} medians: it is masked")
+    return figure
+
+
+def occupancy(anchors: AnchorsResult) -> Figure:
+    """Activations of each centroid, sorted."""
+    figure, (axis,) = panels(1, width=6.5)
+    counts = anchors.occupancy
+    axis.plot(range(1, len(counts) + 1), counts, color=TOPK_COLOUR)
+    mean = sum(counts) / len(counts)
+    axis.axhline(mean, color="0.5", linestyle=":")
+    axis.annotate(
+        f"mean {mean:.0f}", (len(counts), mean), xytext=(-4, 4), textcoords="offset points", ha="right", fontsize=8
+    )
+    axis.set(xlabel="centroid, by size", ylabel="activations assigned", yscale="log")
+    axis.set_title(f"{anchors.of('centred').summary['empty']} of {len(counts):,} centroids are empty")
+    return figure
+
+
+def found_again(anchors: AnchorsResult) -> pd.DataFrame:
+    """How well anchors agree with anchors fitted again; 0 is chance, 1 identity."""
+    rows = [[one.label, one.raw, one.chance, one.normalised] for one in anchors.again]
+    return table(["fitted again on", "cosine of matched centroids", "chance", "agreement"], rows)
+
+
+def hull_table(anchors: AnchorsResult) -> pd.DataFrame:
+    """Whether the hull of the anchors excludes anything, by frame."""
+    rows = []
+    for one in anchors.frames:
+        excluded = "nothing" if one.vacuous else "directions outside the cone"
+        rows.append(
+            [
+                FRAME_TITLES[one.frame],
+                one.summary["median_norm"],
+                one.gamma,
+                "yes" if one.origin_inside else "no",
+                excluded,
+                percent(one.summary["unexplained"]),
+            ]
+        )
+    header = [
+        "frame",
+        "median ‖C‖",
+        "γ of the anchors",
+        "origin in the hull",
+        "the hull excludes",
+        "variance unexplained",
+    ]
+    return table(header, rows)

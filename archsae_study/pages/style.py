@@ -1,0 +1,93 @@
+"""What every figure and sentence of the report shares: axes, colours of the arms, intervals, findings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from IPython.display import Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from archsae_core.metrics.intervals import Interval
+from archsae_study.arms import ARMS
+from archsae_study.config import Config
+from archsae_study.pages.formatting import cell, interval, signed
+
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).with_name("findings")),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    autoescape=False,  # Markdown: what comes from data is encoded by `formatting` before it gets here
+)
+TEMPLATES.filters |= {"cell": cell, "interval": interval, "signed": signed}
+TOPK_COLOUR = "#7f7f7f"
+FRAME_TITLES = {"centred": "centred: training mean removed", "raw": "raw: as published"}
+
+
+def finding(template: str, **values: Any) -> Markdown:
+    """A paragraph of `findings/` with its numbers filled in. Raises UndefinedError for one that is not given."""
+    return Markdown(TEMPLATES.get_template(f"{template}.md").render(**values))
+
+
+def setting(config: Config) -> Markdown:
+    """One line on what was studied."""
+    lm, dictionary, training = config.language_model, config.dictionary, config.training
+    return Markdown(
+        f"*{lm.model}, residual stream after block {lm.layer} (counted from 0), {config.corpus.text}; "
+        f"{dictionary.n_features:,} features, k = {dictionary.k}, {config.anchors.n_anchors:,} anchors, "
+        f"δ = {dictionary.delta:g}, {training.steps:,} steps of {training.batch_size:,} tokens; "
+        f"preset `{config.preset}`.*"
+    )
+
+
+def panels(columns: int, width: float = 4.4, height: float = 3.4, **options: Any) -> tuple[Figure, Sequence[Axes]]:
+    """One row of axes in the report's style."""
+    sns.set_theme(
+        context="notebook", style="ticks", font_scale=0.9, rc={"axes.titlesize": 10, "axes.titleweight": "bold"}
+    )
+    size = (width * columns, height)
+    figure, axes = plt.subplots(1, columns, figsize=size, layout="constrained", squeeze=False, **options)
+    sns.despine(figure)
+    return figure, list(axes[0])
+
+
+def marker(arm: str) -> dict[str, Any]:
+    """Marker of an arm: its colour, hollow where its seeds share their start."""
+    colour = ARMS[arm].colour
+    return {"color": colour, "markerfacecolor": colour if ARMS[arm].own else "white", "markeredgecolor": colour}
+
+
+def error_bar(found: Interval) -> list[list[float]] | None:
+    """Distances to the ends of an interval, for matplotlib's `errorbar`; None without ends."""
+    if found.low is None or found.high is None:
+        return None
+    return [[found.estimate - found.low], [found.high - found.estimate]]
+
+
+def point(axis: Axes, x: float, y: float, found: Interval, *, horizontal: bool = True, **style: Any) -> None:
+    """One estimate with its interval."""
+    bars = {"xerr" if horizontal else "yerr": error_bar(found)}
+    axis.errorbar(x, y, **bars, fmt="o", capsize=3, markersize=7, linewidth=1.4, **style)
+
+
+def direct_label(axis: Axes, x: float, y: float, text: str, colour: str, **options: Any) -> None:
+    """A line's name beside its end instead of a legend."""
+    place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 8} | options
+    axis.annotate(text, (x, y), color=colour, annotation_clip=False, **place)
+
+
+def heat_map(axis: Axes, values: np.ndarray, labels: Sequence[str], **options: Any) -> None:
+    """A square table of numbers as colours, the lower half alone."""
+    hidden = np.triu(np.ones_like(values, dtype=bool), k=1)
+    style = dict(
+        annot=True, fmt=".2f", cmap="viridis", vmin=0, vmax=1, square=True, cbar=False, annot_kws={"fontsize": 8}
+    )
+    sns.heatmap(values, mask=hidden, ax=axis, xticklabels=labels, yticklabels=labels, **(style | options))
+    axis.tick_params(axis="x", labelrotation=45, labelsize=8)
+    axis.tick_params(axis="y", labelsize=8)
+    plt.setp(axis.get_xticklabels(), ha="right", rotation_mode="anchor")
