@@ -15,7 +15,7 @@ FETCHED := $(VENV)/.fetched
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup report smoke explore lab test browser nbval lint check interop soak inputs audit readme site bench bench-self bench-scaling bench-workers clean
+.PHONY: help setup report smoke explore lab test browser nbval lint check peers interop soak inputs audit readme site bench bench-self bench-scaling bench-workers clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -51,8 +51,10 @@ lint: $(INSTALLED) ## ruff over modules and notebooks
 # The README's tables are compared by tests/test_project.py, so `test` covers them.
 check: lint test ## all of the above that can fail; CI runs this
 
-interop: $(INSTALLED) ## exports opened by SAELens and other tools, each in its own environment: minutes and 2 GB at first
+peers: $(INSTALLED) ## environments of SAELens and of neuronpedia, for the tests that need them: minutes and 2 GB
 	$(PY) tests/peers.py
+
+interop: peers ## exports opened by other tools, each in its own environment; `test` passes over them where there is none
 	$(PY) -m pytest -rs tests/interop
 
 soak: $(FETCHED) ## kill, fill, damage and starve runs on purpose: about an hour; one part with ARGS=kills
