@@ -7,7 +7,6 @@ from archsae_core.config import ConfigError, require_choice
 from archsae_core.data.assets import EMBEDDED_MODELS
 from archsae_core.interop import to_saelens
 from archsae_core.models.about import About
-from archsae_core.models.sae import SAE
 from archsae_study.arms import ARMS
 from archsae_study.runs import Run, arm_runs
 from archsae_study.study import Study
@@ -20,7 +19,7 @@ METRICS = ("r2", "l0", "cosine_centred", "dead_share", "dense_share")
 """Held-out scores that go with the weights."""
 
 
-def about(study: Study, run: Run, sae: SAE) -> About:
+def about(study: Study, run: Run) -> About:
     """Where the dictionary of a run comes from, and its scores on held-out documents."""
     config, model = study.config, study.config["model"]
     quality = study.scores(run).quality
@@ -39,7 +38,6 @@ def about(study: Study, run: Run, sae: SAE) -> About:
         prepend_bos=_begins_with_bos(study),
         excluded_positions=(0,),
         text=config["text"],
-        frame="centred" if bool(sae.mean.any()) else "raw",
         arm=run.arm,
         seed=run.seed,
         steps=run.steps,
@@ -81,7 +79,7 @@ def export(
     else:
         run = arm_runs(study.config, arm)[0]
         sae = study.sae(run)
-        sae.about = replace(about(study, run, sae), licence=licence)
+        sae.about = replace(about(study, run), licence=licence)
         sae.save_pretrained(folder) if to == "pretrained" else to_saelens(sae, folder)
     return sorted(folder.iterdir())
 

@@ -26,7 +26,6 @@ def random_sae(seed: int) -> SAE:
     sae.about = About(
         model=choose.choice([None, "HuggingFaceTB/SmolLM2-135M"]),
         layer=choose.choice([None, 0, 22]),
-        frame=sae.frame,
         excluded_positions=choose.choice([(), (0,)]),
         metrics=choose.choice([{}, {"r2": 0.75}]),
     )

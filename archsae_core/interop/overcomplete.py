@@ -1,7 +1,7 @@
 """SAEs of overcomplete (https://github.com/KempnerInstitute/overcomplete, 0.3), the library of the method's authors.
 
-Its TopK SAE encodes z = TopK(ReLU(W x + b)) and decodes z D: ours with mean 0, scale 1 and no decoder bias. Its RA-SAE
-swaps D for (W C + Λ)·exp(m). It has no file format of its own: `safetensors.torch.save_file(sae.state_dict(), path)`.
+Its TopK SAE encodes z = TopK(ReLU(W x + b)) and decodes z D: ours in the raw frame, with scale 1 and no decoder bias.
+Its RA-SAE swaps D for (W C + Λ)·exp(m). It has no file format of its own: save its state dict as safetensors.
 """
 
 from collections.abc import Mapping
@@ -46,10 +46,10 @@ def from_overcomplete(source: nn.Module | str | Path, *, k: int | None = None, d
     state = {key: tensor.detach().float().cpu() for key, tensor in state.items()}
     dictionary = _dictionary(name, state, atoms, delta)
     with torch.no_grad():
-        sae = SAE(dictionary, k, torch.zeros(dictionary.atoms().shape[1]), 1.0)
+        sae = SAE(dictionary, k, torch.zeros(dictionary.atoms().shape[1]), 1.0, "raw")
         W_enc, b_enc = _encoder(name, state, dictionary)
         sae.load_state_dict({"W_enc": W_enc, "b_enc": b_enc}, strict=False)
-    sae.about = About(frame="raw", source="overcomplete")
+    sae.about = About(source="overcomplete")
     return sae
 
 

@@ -1,10 +1,10 @@
 """SAELens' folder (https://github.com/jbloomAus/SAELens, version 6): `cfg.json` beside `sae_weights.safetensors`.
 
 SAELens encodes z = act((x − b_dec) W_enc + b_enc) and decodes z W_dec + b_dec, on raw activations. With our
-x_n = (x − mean)·s the same codes, divided by s, and the same reconstructions come from W_enc = W_eᵀ, b_enc = b_e / s,
-W_dec = D and b_dec = mean + b_d / s, since
+x_n = (x − shift)·s the same codes, divided by s, and the same reconstructions come from W_enc = W_eᵀ, b_enc = b_e / s,
+W_dec = D and b_dec = shift + b_d / s, since
 
-    (x − mean − b_d/s) W_eᵀ + b_e/s = (W_e (x_n − b_d) + b_e) / s,    z/s D + mean + b_d/s = (z D + b_d) / s + mean.
+    (x − shift − b_d/s) W_eᵀ + b_e/s = (W_e (x_n − b_d) + b_e) / s,    z/s D + shift + b_d/s = (z D + b_d) / s + shift.
 """
 
 import json
@@ -102,7 +102,7 @@ def from_saelens(folder: str | Path) -> SAE:
     """The SAE in a folder of SAELens, with architecture `topk`.
 
     A folder that `to_saelens` wrote gives the SAE it was written from, archetypal dictionary and frame included. Any
-    other gives a free dictionary with the decoder's own norms, on raw activations (mean 0, scale 1). Raises ConfigError
+    other gives a free dictionary with the decoder's own norms, in the raw frame (scale 1). Raises ConfigError
     that names the file or the setting and the fix.
     """
     folder = Path(folder)
@@ -118,7 +118,7 @@ def from_saelens(folder: str | Path) -> SAE:
         W_enc, b_enc, W_dec = W_enc * norms[:, None], b_enc * norms, F.normalize(W_dec, dim=1)
     if not config.get("apply_b_dec_to_input", True):
         b_enc = b_enc + W_enc @ b_dec
-    sae = SAE(FreeDictionary(W_dec, unit_norm=False), k, torch.zeros(W_dec.shape[1]), 1.0)
+    sae = SAE(FreeDictionary(W_dec, unit_norm=False), k, torch.zeros(W_dec.shape[1]), 1.0, "raw", decoder_bias=True)
     sae.load_state_dict({"W_enc": W_enc, "b_enc": b_enc, "b_dec": b_dec}, strict=False)
     sae.about = _about(folder, config)
     return sae
@@ -210,6 +210,5 @@ def _about(folder: Path, config: Mapping[str, Any]) -> About:
         prepend_bos=found.get("prepend_bos"),
         text=found.get("dataset_path"),
         excluded_positions=tuple(range(start)) if isinstance(start, int) and start > 0 else (),
-        frame="raw",
         source=f"SAELens, {hook}" if hook else "SAELens",
     )

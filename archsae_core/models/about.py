@@ -24,8 +24,6 @@ class About:
     """Positions of a sequence that the SAE was never trained on."""
     text: str | None = None
     """The training text, as `CorpusConfig.text` names it."""
-    frame: str | None = None
-    """`centred` (training mean removed) or `raw`."""
     arm: str | None = None
     """Arm of the comparison that it belongs to."""
     seed: int | None = None

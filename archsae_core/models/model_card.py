@@ -44,13 +44,16 @@ def _title(structure: Mapping[str, Any], sizes: tuple[int, int], about: About) -
     yield ""
     yield f"A TopK sparse autoencoder (SAE) for {place}: {structure['k']} of {n_features} features are active a token."
     yield ""
-    yield "x_n = (x − mean)·scale,   z = TopK(ReLU(W_enc (x_n − b_dec) + b_enc)),   x̂_n = z D + b_dec"
+    shift = "x − mean" if structure["frame"] == "centred" else "x"
+    yield f"x_n = ({shift})·scale,   z = TopK(ReLU(W_enc (x_n − b_dec) + b_enc)),   x̂_n = z D + b_dec"
     yield ""
     yield "| | |"
     yield "| --- | --- |"
     yield f"| features | {n_features} |"
     yield f"| d_model | {d_model} |"
     yield f"| active features a token (k) | {structure['k']} |"
+    removed = "the training mean is removed" if structure["frame"] == "centred" else "no mean is removed"
+    yield f"| frame | {structure['frame']}: {removed} |"
     norm = "unit norm" if structure["unit_norm"] else "free norms"
     if archetypal:
         yield f"| dictionary | archetypal: D = W C + Λ, rows of W on the simplex, ‖Λ_i‖ ≤ δ; {norm} |"
@@ -87,7 +90,6 @@ def _data(about: About) -> Iterator[str]:
     yield f"- Tokens in a sequence: {_or_unknown(about.context)}"
     left_out = ", ".join(map(str, about.excluded_positions))
     yield f"- Positions left out of training: {left_out or UNKNOWN}"
-    yield f"- Frame: {_or_unknown(about.frame)}"
     if about.source:
         yield f"- Imported from: {_plain(about.source)}"
 

@@ -39,7 +39,7 @@ def sae(seeded):
     sae = SAE(dictionary, 3, torch.randn(6), 0.5)
     sae.about = About(
         model="HuggingFaceTB/SmolLM2-135M", layer=22, context=256, excluded_positions=(0,), text="bbc-news",
-        frame="centred", arm="ra", seed=3, steps=5000, metrics={"r2": 0.8123}, licence="mit",
+        arm="ra", seed=3, steps=5000, metrics={"r2": 0.8123}, licence="mit",
     )  # fmt: skip
     return sae
 

@@ -38,7 +38,8 @@ def test_saelens_folder_tells_where_it_comes_from(study, root, tmp_path, capsys)
     about, config = found.about, study.config
     assert (about.arm, about.seed, about.steps) == ("ra", 0, config["steps"])
     assert (about.model, about.layer, about.text) == (config["model"], config["layer"], config["text"])
-    assert (about.excluded_positions, about.prepend_bos, about.frame) == ((0,), False, "centred")
+    assert (about.excluded_positions, about.prepend_bos) == ((0,), False)
+    assert found.frame == trained.frame
     assert about.metrics["r2"] == study.scores(study.main_run("ra")).quality.r2
     own = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]["archsae"]
     assert own["delta"] == config["delta"]
