@@ -1,4 +1,4 @@
-"""The generated parts of README.md and docs/performance.md: `python -m docs.pages` writes them, `--check` compares."""
+"""The generated parts of README.md and docs/: `python -m docs.pages` writes them, `--check` compares."""
 
 import ast
 import inspect
@@ -11,7 +11,7 @@ from archsae_core import config as core_config
 from archsae_core.storage import write_atomically
 from archsae_study import config as study_config
 from archsae_study.config import FIELDS, PRESETS, configure
-from archsae_study.pages.answer import answer
+from archsae_study.pages.answer import choices, sentences
 from archsae_study.pages.formatting import markdown_table
 from archsae_study.source import PROJECT
 from benchmarks import page, results
@@ -54,9 +54,12 @@ def generated() -> dict[Path, dict[str, str]]:
     missing = set(FIELDS) - set(field_docs())
     if missing:
         raise RuntimeError(f"fields without a docstring: {', '.join(sorted(missing))}")
-    readme = {"answer": answer(PROJECT), "speed": page.speed(results.load()["steps"])}
-    readme["parameters"] = parameter_table()
-    return {PROJECT / "README.md": readme, PROJECT / "docs" / "performance.md": page.parts()}
+    docs = PROJECT / "docs"
+    return {
+        PROJECT / "README.md": {"answer": f"{sentences(PROJECT)}\n\n{choices(PROJECT)}"},
+        docs / "usage.md": {"parameters": parameter_table()},
+        docs / "performance.md": page.parts() | {"speed": page.speed(results.load()["steps"])},
+    }
 
 
 def rewrite(text: str, parts: Mapping[str, str], where: str) -> str:

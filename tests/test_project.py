@@ -185,10 +185,14 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), re.MULTILINE))
 
 
+PAGES = ("README.md", "docs/usage.md", "docs/faults.md", "CONTRIBUTING.md")
+
+
 def readme_code() -> list[str]:
-    """Lines of the README's code blocks, without comments, and its inline code."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", read("README.md"), re.MULTILINE | re.DOTALL)
-    prose = re.sub(r"^```\w*\n.*?^```", "", read("README.md"), flags=re.MULTILINE | re.DOTALL)
+    """Lines of the code blocks of README and docs, without comments, and their inline code."""
+    text = "\n".join(read(name) for name in PAGES)
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"^```\w*\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     return [re.sub(r"(^|\s)#.*", "", line) for line in "".join(blocks).splitlines()] + re.findall(r"`([^`\n]+)`", prose)
 
 
@@ -240,8 +244,8 @@ def test_readme_names_existing_files():
 
 
 def test_readme_tables_are_up_to_date():
-    table = re.search(r"<!-- parameters:start -->\n(.*?)<!-- parameters:end -->", read("README.md"), re.DOTALL)
-    assert table, "README.md has no <!-- parameters:start --> … <!-- parameters:end -->"
+    table = re.search(r"<!-- parameters:start -->\n(.*?)<!-- parameters:end -->", read("docs/usage.md"), re.DOTALL)
+    assert table, "docs/usage.md has no <!-- parameters:start --> … <!-- parameters:end -->"
     assert re.findall(r"^\| *`(\w+)` *\|", table[1], re.MULTILINE) == list(FIELDS)
     check = subprocess.run(
         [sys.executable, "-m", "docs.pages", "--check"],
