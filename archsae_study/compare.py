@@ -47,6 +47,8 @@ TOKENS = 20_000
 """Activations that codes are taken of, at most."""
 BATCH = 4096
 IMAGES = ("png", "svg", "pdf")
+COLOUR = "#0173b2"
+"""Of scores in the figure; chance is grey."""
 OUTLIERS = 10.0
 """Of a stored set of activations: norms above this many medians are left out."""
 
@@ -165,7 +167,9 @@ def _side(sae: SAE, x: Float[Tensor, "tokens d_model"] | None) -> stability.Side
         return stability.side(sae)
     parts = [sae.encode(part) for part in x.split(BATCH)]
     width = max(part.values.shape[1] for part in parts)  # of BatchTopK, codes are as wide as the batch needs
-    codes = Codes(*(torch.cat([F.pad(part, (0, width - part.shape[1])) for part in each]) for each in zip(*parts)))
+    codes = Codes(
+        *(torch.cat([F.pad(part, (0, width - part.shape[1])) for part in each]) for each in zip(*parts, strict=True))
+    )
     fired = torch.zeros(sae.n_features, dtype=torch.bool)
     fired[codes.indices[codes.values > 0]] = True
     return stability.side(sae, fired, codes)
@@ -232,7 +236,7 @@ def figure(comparison: Comparison) -> "Figure":
     """Every score and its chance level; with more than two SAEs also the headline of each pair."""
     import seaborn as sns  # takes a second, which the table need not wait for
 
-    from archsae_study.pages.plots import PALETTE, panels
+    from archsae_study.pages.style import panels
 
     many = len(comparison.entries) > 2
     drawn, axes = panels(2 if many else 1, width=6.5, height=0.32 * len(comparison.scores) + 1.4)
@@ -241,8 +245,8 @@ def figure(comparison: Comparison) -> "Figure":
         raw, chance = (comparison.values(kind, score) for kind in ("raw", "chance"))
         axes[0].plot([np.mean(chance), np.mean(raw)], [place, place], color="0.75", linewidth=2, zorder=1)
         axes[0].plot(chance, [place] * len(chance), "o", color="white", markeredgecolor="0.4", markersize=6)
-        axes[0].plot(raw, [place] * len(raw), "o", color=PALETTE[0], markersize=6)
-        axes[0].plot(np.mean(raw), place, "|", color=PALETTE[0], markersize=14)
+        axes[0].plot(raw, [place] * len(raw), "o", color=COLOUR, markersize=6)
+        axes[0].plot(np.mean(raw), place, "|", color=COLOUR, markersize=14)
     axes[0].set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=9)
     axes[0].set(
         xlabel="● score of a pair   | mean   ○ unrelated dictionaries", xlim=(min(0.0, axes[0].get_xlim()[0]), 1.02)
