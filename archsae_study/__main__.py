@@ -95,6 +95,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.command == "compare":
         return _compare(arguments)
+    if arguments.command == "export":
+        return _export(arguments)
     # Imported here: papermill and torch take seconds, which `--help` and a mistyped name need not wait for.
     from archsae_study import estimate, runner
     from archsae_study.pages.answer import answer
@@ -112,8 +114,6 @@ def _run(arguments: argparse.Namespace) -> int:
         page = runner.run_explorer(parameters, coerce("arms", arguments.arms), root=root, say=_say)
         sys.stdout.write(f"{page}\n")
         return 0
-    if arguments.command == "export":
-        return _export(arguments, parameters, root)
     if arguments.dry_run:
         study, found = runner.plan(parameters, root)
         sys.stdout.write("\n".join(study.text_notes()) + "\n\n")
@@ -127,12 +127,13 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _export(arguments: argparse.Namespace, parameters: dict[str, Any], root: Path) -> int:
+def _export(arguments: argparse.Namespace) -> int:
     from archsae_study.config import configure
     from archsae_study.export import export
     from archsae_study.study import Study
 
-    study = Study(configure(parameters), root, progress=sys.stderr.isatty())
+    config = configure(parameters_of(arguments.preset, arguments.set))
+    study = Study(config, arguments.runs, progress=sys.stderr.isatty())
     options = {name: getattr(arguments, name) for name in ("licence", "model_id", "set_name")}
     for file in export(study, arguments.arm, arguments.folder, arguments.to, **options):
         sys.stdout.write(f"{file}\n")

@@ -9,6 +9,7 @@ from archsae_core.interop import from_saelens
 from archsae_core.models.sae import SAE
 from archsae_study.__main__ import main
 from archsae_study.config import configure
+from archsae_study.runs import arm_runs
 from archsae_study.study import Study
 
 
@@ -20,8 +21,12 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def study(root):
     study = Study(configure({"preset": "smoke"}), root)
-    study.scores(study.main_run("ra"))
+    study.scores(run_of(study))
     return study
+
+
+def run_of(study):
+    return arm_runs(study.config, "ra-own")[0]
 
 
 def export(root, folder, to, *options):
@@ -33,14 +38,14 @@ def test_saelens_folder_tells_where_it_comes_from(study, root, tmp_path, capsys)
     assert capsys.readouterr().out.split() == [
         str(tmp_path / "out" / name) for name in ("archsae.safetensors", "cfg.json", "sae_weights.safetensors")
     ]
-    found, trained = from_saelens(tmp_path / "out"), study.sae(study.main_run("ra"))
+    found, trained = from_saelens(tmp_path / "out"), study.sae(run_of(study))
     assert torch.equal(found.atoms(), trained.atoms())
     about, config = found.about, study.config
-    assert (about.arm, about.seed, about.steps) == ("ra", 0, config["steps"])
+    assert (about.arm, about.seed, about.steps) == ("ra-own", 0, config["steps"])
     assert (about.model, about.layer, about.text) == (config["model"], config["layer"], config["text"])
     assert (about.excluded_positions, about.prepend_bos) == ((0,), False)
     assert found.frame == trained.frame
-    assert about.metrics["r2"] == study.scores(study.main_run("ra")).quality.r2
+    assert about.metrics["r2"] == study.scores(run_of(study)).quality.r2
     own = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]["archsae"]
     assert own["delta"] == config["delta"]
 
@@ -59,14 +64,14 @@ def test_features_for_neuronpedia_and_saedashboard(study, root, tmp_path):
     upload = json.loads((tmp_path / "upload" / "upload-0.json").read_text())
     assert (upload["modelId"], upload["source"]) == ("tiny-gpt2", f"{study.config['layer']}-mine")
     assert len(upload["features"]) == study.config["n_features"]
-    fired = study.fired(study.main_run("ra"))
+    fired = study.fired(run_of(study))
     total = len(study.heldout_activations.kept)
     rates = torch.tensor([each["density"] for each in upload["features"]])
     assert torch.allclose(rates, fired / total)
     assert [bool(each["activations"]) for each in upload["features"]] == (fired > 0).tolist()
     assert export(root, tmp_path / "batch", "sae-dashboard") == 0
     batch = json.loads((tmp_path / "batch" / "batch-0.json").read_text())
-    assert (batch["model_id"], batch["sae_set"]) == ("random-gpt2", "archsae-ra")
+    assert (batch["model_id"], batch["sae_set"]) == ("random-gpt2", "archsae-ra-own")
     assert [each["frac_nonzero"] for each in batch["features"]] == [each["density"] for each in upload["features"]]
 
 
