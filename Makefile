@@ -15,7 +15,7 @@ FETCHED := $(VENV)/.fetched
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup report smoke explore lab test browser nbval lint check peers interop soak inputs audit readme site bench bench-self bench-scaling bench-workers clean
+.PHONY: help setup report smoke explore lab test browser nbval lint check peers interop soak inputs architectures audit readme site bench bench-self bench-scaling bench-workers clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -62,6 +62,9 @@ soak: $(FETCHED) ## kill, fill, damage and starve runs on purpose: about an hour
 
 inputs: $(INSTALLED) ## every bad input of the tests and the error it gets
 	$(PY) tests/bad_inputs.py
+
+architectures: $(INSTALLED) ## try a tiny model of every decoder family; rewrites docs/models.md: minutes
+	$(PY) -m tests.architectures
 
 audit: $(INSTALLED) ## known vulnerabilities of what is installed, from PyPI's advisories
 	$(PY) -m pip install --quiet $(PIP_ARGS) pip-audit

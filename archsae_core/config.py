@@ -12,6 +12,7 @@ class ConfigError(ValueError):
 
 
 W_STEPS = ("published", "mirror")
+BOS = ("auto", "true", "false")
 DTYPES = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
 FRAMES = ("centred", "raw")
@@ -72,6 +73,8 @@ class CorpusConfig:
     """Keep documents that share 16 consecutive words in one part of the split; false: only documents that are equal."""
     tokens: int | None = None
     """Budget of tokens taken from the text, whole documents in shuffled order; None takes all."""
+    bos: str = "auto"
+    """Token for the beginning of a sequence before every window: `true`, `false`, or `auto`, as the tokenizer does."""
     heldout_fraction: float = 0.1
     """Share of the documents kept for evaluation only."""
     validation_fraction: float = 0.05
@@ -81,6 +84,7 @@ class CorpusConfig:
         require(bool(self.text.strip()), "text", self.text, "name an embedded text, a file or a dataset")
         require_choice("text_layout", self.text_layout, TEXT_LAYOUTS)
         require_counts(self, ("tokens",))
+        require_choice("bos", self.bos, BOS)
         for name in ("heldout_fraction", "validation_fraction"):
             require(0 < getattr(self, name) < 0.5, name, getattr(self, name), "must lie between 0 and 0.5")
 

@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m archsae_study", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("fetch", help="download the embedded model and text; afterwards no network is needed")
+    fetch.add_argument("names", nargs="*", help="only these; gemma3-270m, which has terms of its own, only by its name")
     fetch.add_argument("--repair", action="store_true", help="make damaged files again instead of refusing")
     report = commands.add_parser("report", help="run the seven notebooks; continues a broken run")
     sweep = commands.add_parser("sweep", help="notebooks 03 and 04 once for each delta")
@@ -90,7 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "fetch":
         from archsae_core.data import assets
 
-        for line in assets.fetch():
+        for line in assets.fetch(*arguments.names):
             _say(line)
         return 0
     if arguments.command == "compare":

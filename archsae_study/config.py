@@ -208,6 +208,8 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
             return float(value)
     except (KeyError, ValueError, TypeError, OverflowError):
         raise ConfigError(f"{name} = {value!r}: expected {kind.__name__}") from None
+    if isinstance(value, bool) and name == "bos":  # papermill's -p makes a boolean of the word
+        return str(value).lower()
     if not isinstance(value, str):  # 0012 and 4e10 would have become 12 and 40000000000.0 on the way here
         raise ConfigError(f"{name} = {value!r}: expected text: put it in quotes, or give it to papermill by -r")
     return value

@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 STORE = "store"
 """Folder of artefacts in the folder of runs."""
 TEXT_FIELDS = ("model", "revision", "layer", "text", "text_revision", "text_field", "label_field", "text_layout",
-               "decode_entities", "near_copies", "context", "tokens", "heldout_fraction", "validation_fraction",
+               "decode_entities", "near_copies", "context", "tokens", "bos", "heldout_fraction", "validation_fraction",
                "dtype", "outlier_factor")  # fmt: skip
 
 

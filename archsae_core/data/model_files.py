@@ -46,7 +46,7 @@ def model_fingerprint(config: LanguageModelConfig) -> str:
     if config.model == "random-gpt2":
         return f"random-gpt2@{canonical_hash(random_model.recipe(config.context))}"
     if config.model in EMBEDDED_MODELS:
-        return f"{config.model}@{EMBEDDED_MODELS[config.model].sha256}"
+        return f"{config.model}@{EMBEDDED_MODELS[config.model].content_sha256}"
     folder = Path(config.model).expanduser()
     if folder.is_dir():
         return f"folder@{_folder_hash(folder)}"

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int32
 from transformers import PreTrainedTokenizerBase
 
-from archsae_core.config import CorpusConfig
+from archsae_core.config import ConfigError, CorpusConfig
 from archsae_core.data.copies import PASSAGE_WORDS, CopiesReport, find_copies
 from archsae_core.data.corpus import Corpus, copies_report, shuffled, split_documents
 from archsae_core.data.text_files import TextError
@@ -40,16 +40,38 @@ class TokenSplit(NamedTuple):
     """Copies among the documents of all parts."""
 
 
-def tokenize(corpus: Corpus, documents: Sequence[int], tokenizer: PreTrainedTokenizerBase, context: int) -> TokenSet:
-    """Cut each of `documents` into windows of `context` tokens; the last may be shorter.
+def window_start(tokenizer: PreTrainedTokenizerBase, bos: str) -> tuple[int, ...]:
+    """Ids that every window begins with, for a value of `CorpusConfig.bos`.
 
-    No special tokens are added, and text that looks like one stays text. Windows of a single token are dropped, since
-    position 0 of a window is never studied.
+    `auto`: whatever the tokenizer itself puts before a text, which for most is nothing, for Gemma and OPT one token.
+    Every window begins so, not a document's first alone: the model reads each as a sequence of its own. Raises
+    ConfigError naming `bos` for `true` where the tokenizer has no such token.
+    """
+    if bos == "true" and tokenizer.bos_token_id is None:
+        raise ConfigError("bos = 'true': the tokenizer has no token for the beginning: set it to auto or false")
+    if bos != "auto":
+        return (tokenizer.bos_token_id,) if bos == "true" else ()
+    plain, whole = (tokenizer("text", add_special_tokens=special)["input_ids"] for special in (False, True))
+    places = range(len(whole) - len(plain) + 1)
+    return tuple(whole[: next((i for i in places if whole[i : i + len(plain)] == plain), 0)])
+
+
+def tokenize(
+    corpus: Corpus,
+    documents: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    context: int,
+    start: Sequence[int] = (),
+) -> TokenSet:
+    """Cut each of `documents` into windows of `context` tokens, `start` in front of each; the last may be shorter.
+
+    No other special tokens are added, and text that looks like one stays text. Windows of a single token are dropped,
+    since position 0 of a window is never studied.
     """
     ids: list[np.ndarray] = []
     owners: list[int] = []
     for document, tokens in zip(documents, _token_ids(corpus, documents, tokenizer), strict=True):
-        windows = _windows(tokens, context)
+        windows = _windows(tokens, context, start)
         ids.extend(windows)
         owners.extend([document] * len(windows))
     return TokenSet(ids, np.array(owners, dtype=np.int32))
@@ -61,18 +83,19 @@ def take_budget(
     """Documents in shuffled order until their windows hold `config.tokens` tokens; all of them where that is None.
 
     The last document taken crosses the budget, so the total is the budget or a little more. A larger budget keeps every
-    document of a smaller one. Raises TextError naming `tokens` where fewer than 3 documents fit.
+    document of a smaller one. What windows begin with counts. Raises TextError naming `tokens` where fewer than 3
+    documents fit.
     """
     order = shuffled(len(corpus.texts))
     if config.tokens is None:
         return order
-    taken, total = 0, 0
+    taken, total, start = 0, 0, window_start(tokenizer, config.bos)
     while total < config.tokens and taken < len(order):
         batch = order[taken : taken + BATCH_DOCUMENTS]
         for tokens in _token_ids(corpus, batch, tokenizer):
             if total >= config.tokens:
                 break
-            total += sum(len(window) for window in _windows(tokens, context))
+            total += sum(len(window) for window in _windows(tokens, context, start))
             taken += 1
     if taken < 3:
         raise TextError(f"tokens = {config.tokens}: the budget ends after {taken} documents, 3 are needed: raise it")
@@ -88,10 +111,12 @@ def tokenize_split(
     part, and where `config.near_copies` near copies as well. Raises TextError where a part holds no window of 2 tokens.
     """
     documents = take_budget(corpus, tokenizer, config, context)
-    texts = [corpus.texts[i] for i in documents]
+    texts, start = [corpus.texts[i] for i in documents], window_start(tokenizer, config.bos)
     found = find_copies(texts, PASSAGE_WORDS if config.near_copies else None)
     parts = split_documents(found.groups.tolist(), config)._asdict()
-    sets = {name: tokenize(corpus, [documents[i] for i in part], tokenizer, context) for name, part in parts.items()}
+    sets = {
+        name: tokenize(corpus, [documents[i] for i in part], tokenizer, context, start) for name, part in parts.items()
+    }
     for name, tokens in sets.items():
         if not tokens.ids:
             raise TextError(f"text = {config.text!r}: no {name} document has 2 tokens: use more or longer documents")
@@ -113,6 +138,9 @@ def _token_ids(corpus: Corpus, documents: Sequence[int], tokenizer: PreTrainedTo
     return ids
 
 
-def _windows(tokens: Sequence[int], context: int) -> list[np.ndarray]:
-    cuts = [np.array(tokens[start : start + context], dtype=np.int32) for start in range(0, len(tokens), context)]
+def _windows(tokens: Sequence[int], context: int, start: Sequence[int]) -> list[np.ndarray]:
+    step = context - len(start)
+    if step < 1:
+        raise ConfigError(f"context = {context}: the tokenizer begins every window with {len(start)} tokens: raise it")
+    cuts = [np.array([*start, *tokens[i : i + step]], dtype=np.int32) for i in range(0, len(tokens), step)]
     return [window for window in cuts if len(window) >= 2]

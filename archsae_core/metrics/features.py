@@ -201,14 +201,28 @@ class Effects(NamedTuple):
     suppressed_logit: Float[Tensor, "features top"]
 
 
+def known_ids(tokenizer: PreTrainedTokenizerBase, n_logits: int) -> Int64[Tensor, " tokens"]:
+    """Ids below `n_logits` that the tokenizer has an entry for, in order; special tokens, which a model may write, too.
+
+    Models round their vocabulary up to a size that suits the hardware: the ids beyond are no tokens, and no training
+    example ever held one.
+    """
+    return torch.tensor(sorted({i for i in tokenizer.get_vocab().values() if i < n_logits}), dtype=torch.int64)
+
+
 def output_effects(
-    model: PreTrainedModel, sae: SAE, features: Int[Tensor, " features"] | None = None, top: int = 10
+    model: PreTrainedModel,
+    sae: SAE,
+    tokenizer: PreTrainedTokenizerBase,
+    features: Int[Tensor, " features"] | None = None,
+    top: int = 10,
 ) -> Effects:
     """Logits of the `top` tokens that each atom promotes and suppresses most (None: of all atoms), in batches.
 
     The atom in raw units, through the final norm and the unembedding, less what a zero residual gives; logits are
-    relative to their mean over the vocabulary. The blocks in between are passed over: an effect through them is not
-    seen, and the norm makes the size of the logits that of a residual that is all atom.
+    relative to their mean over the tokens that the tokenizer knows, and only those are ranked. The blocks in between
+    are passed over: an effect through them is not seen, and the norm makes the size of the logits that of a residual
+    that is all atom.
     """
     atoms = sae.atoms().detach() / sae.scale
     atoms = (atoms if features is None else atoms[features.to(atoms.device)]).to(model.device)
@@ -216,10 +230,11 @@ def output_effects(
     parts = []
     for part in atoms.split(LENS_ATOMS):
         logits = readout(model, torch.cat([part, nothing]))
-        effect = logits[:-1] - logits[-1]
+        known = known_ids(tokenizer, logits.shape[1]).to(logits.device)
+        effect = (logits[:-1] - logits[-1])[:, known]
         effect -= effect.mean(dim=1, keepdim=True)
-        up, down = effect.topk(top), effect.topk(top, largest=False)
-        parts.append([tensor.cpu() for tensor in (up.indices, up.values, down.indices, down.values)])
+        up, down = (effect.topk(min(top, len(known)), largest=largest) for largest in (True, False))
+        parts.append([tensor.cpu() for tensor in (known[up.indices], up.values, known[down.indices], down.values)])
     return Effects(*(torch.cat(pieces) for pieces in zip(*parts, strict=True)))
 
 
@@ -227,7 +242,7 @@ def logit_lens(
     model: PreTrainedModel, sae: SAE, feature: int, tokenizer: PreTrainedTokenizerBase, top: int = 10
 ) -> dict[str, list[dict[str, Any]]]:
     """Output tokens that one atom promotes and suppresses most, by `output_effects`: `token`, `id`, `logit`."""
-    found = output_effects(model, sae, torch.tensor([feature]), top)
+    found = output_effects(model, sae, tokenizer, torch.tensor([feature]), top)
     pairs = {
         "promoted": (found.promoted[0], found.promoted_logit[0]),
         "suppressed": (found.suppressed[0], found.suppressed_logit[0]),

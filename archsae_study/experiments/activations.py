@@ -7,6 +7,7 @@ import numpy as np
 
 from archsae_core.data.copies import CopiesReport
 from archsae_core.data.corpus import Part, Split, composition, describe
+from archsae_core.data.tokens import window_start
 from archsae_study.arms import FRAMES
 from archsae_study.plan import Table
 from archsae_study.study import Study
@@ -26,6 +27,8 @@ class ActivationsResult:
     composition: list[Part]
     """Sources of the documents, the largest first."""
     copies: CopiesReport
+    window_start: list[str]
+    """Tokens that every window begins with, at position 0; for most tokenizers none."""
     train: dict[str, float]
     """`ActivationSet.stats`: norms in the model's own units."""
     heldout: dict[str, float]
@@ -49,6 +52,7 @@ def build(study: Study) -> ActivationsResult:
         text=describe(study.corpus, name),
         composition=list(composition(study.corpus, name)),
         copies=study.tokens.copies,
+        window_start=[study.tokenizer.decode([i]) for i in window_start(study.tokenizer, study.config.corpus.bos)],
         train=_plain(train.stats),
         heldout=_plain(study.heldout_activations.stats),
         scale={frame: float(study.variant(frame=frame).normalizer.scale) for frame in FRAMES},

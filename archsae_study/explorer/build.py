@@ -232,7 +232,7 @@ class _Dictionary:
     @cached_property
     def effects(self) -> inspection.Effects:
         """Promoted and suppressed tokens of every feature."""
-        return inspection.output_effects(self.corpus.model, self.subject.sae)
+        return inspection.output_effects(self.corpus.model, self.subject.sae, self.corpus.tokenizer)
 
     @cached_property
     def atoms(self) -> Float[Tensor, "n_features d_model"]:

@@ -46,6 +46,8 @@ def copies_table(activations: ActivationsResult) -> pd.DataFrame:
         ["held-out documents that a split of single documents would have leaked", copies.leaked_heldout],
         ["validation documents likewise", copies.leaked_validation],
         ["leaked here", "none: copies are kept in one part"],
+        # those after the first of a document too: the model reads each as a sequence of its own
+        ["every window begins with", ", ".join(map(repr, activations.window_start)) or "its text"],
     ]
     return table(["", "count"], rows)
 

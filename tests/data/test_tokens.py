@@ -1,3 +1,4 @@
+import copy
 import random
 
 import numpy as np
@@ -9,8 +10,8 @@ from archsae_core.data.copies import find_copies, normalised_words
 from archsae_core.data.corpus import Corpus, copies_report, load_text, shuffled, split_documents, synthetic
 from archsae_core.data.language_model import load_tokenizer
 from archsae_core.data.text_files import TextError
-from archsae_core.data.tokens import take_budget, tokenize, tokenize_split
-from archsae_study.config import configure
+from archsae_core.data.tokens import take_budget, tokenize, tokenize_split, window_start
+from archsae_study.config import ConfigError, configure
 
 
 def smoke(**changes):
@@ -50,6 +51,58 @@ def test_special_tokens_are_neither_added_nor_read_from_the_text(numbers):
     assert [window.tolist() for window in tokens.ids] == [[5, 101, 102, 103]]
 
 
+# --- what windows begin with ---
+
+
+@pytest.mark.parametrize(("bos", "start"), [("auto", (100,)), ("true", (100,)), ("false", ())])
+def test_windows_begin_as_the_tokenizer_does_or_as_asked(numbers, bos, start):
+    assert window_start(numbers, bos) == start
+
+
+def test_a_tokenizer_that_begins_with_nothing_is_followed_unless_told_otherwise():
+    tokenizer = load_tokenizer(smoke().language_model)
+    assert window_start(tokenizer, "auto") == window_start(tokenizer, "false") == ()
+    with pytest.raises(ConfigError, match=r"bos = 'true': the tokenizer has no token .*: set it to auto or false"):
+        window_start(tokenizer, "true")
+
+
+def test_a_token_after_the_text_is_not_one_before_it(numbers):
+    ending = copy.deepcopy(numbers)
+    template = tokenizers.processors.TemplateProcessing(single="$A <s>", special_tokens=[("<s>", 100)])
+    ending.backend_tokenizer.post_processor = template
+    assert ending("5").input_ids == [5, 100]
+    assert window_start(ending, "auto") == ()
+
+
+def test_every_window_of_a_document_begins_with_it_and_none_is_longer(numbers):
+    tokens = tokenize(documents(5, 1, 4), [0, 1, 2], numbers, 4, (100,))
+    expected = [[100, 0, 1, 2], [100, 3, 4], [100, 1], [100, 2, 3, 4], [100, 5]]
+    assert [window.tolist() for window in tokens.ids] == expected
+    assert tokens.document.tolist() == [0, 0, 1, 2, 2]
+
+
+def test_budget_and_parts_count_what_windows_begin_with(numbers):
+    corpus = documents(*[6] * 9)
+    # with a context of 4, each document has two windows of 1 + 3 tokens
+    for budget, n_documents in ((17, 3), (24, 3), (25, 4)):
+        assert len(take_budget(corpus, numbers, smoke(tokens=budget).corpus, 4)) == n_documents
+    for bos, first in (("auto", {100}), ("false", set(range(9)) | {4 + i for i in range(9)})):
+        parts = tokenize_split(corpus, numbers, smoke(bos=bos).corpus, 4)
+        found = {int(window[0]) for part in (parts.train, parts.validation, parts.heldout) for window in part.ids}
+        assert found <= first
+
+
+def test_a_context_that_its_beginning_fills_is_refused(numbers):
+    with pytest.raises(ConfigError, match="context = 2: the tokenizer begins every window with 2 tokens"):
+        tokenize(documents(5), [0], numbers, 2, (100, 100))
+
+
+def test_bos_is_one_of_three_words():
+    assert smoke(bos=True).corpus.bos == "true"
+    with pytest.raises(ConfigError, match="bos = 'perhaps': must be one of auto, true, false"):
+        smoke(bos="perhaps")
+
+
 def test_more_documents_than_one_call_of_the_tokenizer_takes(numbers, monkeypatch):
     monkeypatch.setattr("archsae_core.data.tokens.BATCH_DOCUMENTS", 2)
     corpus = documents(2, 3, 4, 5, 2)
@@ -67,13 +120,16 @@ def test_budget_takes_whole_documents_until_it_is_reached(numbers, monkeypatch, 
         taken = take_budget(
             corpus,
             numbers,
-            smoke(context=4, tokens=budget).corpus,
-            smoke(context=4, tokens=budget).language_model.context,
+            smoke(context=4, tokens=budget, bos="false").corpus,
+            4,
         )
         assert taken == shuffled(8)[:n_documents]
         assert tokenize(corpus, taken, numbers, 4).n_tokens == 8 * n_documents
     assert take_budget(
-        corpus, numbers, smoke(context=4, tokens=None).corpus, smoke(context=4, tokens=None).language_model.context
+        corpus,
+        numbers,
+        smoke(context=4, tokens=None, bos="false").corpus,
+        4,
     ) == shuffled(8)
 
 
@@ -82,8 +138,8 @@ def test_budget_too_small_for_three_documents_is_refused_by_field(numbers):
         take_budget(
             documents(*[9] * 8),
             numbers,
-            smoke(context=4, tokens=16).corpus,
-            smoke(context=4, tokens=16).language_model.context,
+            smoke(context=4, tokens=16, bos="false").corpus,
+            4,
         )
 
 
@@ -110,7 +166,7 @@ def test_parts_are_disjoint_and_shrink_alike_with_the_budget():
 
 def test_a_part_without_tokens_is_refused(numbers):
     with pytest.raises(TextError, match=r"text = .*2 tokens"):
-        tokenize_split(documents(*[1] * 10), numbers, smoke().corpus, smoke().language_model.context)
+        tokenize_split(documents(*[1] * 10), numbers, smoke(bos="false").corpus, 32)
 
 
 # --- no copy of a training document is held out ---

@@ -172,6 +172,22 @@ def test_logit_lens_is_the_atom_through_norm_and_unembedding(tokenizer):
     assert found["promoted"][0]["token"] == tokenizer.decode([effect.argmax().item()])
 
 
+def test_logit_lens_ranks_what_the_tokenizer_knows_and_nothing_else():
+    model, sae = language_model("llama"), unit_sae(D_MODEL, D_MODEL, scale=0.1)
+    known = [7, 0, 21, 30, 49]  # of 50 embeddings
+    words = {f"w{i}": i for i in known} | {"beyond": 60}
+    entries = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
+    few = transformers.PreTrainedTokenizerFast(tokenizer_object=entries)
+    found = features.logit_lens(model, sae, 3, few, top=10)
+    effect = (model.lm_head.weight[:, 3] * model.model.norm.weight[3] * D_MODEL**0.5)[known]
+    effect = effect - effect.mean()
+    order = effect.argsort(descending=True)
+    assert [entry["id"] for entry in found["promoted"]] == [known[i] for i in order]
+    assert [entry["id"] for entry in found["suppressed"]] == [known[i] for i in order.flip(0)]
+    logits = torch.tensor([entry["logit"] for entry in found["promoted"]])
+    torch.testing.assert_close(logits, effect[order], rtol=1e-4, atol=1e-5)
+
+
 def test_logit_lens_leaves_out_what_the_norm_adds_by_itself(tokenizer):
     model, sae = language_model("gpt2"), unit_sae(D_MODEL, D_MODEL)
     plain = features.logit_lens(model, sae, 0, tokenizer, top=3)
