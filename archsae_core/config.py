@@ -15,6 +15,7 @@ W_STEPS = ("published", "mirror")
 BOS = ("auto", "true", "false")
 DTYPES = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
+ACTIVATIONS = ("topk", "batchtopk")
 FRAMES = ("centred", "raw")
 TEXT_LAYOUTS = ("auto", "lines", "blocks")
 
@@ -155,6 +156,8 @@ class DictionaryConfig:
     """Atoms of the dictionary: rows of D."""
     k: int = 32
     """Active codes per token."""
+    activation: str = "topk"
+    """Which codes are active: `topk`, k a token, or `batchtopk`, k·batch of a batch (Bussmann et al. 2024)."""
     delta: float = 1.0
     """Radius of the relaxation Λ, in the frame's units, where E‖x‖² = d_model."""
     unit_norm: bool = True
@@ -166,6 +169,7 @@ class DictionaryConfig:
 
     def __post_init__(self) -> None:
         require_counts(self, ("n_features", "k"))
+        require_choice("activation", self.activation, ACTIVATIONS)
         require_not_negative(self, ("delta",))
         require(self.k <= self.n_features, "k", self.k, f"must not exceed n_features = {self.n_features}")
         require(0 < self.smoothing < 1, "smoothing", self.smoothing, "must lie between 0 and 1")

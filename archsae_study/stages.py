@@ -44,6 +44,7 @@ ANCHORS = Stage("anchors", 3, (
 ))  # fmt: skip
 RUNS = Stage("runs", 4, (
     "archsae_core.kernels.sparse",
+    "archsae_core.kernels.batch_topk",
     "archsae_core.kernels.topk",
     "archsae_core.models.auxk",
     "archsae_core.models.dictionary",

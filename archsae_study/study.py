@@ -33,7 +33,7 @@ from archsae_study.typed import from_json, to_json
 from archsae_study.values import absolute
 
 ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations", "anchor_folds")
-TRAIN_FIELDS = ("n_features", "k", "lr", "decay", "batch_size", "aux_k", "aux_coefficient", "dead_after")
+TRAIN_FIELDS = ("n_features", "k", "activation", "lr", "decay", "batch_size", "aux_k", "aux_coefficient", "dead_after")
 ARCHETYPAL_FIELDS = ("delta", "unit_norm", "learn_scale", "w_step", "smoothing")
 READING_FIELDS = {"layer", "outlier_factor"}
 """Parameters of a variant that change what is read of the language model."""
@@ -315,7 +315,8 @@ class Study:
         points = own.starting_points(run, generator)
         config = own.config
         dictionary = make_dictionary(arm.dictionary, arm.start, points, config.dictionary, config.training, generator)
-        return SAE(dictionary, config.dictionary.k, *own.normalizer).to(self.device)
+        options = {"activation": config.dictionary.activation}
+        return SAE(dictionary, config.dictionary.k, *own.normalizer, **options).to(self.device)
 
     def starting_points(self, run: Run, generator: torch.Generator) -> Float[Tensor, "n_anchors d_model"]:
         """Anchors of a run in normalised units; of random ones, isotropic and as long as centroids are."""

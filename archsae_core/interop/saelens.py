@@ -38,8 +38,11 @@ def to_saelens(sae: SAE, folder: str | Path) -> Path:
     """Write the SAE to `folder`, for `sae_lens.SAE.load_from_disk(folder)`; returns the folder.
 
     SAELens' codes are ours divided by `sae.scale`; its reconstructions are ours. What is known of the SAE (`sae.about`)
-    becomes its metadata: hook, model, context, positions left out, arm, seed, δ, scores.
+    becomes its metadata: hook, model, context, positions left out, arm, seed, δ, scores. Raises ConfigError for another
+    activation than TopK.
     """
+    if sae.activation != "topk":
+        raise ConfigError(f"activation = {sae.activation!r}: only topk is written for SAELens: use save_pretrained")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     scale = sae.scale.double()

@@ -13,24 +13,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from archsae_core.config import FRAMES, ConfigError, require_choice
+from archsae_core.config import ACTIVATIONS, FRAMES, ConfigError, require_choice
 from archsae_core.data.hub import HubError, reachable
 from archsae_core.kernels import sparse as kernels
+from archsae_core.kernels.batch_topk import above, batch_top_k
 from archsae_core.kernels.topk import top_k
 from archsae_core.models.about import About
 from archsae_core.models.dictionary import ArchetypalDictionary, Dictionary, FreeDictionary
 from archsae_core.models.model_card import LIBRARY, TAGS, model_card
 from archsae_core.storage import CorruptArtifact, write_atomically, write_json
 
+THRESHOLD_SHARE = 0.01
+"""Of the way to a batch's smallest code, by which BatchTopK's threshold moves in a step, as in SAELens."""
 PRETRAINED_WEIGHTS = "model.safetensors"
 """In a folder of `SAE.save_pretrained` or a repository on the hub, beside `config.json` and the model card."""
 
 
 class Codes(NamedTuple):
-    """Sparse codes of a batch: at most k active features a token."""
+    """Sparse codes of a batch: at most k active features a token, with BatchTopK as many as the token with the most."""
 
     values: Float[Tensor, "batch k"]
-    """Non-negative; 0 where fewer than k pre-activations are positive."""
+    """Non-negative; 0 where a token has fewer active features than there are columns."""
     indices: Int[Tensor, "batch k"]
     """Feature of each value."""
 
@@ -42,6 +45,10 @@ class Codes(NamedTuple):
 
 class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
     """z = TopK(ReLU(W_enc (x_n − b_dec) + b_enc)), x̂_n = z D + b_dec, with x_n = (x − shift)·scale.
+
+    With the activation `batchtopk` (Bussmann et al. 2024, arXiv 2412.06410) training keeps the k·batch largest of a
+    batch. A token's codes do not depend on others afterwards: those above `threshold` [] are active, the running mean
+    of the smallest code above 0 of each training batch.
 
     `mean` [d_model], that of the training activations, and `scale` are fitted on these, so that E‖x_n‖² = d_model, and
     stored with the model: `SAE(dictionary, k, *fit_normalizer(x))`. By default they are 0 and 1, for activations that
@@ -65,10 +72,12 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         frame: str = "centred",
         *,
         decoder_bias: bool | None = None,
+        activation: str = "topk",
     ) -> None:
         super().__init__()
         require_choice("frame", frame, FRAMES)
-        self.dictionary, self.k, self.frame = dictionary, k, frame
+        require_choice("activation", activation, ACTIVATIONS)
+        self.dictionary, self.k, self.frame, self.activation = dictionary, k, frame, activation
         with torch.no_grad():
             atoms = dictionary.atoms()
         self.n_features, self.d_model = atoms.shape
@@ -78,6 +87,8 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         self.b_dec = nn.Parameter(atoms.new_zeros(self.d_model), requires_grad=has_bias)
         self.register_buffer("mean", atoms.new_zeros(self.d_model) if mean is None else mean.float().clone())
         self.register_buffer("scale", torch.tensor(float(scale)))
+        if activation == "batchtopk":
+            self.register_buffer("threshold", torch.tensor(0.0))
         self.about = About()
 
     def atoms(self) -> Float[Tensor, "n_features d_model"]:
@@ -95,9 +106,26 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "batch d_model"]) -> Codes:
-        """Codes of raw activations: ReLU, then the k largest. Without autograd; training has its own path."""
-        values, indices = top_k(self.normalize(x) - self.b_dec, self.W_enc, self.b_enc, self.k)
+        """Codes of raw activations: the k largest after ReLU, or those above the threshold. Without autograd."""
+        centred = self.normalize(x) - self.b_dec
+        if self.activation == "batchtopk":
+            return Codes(*above(centred, self.W_enc, self.b_enc, self.threshold, self.k))
+        values, indices = top_k(centred, self.W_enc, self.b_enc, self.k)
         return Codes(values.relu_(), indices)
+
+    @torch.no_grad()
+    def choose(
+        self, centred: Float[Tensor, "batch d_model"]
+    ) -> tuple[Float[Tensor, "batch width"], Int[Tensor, "batch width"]]:
+        """Pre-activations that a training step keeps, of normalised data less b_dec, and their features."""
+        choose = batch_top_k if self.activation == "batchtopk" else top_k
+        return choose(centred, self.W_enc, self.b_enc, self.k)
+
+    @torch.no_grad()
+    def follow_threshold(self, values: Float[Tensor, "batch width"], share: float = THRESHOLD_SHARE) -> None:
+        """Move the threshold by `share` of the way to the smallest of a batch's codes above 0, where there is one."""
+        smallest = values.where(values > 0, torch.inf).min()
+        self.threshold.lerp_(torch.where(smallest.isfinite(), smallest, self.threshold), share)
 
     @torch.no_grad()
     def decode(self, codes: Codes) -> Float[Tensor, "batch d_model"]:
@@ -120,11 +148,13 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         An encoder with the atoms' own directions over-reconstructs by far where atoms overlap, as centroids do.
         """
         x_n = self.normalize(x)
-        codes = self.encode(x)
-        x_hat = kernels.weighted_rows(codes.values, codes.indices, self.atoms())
+        values, indices = self.choose(x_n - self.b_dec)
+        x_hat = kernels.weighted_rows(values.relu(), indices, self.atoms())
         energy = x_hat.square().sum()
         if energy > 0:
             self.W_enc.mul_((x_hat * x_n).sum().clamp_min(0) / energy)
+        if self.activation == "batchtopk":
+            self.follow_threshold(self.choose(x_n - self.b_dec)[0], share=1.0)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_sae(self, save_directory / PRETRAINED_WEIGHTS)
@@ -168,15 +198,16 @@ def structure(sae: SAE) -> dict[str, Any]:
         learned = dictionary.log_scale.requires_grad
         kind = {"dictionary": "archetypal", "delta": dictionary.delta, "learn_scale": learned}
     frame = {"frame": sae.frame, "decoder_bias": sae.b_dec.requires_grad}
-    return {"k": sae.k} | frame | kind | {"unit_norm": dictionary.unit_norm}
+    return {"k": sae.k, "activation": sae.activation} | frame | kind | {"unit_norm": dictionary.unit_norm}
 
 
 def sae_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SAE:
     """The SAE of this `structure` and `about` with these tensors, which its state dict names."""
     dictionary, normalizer = _empty_dictionary(config, tensors), (tensors["mean"], float(tensors["scale"]))
-    # files of earlier versions are of the centred frame
+    # files of earlier versions are of the centred frame, with TopK
     frame, decoder_bias = config.get("frame", "centred"), config.get("decoder_bias")
-    sae = SAE(dictionary, config["k"], *normalizer, frame, decoder_bias=decoder_bias)
+    options = {"decoder_bias": decoder_bias, "activation": config.get("activation", "topk")}
+    sae = SAE(dictionary, config["k"], *normalizer, frame, **options)
     sae.load_state_dict(tensors)
     sae.about = About.read(config.get("about", {}))
     return sae

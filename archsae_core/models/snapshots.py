@@ -29,6 +29,8 @@ def write_snapshot(sae: SAE, folder: Path, step: int) -> None:
     """Keep a model as it is at `step`."""
     tensors = {"atoms": sae.atoms(), "W_enc": sae.W_enc, "b_enc": sae.b_enc, "b_dec": sae.b_dec}
     tensors = {name: tensor.detach().bfloat16().cpu().contiguous() for name, tensor in tensors.items()}
+    if sae.activation == "batchtopk":
+        tensors["threshold"] = sae.threshold.cpu()
     write_atomically(folder / snapshot_file(step), lambda temporary: save_file(tensors, temporary))
 
 
@@ -44,6 +46,7 @@ def snapshots(folder: Path, steps: int) -> dict[int, Float[Tensor, "n_features d
 def snapshot_sae(folder: Path, step: int, k: int, normalizer: Normalizer) -> SAE:
     """The autoencoder of a run as it was at one of `snapshot_steps`, rounded to bfloat16 as it was kept."""
     tensors = {name: tensor.float() for name, tensor in load_file(folder / snapshot_file(step)).items()}
-    sae = SAE(FreeDictionary(tensors.pop("atoms"), trainable=False), k, *normalizer)
+    activation = "batchtopk" if "threshold" in tensors else "topk"
+    sae = SAE(FreeDictionary(tensors.pop("atoms"), trainable=False), k, *normalizer, activation=activation)
     sae.load_state_dict(tensors, strict=False)
     return sae

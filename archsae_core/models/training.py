@@ -18,7 +18,6 @@ from archsae_core.config import TrainingConfig
 from archsae_core.data.activations import ActivationSet
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.processor import keep_freed_memory
-from archsae_core.kernels.topk import top_k
 from archsae_core.models.auxk import by_dead_features, by_features
 from archsae_core.models.dictionary import ArchetypalDictionary, Decoder
 from archsae_core.models.sae import SAE, save_sae
@@ -122,7 +121,7 @@ class Trainer:
         sae = self.sae
         x = sae.normalize(x)
         centred = x - sae.b_dec.detach()
-        values, indices = top_k(centred, sae.W_enc, sae.b_enc, sae.k)
+        values, indices = sae.choose(centred)
         # W C is not computed again where the mirror step has it
         hull_points = (self.mirror.hull,) if self.mirror else ()
         decode = sae.dictionary.decoder(len(x), *hull_points)
@@ -169,6 +168,8 @@ class Trainer:
             self.sae.dictionary.project_relax_()
         else:
             self.sae.dictionary.project_()
+        if self.sae.activation == "batchtopk":
+            self.sae.follow_threshold(losses.values)
         fired = self.step * (losses.values > 0).long()
         self.last_fired.scatter_reduce_(0, losses.indices.flatten(), fired.flatten(), "amax")
         return losses._replace(fvu=losses.fvu.detach(), aux=losses.aux.detach()), norm

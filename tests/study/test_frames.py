@@ -39,7 +39,7 @@ def test_a_raw_run_is_kept_apart_and_has_no_decoder_bias(studies, arm):
     centred, raw = studies
     run = raw.main_run(arm)
     folder = raw.run_folder(run)
-    assert folder != centred.run_folder(run)
+    assert folder != centred.run_folder(centred.main_run(arm))
     sae = load_sae(folder / "sae.safetensors")
     assert sae.frame == "raw"
     assert sae.b_dec.abs().max() == 0
