@@ -16,10 +16,10 @@ from archsae_core.metrics.behaviour import behaviour
 from archsae_core.metrics.reconstruction import document_sums, with_intervals
 from archsae_core.models.dictionary import make_dictionary
 from archsae_core.models.sae import SAE
-from archsae_study.arms import ARMS
 from archsae_study.study import Study
 from benchmarks import of_study
 from benchmarks.extraction import first_windows
+from benchmarks.ours import KINDS
 
 ROWS = 4096
 """Activations scored at a time."""
@@ -37,8 +37,7 @@ def run(study: Study, tokens: int) -> dict[str, float | int]:
         saes = {}
         for arm in ("topk", "ra"):
             dictionary = make_dictionary(
-                ARMS[arm].dictionary,
-                ARMS[arm].start,
+                *KINDS[arm],
                 points,
                 config.dictionary,
                 config.training,

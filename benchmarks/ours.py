@@ -8,10 +8,11 @@ import torch
 from archsae_core.models.dictionary import make_dictionary
 from archsae_core.models.sae import SAE
 from archsae_core.models.training import Trainer
-from archsae_study.arms import ARMS
 from archsae_study.config import configure
 from benchmarks.problem import Problem, peak_memory, report
 
+KINDS = {"topk": ("free", "random"), "ra": ("archetypal", "centroids")}
+"""Dictionary and start of each kind of step."""
 PUBLISHED = {"w_step": "published", "unit_norm": False, "learn_scale": True}
 CASES = {
     "topk": ("topk", {}),
@@ -20,19 +21,18 @@ CASES = {
     "ra-published": ("ra", PUBLISHED | {"w_dtype": "float32"}),
     "ra-published-bf16": ("ra", PUBLISHED | {"w_dtype": "bfloat16"}),
 }
-"""Arm and parameters of each case. What stands before a dash is the kind of step that peers are compared by."""
+"""Kind and parameters of each case. What stands before a dash is the kind of step that peers are compared by."""
 
 
 def make_trainer(problem: Problem, case: str, seed: int) -> Trainer:
     """A trainer at step 0, its encoder calibrated as a run's is."""
-    arm, parameters = CASES[case]
+    kind, parameters = CASES[case]
     sizes = {"n_features": problem.n_features, "k": problem.k, "n_anchors": problem.n_anchors, "lr": problem.lr}
     sizes["decay"] = 0.0  # the other packages' rates do not fall within the steps that are timed either
     config = configure(sizes | {"batch_size": problem.batch} | parameters)
     generator = torch.Generator().manual_seed(seed)
     dictionary = make_dictionary(
-        ARMS[arm].dictionary,
-        ARMS[arm].start,
+        *KINDS[kind],
         problem.anchors().cpu(),
         config.dictionary,
         config.training,

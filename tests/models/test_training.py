@@ -18,10 +18,11 @@ from archsae_core.models.training import (
     learning_rate_of_relax,
     train,
 )
-from archsae_study.arms import ARMS
 from archsae_study.config import configure
 
 D_MODEL, N_ANCHORS = 16, 48
+KINDS = {"topk": ("free", "random"), "ra": ("archetypal", "centroids"), "frozen": ("frozen", "centroids")}
+"""Dictionary and start of each case."""
 
 
 def data(step):
@@ -39,8 +40,7 @@ def build(arm="ra", **overrides):
     scale = (D_MODEL / (x - mean).square().sum(dim=1).mean()).sqrt()
     anchors = (data(1)[:N_ANCHORS] - mean) * scale
     dictionary = make_dictionary(
-        ARMS[arm].dictionary,
-        ARMS[arm].start,
+        *KINDS[arm],
         anchors,
         config.dictionary,
         config.training,
