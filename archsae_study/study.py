@@ -24,7 +24,7 @@ from archsae_core.models.training import train
 from archsae_core.storage import Store, canonical_hash, read_json, write_atomically, write_json
 from archsae_study.arms import ARMS, main_arms
 from archsae_study.code import code_of
-from archsae_study.config import Config, ConfigError, configure
+from archsae_study.config import GROUP_OF, Config, ConfigError, configure
 from archsae_study.runs import Run, Scores
 from archsae_study.scheduler import train_ahead
 from archsae_study.source import STORE, default_root, fields_of, source_of
@@ -52,30 +52,34 @@ class Study:
         self.root = absolute(root) if root else default_root()
         self.store = Store(self.root / STORE, marked=True)
         self._variants: dict[str, Study] = {}
+        self._base: Study | None = None
+        self._changes: dict[str, Any] = {}
 
     @cached_property
     def device(self) -> torch.device:
         """Where models are trained and scored."""
-        return resolve_device(self.config.language_model)
+        return self._base.device if self._base else resolve_device(self.config.language_model)
 
     @cached_property
     def corpus(self) -> Corpus:
         """The documents."""
-        return load_text(self.config.corpus)
+        return self._base.corpus if self._base else load_text(self.config.corpus)
 
     @cached_property
     def tokenizer(self) -> Any:
         """The language model's tokenizer."""
-        return load_tokenizer(self.config.language_model)
+        return self._base.tokenizer if self._base else load_tokenizer(self.config.language_model)
 
     @cached_property
     def model(self) -> Any:
         """The language model, for reading activations and for splicing."""
-        return load_model(self.config.language_model)
+        return self._base.model if self._base else load_model(self.config.language_model)
 
     @cached_property
     def tokens(self) -> TokenSplit:
         """Windows of token ids: training, validation and held-out documents."""
+        if self._base:
+            return self._base.tokens
         return tokenize_split(self.corpus, self.tokenizer, self.config.corpus, self.config.language_model.context)
 
     def text_notes(self) -> list[str]:
@@ -88,22 +92,28 @@ class Study:
     def variant(self, **changes: Any) -> "Study":
         """The study with some parameters, by flat name, set to other values: another layer, frame, or dictionary.
 
-        What is read already and does not change is not read again; the same changes give the same object.
+        The same changes give the same object. Text and model are shared, activations too where `READING_FIELDS` stay.
+        Raises ValueError for a change of the text or the model, which is another study.
         """
+        if shared := [name for name in changes if GROUP_OF[name] in ("corpus", "language_model") and name != "layer"]:
+            raise ValueError(f"{shared[0]}: another text or model is another study")
         changes = {name: value for name, value in changes.items() if self.config[name] != value}
         if not changes:
             return self
+        if self._base:
+            return self._base.variant(**self._changes | changes)
         key = canonical_hash(changes)
         if key not in self._variants:
             other = Study(self.config.changed(**changes), self.root, progress=self.progress)
-            other.store = self.store
-            same = {"device", "corpus", "tokenizer", "model", "tokens"}
-            if not changes.keys() & READING_FIELDS:
-                same |= {"source", "train_activations", "heldout_activations"}
-                same |= {"normalizer"} if "frame" not in changes else set()
-            other.__dict__ |= {name: value for name, value in self.__dict__.items() if name in same}
+            other.store, other._base, other._changes = self.store, self, changes
             self._variants[key] = other
         return self._variants[key]
+
+    @property
+    def _reader(self) -> "Study":
+        """The study that reads the activations of this one: another where only dictionaries differ."""
+        base = self._base or self
+        return base.variant(**{name: self.config[name] for name in READING_FIELDS})
 
     def of(self, run: Run) -> "Study":
         """The study whose parameters are those of a run."""
@@ -132,6 +142,8 @@ class Study:
     @cached_property
     def source(self) -> dict[str, Any]:
         """What the activations are determined by, the arithmetic of this machine included."""
+        if self._base:
+            return self._base.source | fields_of(self.config, READING_FIELDS)
         return source_of(self.config) | {
             "extraction": ACTIVATIONS.version,
             "arithmetic": str(resolve_dtype(self.config.language_model, self.device)),
@@ -147,12 +159,14 @@ class Study:
     @cached_property
     def train_activations(self) -> ActivationSet:
         """Activations of the training documents."""
-        return self.activations("train")
+        reader = self._reader
+        return self.activations("train") if reader is self else reader.train_activations
 
     @cached_property
     def heldout_activations(self) -> ActivationSet:
         """Activations of the held-out documents."""
-        return self.activations("heldout")
+        reader = self._reader
+        return self.activations("heldout") if reader is self else reader.heldout_activations
 
     def _activation_folder(self, part: str) -> Path:
         def build(work: Path) -> None:
