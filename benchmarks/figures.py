@@ -9,7 +9,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
 
-from archsae_study.pages.plots import PALETTE
+from archsae_study.pages.style import PALETTE
 from benchmarks.peers import ROOT
 
 TITLES = {"topk": "TopK", "ra": "RA-SAE"}
