@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -101,6 +102,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # Imported here: papermill and torch take seconds, which `--help` and a mistyped name need not wait for.
     from archsae_study import estimate, runner
     from archsae_study.pages.answer import answer
+    from archsae_study.publishing import publish
     from archsae_study.source import default_root
 
     root = arguments.runs or default_root()
@@ -122,9 +124,9 @@ def _run(arguments: argparse.Namespace) -> int:
         estimate.check_room(found, root)
         return 0
     folder = runner.run_report(parameters, root=root, say=_say)
-    sys.stdout.write(answer(folder) + f"\nrun folder: {folder}\n")
     if arguments.publish:
-        runner.publish(folder)
+        publish(folder)
+    sys.stdout.write(answer(folder) + f"\nrun folder: {folder}\n")
     return 0
 
 
@@ -173,6 +175,8 @@ def _clean(root: Path, *, dry_run: bool) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; bad input ends with one line on stderr and exit status 2, a failed notebook with 1."""
     arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a character gets ? for it
+        sys.stdout.reconfigure(errors="replace")
     if getattr(arguments, "repair", False):
         os.environ[REPAIR] = "1"  # kernels inherit it
     try:

@@ -70,6 +70,9 @@ class ComparisonConfig:
     def __post_init__(self) -> None:
         counts = ("n_seeds", "ablation_steps", "ablation_seeds", "behaviour_tokens", "heldout_tokens", "longer_factor")
         require_counts(self, counts)
+        for name in ("n_seeds", "ablation_seeds"):
+            value = getattr(self, name)
+            require(value >= 2, name, value, "must be at least 2: stability is compared between seeds")
         require_not_negative(self, ("seed",))
         require(self.seed < 2**40, "seed", self.seed, "must be below 2**40")
         unknown = set(self.arms) - set(ARMS)

@@ -1,29 +1,25 @@
-"""Headless runs: the notebooks in order through papermill, a sweep over deltas, publishing a run as the report."""
+"""Headless runs: the notebooks in order through papermill, a sweep over deltas, the explorer of a run."""
 
-import ast
 import logging
 import os
-import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import papermill
 from filelock import FileLock, Timeout
 
-from archsae_core.storage import cache_dir, mark, write_atomically, write_json
+from archsae_core.storage import cache_dir, mark, write_json
 from archsae_study import estimate, scheduler
-from archsae_study.config import configure, given
+from archsae_study.config import ConfigError, configure, given
 from archsae_study.experiments import TABLES
 from archsae_study.explorer import of_study, write_page
 from archsae_study.layers import read_layers
 from archsae_study.plan import report_runs
 from archsae_study.report import COMPUTE, PROJECT, identity, run_folder
-from archsae_study.source import default_root
+from archsae_study.source import default_root, has_notebooks
 from archsae_study.study import Study
 
 NOTEBOOKS = (
@@ -32,8 +28,6 @@ NOTEBOOKS = (
 )  # fmt: skip
 SWEEP_NOTEBOOKS = ("03_archetypal_sae", "04_evaluation")
 """What a sweep repeats for each delta; 06 compares radii over seeds, and 07 needs every arm."""
-KEPT = ("tags", "alt")
-"""Metadata of a cell that belong to the report: `alt` is the alternative text of its figure."""
 
 
 class NotebookFailed(RuntimeError):
@@ -102,6 +96,9 @@ def run_explorer(
 def plan(parameters: Mapping[str, Any], root: Path | None = None) -> tuple[Study, estimate.Estimate]:
     """Check every input of a report and estimate its cost; nothing is written. Raises ConfigError."""
     config = configure(parameters)
+    if not has_notebooks():
+        fix = "clone the project and install it with `pip install -e .`, or use `make report` there"
+        raise ConfigError(f"there are no notebooks in {PROJECT}, since the package was installed without them: {fix}")
     if config.comparison.scheduler is not None:
         scheduler.check(config.comparison.scheduler)
     study = Study(config, root)
@@ -143,58 +140,3 @@ def run_sweep(parameters: Mapping[str, Any], deltas: Iterable[float], **options:
     for run in runs:
         configure(run)
     return [run_report(run, notebooks=SWEEP_NOTEBOOKS, **options) for run in runs]
-
-
-def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Remove what papermill and Jupyter add to an executed notebook: timings, stderr, widgets, the injected cell.
-
-    The injected values move into the parameters cell, so that the notebook shows, and repeats, the run it came from.
-    """
-    injected = [cell.source for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
-    for cell in notebook.cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            cell.source = _with_values(cell.source, "\n".join(injected))
-    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-    count = 0
-    for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict({key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)})
-        if cell.cell_type != "code":
-            continue
-        count += 1
-        cell.execution_count = count
-        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-        for output in cell.outputs:
-            output.get("metadata", {}).clear()
-            if "execution_count" in output:
-                output.execution_count = count
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
-    return notebook
-
-
-def _with_values(parameters: str, injected: str) -> str:
-    """The parameters cell with the values of the injected cell. Raises NotebookFailed for one it does not list."""
-    for statement in ast.parse(injected).body:
-        name, value = statement.targets[0].id, ast.literal_eval(statement.value)
-        text = f'"{value}"' if isinstance(value, str) else repr(value)
-        pattern = re.compile(rf"^({name}: [^=]+ = ).*?(  #)", flags=re.MULTILINE)
-        parameters, found = pattern.subn(lambda match, text=text: match[1] + text + match[2], parameters)
-        if not found:
-            raise NotebookFailed(f"{name}: the parameters cell does not list it, so this run cannot be published")
-    return parameters
-
-
-def publish(folder: Path) -> None:
-    """Make a finished run the committed report: stripped notebooks, results/ and figures/ move into place."""
-    missing = [name for name in NOTEBOOKS if not (folder / f"{name}.ipynb").exists()]
-    if missing:
-        raise NotebookFailed(f"{folder} lacks {', '.join(missing)}: run the whole report first")
-    for name in NOTEBOOKS:
-        notebook = strip(nbformat.read(folder / f"{name}.ipynb", as_version=4))
-        write_atomically(PROJECT / "notebooks" / f"{name}.ipynb", lambda path, nb=notebook: nbformat.write(nb, path))
-    for kind, pattern in (("results", "*.json"), ("figures", "*.png")):
-        target = PROJECT / kind
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir()
-        for path in sorted((folder / kind).glob(pattern)):
-            shutil.copyfile(path, target / path.name)

@@ -20,8 +20,16 @@ TEXT_FIELDS = ("model", "revision", "layer", "text", "text_revision", "text_fiel
 
 
 def default_root() -> Path:
-    """Where runs are kept: $ARCHSAE_RUNS, from the working directory, else `runs` in the project's folder."""
-    return absolute(os.environ.get("ARCHSAE_RUNS") or PROJECT / "runs")
+    """Where runs are kept: $ARCHSAE_RUNS, from the working directory, else `runs` in the project's folder.
+
+    Where the package is installed without the project, nothing is written beside it: `runs` in the working directory.
+    """
+    return absolute(os.environ.get("ARCHSAE_RUNS") or (PROJECT / "runs" if has_notebooks() else "runs"))
+
+
+def has_notebooks() -> bool:
+    """Whether the project's folder is here, and not the installed packages alone."""
+    return (PROJECT / "notebooks").is_dir()
 
 
 def fields_of(config: Config, names: Iterable[str]) -> dict[str, Any]:

@@ -12,12 +12,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from nbconvert.filters import markdown2html
 
 from archsae_core.data import assets
 from archsae_core.data.model_files import HUB_FILES
 from archsae_core.storage import Store, canonical_hash, seal, write_json
 from archsae_study.config import configure
-from archsae_study.pages.rendering import context_html
+from archsae_study.pages.style import setting
+from archsae_study.pages.rendering import context_html, literal
 from archsae_study.report import Report
 
 SCRIPT = "<script>alert(1)</script>"
@@ -143,13 +145,47 @@ def test_any_token_stays_text(tokens, data):
         assert found.data == "".join(tokens)
 
 
+HOSTILE = (
+    "`code`", "``", "**bold**", "_em_", "![p](https://host/p.png)", "[x](javascript:alert(1))", "[x][1]", "[^1]", "|",
+    "||", "<img src=x onerror=alert(1)>", "<!--", "$x$", "$$", r"\(x\)", r"\[x\]", r"\begin{a}",
+    "https://host.name/x", "www.host.name", "a@host.name", "<https://host>", "&lt;", "&#36;", "~~gone~~", "# h",
+    "- item", "1. one", "> quote", "---", "\\", "word", " ",
+)  # fmt: skip
+SHOWN = {"table", "thead", "tbody", "tr", "th", "td", "p", "span", "br", "mark", "b", "em", "strong"}
+
+
+def rendered(text):
+    """Tags and text of Markdown as the HTML pages of the notebooks show it."""
+    return Tags(markdown2html(text))
+
+
+@given(st.lists(st.sampled_from(HOSTILE), min_size=1))
+def test_hostile_text_does_nothing_in_a_cell_or_a_sentence(pieces):
+    text = "a" + "".join(pieces) + "a"
+    for page in (f"| h |\n|---|\n| {literal(text)} |", f"It fires in *{literal(text)}*: on 3 %."):
+        found = rendered(page)
+        assert found.tags <= SHOWN - {"mark", "b", "strong", "br"}
+        assert text in found.data
+    assert context_html(pieces, [0.0] * len(pieces), -1) == "".join(map(literal, pieces))
+
+
+def test_names_of_models_and_texts_do_nothing():
+    config = configure({"preset": "smoke", "model": "![p](https://host/p.png)", "text": "[x](javascript:alert(1)).txt"})
+    found = rendered(setting(config).data)
+    assert found.tags <= {"p", "em", "code"}
+    assert "![p](https://host/p.png)" in found.data
+
+
 def test_a_corpus_of_scripts_stays_text_in_every_table(tmp_path):
     """From the file to the HTML and Markdown that notebook 07 shows."""
     from archsae_study.experiments.features import features
     from archsae_study.pages import features as shown
     from archsae_study.study import Study
 
-    lines = [f"{SCRIPT} the sea {i} <img src=x onerror=alert(1)> | & $x$ was calm" * 6 for i in range(60)]
+    lines = [
+        f"{SCRIPT} {HOSTILE[i % len(HOSTILE)]} the sea {i} <img src=x onerror=alert(1)> | & $x$ was calm" * 6
+        for i in range(60)
+    ]
     (tmp_path / "a.txt").write_text("\n\n".join(lines))
     changes = {"text": str(tmp_path / "a.txt"), "steps": 5}
     study = Study(configure({"preset": "smoke"} | changes), tmp_path / "runs")
@@ -159,5 +195,6 @@ def test_a_corpus_of_scripts_stays_text_in_every_table(tmp_path):
     texts = {page.__name__: page(table) for page in pages}
     for name, text in texts.items():
         assert Tags(text).tags <= {"mark", "b", "span", "br"}, name
-    assert "&lt;script&gt;" in texts["features"]
-    assert "&lt;" in texts["archetypes_table"] + texts["contexts_table"]
+        assert rendered(text).tags <= SHOWN, name
+    assert f"{SCRIPT}|" in rendered(texts["features"]).data
+    assert "<script>" in rendered(texts["archetypes_table"] + "\n\n" + texts["contexts_table"]).data

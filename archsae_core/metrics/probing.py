@@ -130,8 +130,14 @@ def _hits(decided: Bool[np.ndarray, "passages topics"], test: Passages, names: n
 def accuracy(
     correct: Float[np.ndarray, "*draws topics 2"], total: Float[np.ndarray, "*draws topics 2"]
 ) -> Float[np.ndarray, "*draws"]:
-    """Chance-normalised accuracy: mean over topics of 2 · balanced accuracy − 1. 0 is guessing, 1 never wrong."""
-    return np.asarray((correct / np.maximum(total, 1e-12)).sum(axis=-1).mean(axis=-1) - 1)
+    """Chance-normalised accuracy: mean over topics of 2 · balanced accuracy − 1. 0 is guessing, 1 never wrong.
+
+    A topic that has no passages, or all of them, cannot be scored and does not count; NaN where none can be.
+    """
+    scored = (total > 0).all(axis=-1)
+    balanced = (correct / np.where(total > 0, total, 1)).sum(axis=-1) - 1
+    with np.errstate(invalid="ignore"):
+        return np.asarray((balanced * scored).sum(axis=-1) / scored.sum(axis=-1))
 
 
 def accuracy_interval(hits: Sequence[Hits], minus: Sequence[Hits] = (), *, n: int = 1000, seed: int = 0) -> Interval:

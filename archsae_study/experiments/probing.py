@@ -25,6 +25,8 @@ PASSAGE = 32
 """Tokens in a passage, or half a window where that is shorter."""
 TRAIN_PASSAGES, HELDOUT_PASSAGES = 1024, 512
 """Passages that probes are fitted on and scored on, the same for every dictionary."""
+MOST_TOPICS = 32
+"""Topics that are probed, those with most documents first: a probe a topic, size and dictionary, 32 take minutes."""
 SIZES = (1, 5, 20)
 """Features a probe may use."""
 HEADLINE_SIZE = 5
@@ -75,6 +77,8 @@ class ProbingResult:
     reason: str
     """Empty where there are."""
     topics: int = 0
+    dropped: tuple[str, ...] = ()
+    """Topics without passages in one part of the text, or beyond the `MOST_TOPICS` with most documents."""
     passage: int = 0
     """Tokens."""
     passages: tuple[int, int] = (0, 0)
@@ -96,15 +100,37 @@ def topics_of(study: Study) -> np.ndarray | None:
     return topic if len(names) > 1 else None
 
 
+def probed(train: np.ndarray, heldout: np.ndarray) -> np.ndarray:
+    """Topics that can be probed, of the topics of the documents of both parts: those that both parts have.
+
+    At most `MOST_TOPICS`, those with most documents. Raises NoPassages for fewer than two: a probe needs another one.
+    """
+    names, count = np.unique(train[np.isin(train, heldout) & (train >= 0)], return_counts=True)
+    found = np.sort(names[np.argsort(-count, kind="stable")[:MOST_TOPICS]])
+    if len(found) < 2:
+        n = len(np.unique(np.concatenate([train, heldout])))
+        raise NoPassages(f"of {n} topics, {len(found)} have documents both in the training and in the held-out text")
+    return found
+
+
 def probe_data(study: Study) -> tuple[ProbeData, ProbeData]:
-    """Passages of the labelled training documents, and of the held-out ones. Raises NoPassages where there are none."""
+    """Passages of the documents of probed topics, training and held out. Raises NoPassages where there are none."""
     topics = topics_of(study)
     if topics is None:
         raise NoPassages("the text has no topic labels")
+    found = probed(*(topics[np.unique(getattr(study.tokens, part).document)] for part in ("train", "heldout")))
+    topics = np.where(np.isin(topics, found), topics, -1)
     length = min(PASSAGE, study.config.language_model.context // 2)
     parts = ((study.train_activations, TRAIN_PASSAGES), (study.heldout_activations, HELDOUT_PASSAGES))
     train, test = (ProbeData(part, probing.passages(part, topics, limit, length)) for part, limit in parts)
+    if len(_scored(train, test)) < 2:
+        raise NoPassages("fewer than two topics have passages both in the training and in the held-out text")
     return train, test
+
+
+def _scored(train: ProbeData, test: ProbeData) -> list[int]:
+    """Topics that have passages in both parts: a probe of any other could not be scored."""
+    return np.intersect1d(train.about.topic, test.about.topic).tolist()
 
 
 def build(study: Study) -> ProbingResult:
@@ -123,7 +149,8 @@ def build(study: Study) -> ProbingResult:
     train, test = (part.about for part in data)
     return ProbingResult(
         reason="",
-        topics=len(study.corpus.topics),
+        topics=len(_scored(*data)),
+        dropped=tuple(name for i, name in enumerate(study.corpus.topics) if i not in _scored(*data)),
         passage=train.rows.shape[1],
         passages=(len(train.rows), len(test.rows)),
         documents=(len(np.unique(train.document)), len(np.unique(test.document))),

@@ -1,11 +1,10 @@
 """What notebook 07 shows of a feature: contexts, output tokens, archetypes, as Markdown."""
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
 from archsae_study.pages.formatting import markdown_table
-from archsae_study.pages.rendering import context_html
+from archsae_study.pages.rendering import context_html, literal
 
 Table = Mapping[str, Any]
 
@@ -21,7 +20,7 @@ def features(table: Table) -> str:
     ]
     if table["topics"]:
         label, rate = max(table["topics"].items(), key=lambda item: item[1])
-        topic = html.escape(label)
+        topic = literal(label.strip())
         mean = sum(table["topics"].values()) / len(table["topics"])
         lines.append(
             f"It fires most in *{topic}*: on {rate:.2%} of the tokens there, {mean:.2%} on average over topics."
@@ -30,8 +29,7 @@ def features(table: Table) -> str:
 
 
 def _context(context: Table) -> str:
-    # A bar would end the table's cell.
-    return context_html(context["tokens"], context["values"], context["marked"]).replace("|", "&#124;")
+    return context_html(context["tokens"], context["values"], context["marked"])
 
 
 def scan_table(table: Table) -> str:
@@ -64,7 +62,7 @@ def lens_table(table: Table) -> str:
 
 
 def _token(token: str) -> str:
-    return _context({"tokens": [token], "values": [0.0], "marked": -1}).replace(" ", "·") or "(part of a character)"
+    return literal(token.replace(" ", "·")) or "(part of a character)"
 
 
 def archetypes_table(table: Table) -> str:

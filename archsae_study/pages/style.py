@@ -16,15 +16,16 @@ from archsae_core.metrics.intervals import Interval
 from archsae_study.arms import ARMS
 from archsae_study.config import Config
 from archsae_study.pages.formatting import cell, interval, signed
+from archsae_study.pages.rendering import literal
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).with_name("findings")),
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
-    autoescape=False,  # Markdown: what comes from data is encoded by `formatting` before it gets here
+    autoescape=False,  # Markdown: what comes from data is encoded by `literal` before it gets here
 )
-TEMPLATES.filters |= {"cell": cell, "interval": interval, "signed": signed}
+TEMPLATES.filters |= {"cell": cell, "interval": interval, "signed": signed, "literal": literal}
 TOPK_COLOUR = "#7f7f7f"
 FRAME_TITLES = {"centred": "centred: training mean removed", "raw": "raw: as published"}
 
@@ -38,7 +39,8 @@ def setting(config: Config) -> Markdown:
     """One line on what was studied."""
     lm, dictionary, training = config.language_model, config.dictionary, config.training
     return Markdown(
-        f"*{lm.model}, residual stream after block {lm.layer} (counted from 0), {config.corpus.text}; "
+        f"*{literal(lm.model)}, residual stream after block {lm.layer} (counted from 0), "
+        f"{literal(config.corpus.text)}; "
         f"{dictionary.n_features:,} features, k = {dictionary.k}, {config.anchors.n_anchors:,} anchors, "
         f"δ = {dictionary.delta:g}, {training.steps:,} steps of {training.batch_size:,} tokens; "
         f"preset `{config.preset}`.*"

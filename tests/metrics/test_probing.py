@@ -125,3 +125,24 @@ def test_single_feature_auc_is_scikit_learns_for_the_topic_chosen_in_training():
         assert found[feature] == pytest.approx(expected)
     assert found[:3].min() > 0.65
     assert abs(found[3:].mean() - 0.5) < 0.1
+
+
+def test_topics_that_cannot_be_scored_do_not_count():
+    """By hand: topics 0 and 1 have accuracies 0.5 + 1 − 1 and 1 + 1 − 1; topic 2 has no held-out passage."""
+    correct, total = np.zeros((1, 3, 2)), np.zeros((1, 3, 2))
+    total[0] = [[2, 4], [4, 2], [0, 6]]
+    correct[0] = [[1, 4], [4, 2], [0, 6]]
+    assert probing.accuracy(correct.sum(0), total.sum(0)) == pytest.approx((0.5 + 1) / 2)
+    assert np.isnan(probing.accuracy(np.zeros((2, 2)), np.array([[0, 3], [3, 0]])))
+
+
+def test_dropping_the_passages_of_a_topic_leaves_the_others_accuracy():
+    x, about = labelled()
+    half = np.arange(len(about.topic)) % 2 == 0
+    train = (x[half], Passages(about.rows[half], about.document[half], about.topic[half]))
+    kept = ~half & (about.topic != 2)
+    test = (x[kept], Passages(about.rows[kept], about.document[kept], about.topic[kept]))
+    whole = probing.probe(train, test, (3,))[3]
+    alone = [probing.accuracy(whole.correct.sum(0)[[t]], whole.total.sum(0)[[t]]) for t in (0, 1)]
+    assert probing.accuracy_interval([whole]).estimate == pytest.approx(np.mean(alone))
+    assert probing.accuracy_interval([whole]).estimate > 0.5

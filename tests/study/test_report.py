@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from archsae_core.storage import CorruptArtifact
-from archsae_study import report, runner
+from archsae_study import publishing, report, runner
 from archsae_study.__main__ import main
 from archsae_study.config import ConfigError, configure
 from archsae_study.report import MissingResult, Report, table_named
@@ -110,8 +110,8 @@ def test_published_results_alone_give_the_same_outputs(smoke, tmp_path, monkeypa
     """Publish into a copy of the project, then re-run a notebook from its results: same outputs, no model."""
     copy = tmp_path / "project"
     shutil.copytree(report.PROJECT / "notebooks", copy / "notebooks")
-    monkeypatch.setattr(runner, "PROJECT", copy)
-    runner.publish(smoke)
+    monkeypatch.setattr(publishing, "PROJECT", copy)
+    publishing.publish(smoke)
     monkeypatch.setattr(report, "PROJECT", copy)
     monkeypatch.setenv(report.RESULTS_ONLY, "1")
     frozen = Report(configure({"preset": "smoke"}), tmp_path / "nowhere")
@@ -132,8 +132,8 @@ def test_published_results_alone_give_the_same_outputs(smoke, tmp_path, monkeypa
 def test_published_notebooks_keep_the_preset_that_was_run(smoke, tmp_path, monkeypatch):
     copy = tmp_path / "project"
     shutil.copytree(report.PROJECT / "notebooks", copy / "notebooks")
-    monkeypatch.setattr(runner, "PROJECT", copy)
-    runner.publish(smoke)
+    monkeypatch.setattr(publishing, "PROJECT", copy)
+    publishing.publish(smoke)
     notebook = nbformat.read(copy / "notebooks" / "01_anchors.ipynb", as_version=4)
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     assert 'preset: str = "smoke"' in cell.source

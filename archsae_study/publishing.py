@@ -1,0 +1,75 @@
+"""A finished run as the committed report: stripped notebooks, results and figures in the project's folder."""
+
+import ast
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+
+from archsae_core.storage import write_atomically
+from archsae_study.runner import NOTEBOOKS, PROJECT, NotebookFailed
+
+KEPT = ("tags", "alt")
+"""Metadata of a cell that belong to the report: `alt` is the alternative text of its figure."""
+
+
+def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Remove what papermill and Jupyter add to an executed notebook: timings, stderr, widgets, the injected cell.
+
+    The injected values move into the parameters cell, so that the notebook shows, and repeats, the run it came from.
+    """
+    injected = [cell.source for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = _with_values(cell.source, "\n".join(injected))
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    count = 0
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)})
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in cell.outputs:
+            output.get("metadata", {}).clear()
+            if "execution_count" in output:
+                output.execution_count = count
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    return notebook
+
+
+def _with_values(parameters: str, injected: str) -> str:
+    """The parameters cell with the values of the injected cell. Raises NotebookFailed for one it does not list."""
+    for statement in ast.parse(injected).body:
+        name, value = statement.targets[0].id, ast.literal_eval(statement.value)
+        text = repr(value)
+        if isinstance(value, str) and text == f"'{value}'" and '"' not in value:
+            text = f'"{value}"'  # as the formatter would write it
+        pattern = re.compile(rf"^({name}: [^=]+ = ).*?(  #)", flags=re.MULTILINE)
+        parameters, found = pattern.subn(lambda match, text=text: match[1] + text + match[2], parameters)
+        if not found:
+            raise NotebookFailed(f"{name}: the parameters cell does not list it, so this run cannot be published")
+    return parameters
+
+
+def publish(folder: Path) -> None:
+    """Make a finished run the committed report: stripped notebooks, results/ and figures/ move into place."""
+    missing = [name for name in NOTEBOOKS if not (folder / f"{name}.ipynb").exists()]
+    if missing:
+        raise NotebookFailed(f"{folder} lacks {', '.join(missing)}: run the whole report first")
+    for name in NOTEBOOKS:
+        notebook = strip(nbformat.read(folder / f"{name}.ipynb", as_version=4))
+        write_atomically(PROJECT / "notebooks" / f"{name}.ipynb", lambda path, nb=notebook: nbformat.write(nb, path))
+    for kind, pattern in (("results", "*.json"), ("figures", "*.png")):
+        target = PROJECT / kind
+        target.mkdir(exist_ok=True)
+        made = {path.name: path for path in sorted((folder / kind).glob(pattern))}
+        # what an earlier report published goes; files of any other kind are someone's own
+        for path in target.glob(pattern):
+            if path.name not in made:
+                path.unlink()
+        for name, path in made.items():
+            write_atomically(target / name, lambda copy, path=path: shutil.copyfile(path, copy))
