@@ -18,8 +18,8 @@ from archsae_core.data import assets
 from archsae_core.data.model_files import HUB_FILES
 from archsae_core.storage import Store, canonical_hash, seal, write_json
 from archsae_study.config import configure
-from archsae_study.pages.style import setting
 from archsae_study.pages.rendering import context_html, literal
+from archsae_study.pages.style import setting
 from archsae_study.report import Report
 
 SCRIPT = "<script>alert(1)</script>"

@@ -133,7 +133,7 @@ def test_topics_that_cannot_be_scored_do_not_count():
     total[0] = [[2, 4], [4, 2], [0, 6]]
     correct[0] = [[1, 4], [4, 2], [0, 6]]
     assert probing.accuracy(correct.sum(0), total.sum(0)) == pytest.approx((0.5 + 1) / 2)
-    assert np.isnan(probing.accuracy(np.zeros((2, 2)), np.array([[0, 3], [3, 0]])))
+    assert np.isnan(probing.accuracy(np.zeros((2, 2)), np.array([[0.0, 3.0], [3.0, 0.0]])))
 
 
 def test_dropping_the_passages_of_a_topic_leaves_the_others_accuracy():

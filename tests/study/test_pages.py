@@ -3,7 +3,6 @@
 import pytest
 
 from archsae_study.config import FIELDS
-from archsae_study.pages import flags
 from docs import pages
 
 
@@ -34,10 +33,3 @@ def test_a_stale_page_is_told_and_then_written(tmp_path, monkeypatch, capsys):
     assert "old" in page.read_text(encoding="utf-8")
     assert (pages.main(check=False), pages.main(check=True)) == (0, 0)
     assert "new" in page.read_text(encoding="utf-8")
-
-
-def test_flags_stand_beside_the_result_and_only_where_an_expectation_fails():
-    found = {"topk": 31.4, "ra": 32.0}
-    assert flags.l0(found, 32) == ["L0 of `topk` is 31.4, not k = 32: some tokens have fewer positive codes than k"]
-    assert flags.with_flags("Text.", []) == "Text."
-    assert flags.with_flags("Text.", ["it is so"]) == "Text.  \n⚠ **Flag:** it is so."
