@@ -94,8 +94,8 @@ def mean_difference(
 
 
 def probe(
-    train: tuple[Float[csc_array, "passages features"], Passages],
-    test: tuple[Float[csc_array, "passages features"], Passages],
+    train: tuple[Float[csc_array, "train_passages features"], Passages],
+    test: tuple[Float[csc_array, "test_passages features"], Passages],
     sizes: Sequence[int | None],
 ) -> dict[int | None, Hits]:
     """One-against-the-rest logistic regressions on the k features that differ most, for every k of `sizes` (None: all).
