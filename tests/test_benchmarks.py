@@ -1,6 +1,7 @@
 """The benchmark harness runs, and what it derives is right; nothing is asserted about time."""
 
 import json
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ from sklearn.cluster import KMeans
 from archsae_core.models import anchors
 from archsae_core.storage import cache_dir
 from archsae_study.report import PROJECT
-from benchmarks import kmeans, matching, scaling, scaling_workers, theory
+from benchmarks import copies, kmeans, matching, scaling, scaling_workers, theory
 from benchmarks.__main__ import OURS, THEIRS, ratios
 from benchmarks.peers import PEERS
 from benchmarks.problem import Problem, report
@@ -132,3 +133,19 @@ def test_time_of_a_sweep_by_hand():
     # by hand: 100 runs of 1 s, nothing serial, on 8 processes take 13 waves instead of 12.5
     assert scaling_workers.efficiency(1.0, 0.0, 100, 8) == pytest.approx(12.5 / 13)
     assert scaling_workers.efficiency(1.0, 1.0, 100, 100) == pytest.approx(200 / (100 * 101))
+
+
+def test_planted_copies_are_counted_by_the_passage_that_finds_them(monkeypatch):
+    monkeypatch.setattr(copies, "PAIRS", 3)
+    generator = random.Random(0)
+    texts = [" ".join(f"w{generator.randrange(10**6)}" for _ in range(400)) for _ in range(8)]
+    rows = {row.kind: row for row in copies.recall(texts)}
+    assert all(row.wrong == (0,) * len(copies.LENGTHS) for row in rows.values())
+    # a passage of 25 words is found by all lengths up to 25
+    assert rows["the same opening of 25 words"].found == tuple(float(n <= 25) for n in copies.LENGTHS)
+    assert rows["2% of 400 words edited"].found[0] == 1
+    real = [*texts, f"{' '.join(texts[0].split()[:30])} x y z"]
+    found = {row.length: row for row in copies.precision(real)}
+    assert (found[30].groups, found[30].overlapping, found[30].grouped, found[30].largest) == (1, 1, 2, 2)
+    assert (found[50].groups, found[50].grouped, found[50].largest) == (0, 0, 1)
+    assert copies.overlap("a b c d e f", "x a b c d e") == 0.5

@@ -17,7 +17,7 @@ from archsae_core.data.copies import without_copies
 
 MIN_WORDS = 100
 """Rows with fewer words are no documents."""
-DOCUMENTS_VERSION = 1
+DOCUMENTS_VERSION = 2
 """Version of the choice of documents: a change of it makes them anew."""
 DOCUMENTS = "documents.parquet"
 """File with the columns `text` and `source`."""
@@ -33,7 +33,6 @@ PARTS = {
     r"\d+_disease_class.*": "medical abstracts",
     r"\d+_wikidata.*": "biographies",
     r"103_it_tick|15[123]_it_tick_.*": "IT tickets",
-    r"44_phys_tf": "household instructions",
     r"110_aimade_humangpt3": "texts by people and by GPT-3",
 }
 """What the sets hold, by their names; the rest is `OTHER`."""
@@ -64,10 +63,10 @@ def read_table(path: Path) -> Table:
     return Table(table["prompt"].to_pylist(), np.array(table["target"].to_pylist()))
 
 
-def write_documents(tables: Iterable[Path], target: Path) -> None:
-    """Write `DOCUMENTS` into folder `target`: rows of at least `MIN_WORDS` words outside the sets of code, no copies.
+def long_rows(tables: Iterable[Path]) -> dict[str, str]:
+    """Different rows of at least `MIN_WORDS` words outside the sets of code, each with its part of the wheel.
 
-    Tables are taken in the order of their numbers, and of exact and near copies the first row is kept.
+    Tables are taken in the order of their numbers.
     """
     sources: dict[str, str] = {}
     numbered = [path for path in tables if path.name[0].isdigit()]  # the list of the tables has no number
@@ -77,6 +76,12 @@ def write_documents(tables: Iterable[Path], target: Path) -> None:
             for prompt in read_table(path).prompts:
                 if len(prompt.split()) >= MIN_WORDS:
                     sources.setdefault(prompt, _part(name))
+    return sources
+
+
+def write_documents(tables: Iterable[Path], target: Path) -> None:
+    """Write `DOCUMENTS` into folder `target`: the long rows, of exact and near copies the first."""
+    sources = long_rows(tables)
     texts = list(sources)
     columns = {"text": [texts[i] for i in without_copies(texts)]}
     columns["source"] = [sources[text] for text in columns["text"]]
