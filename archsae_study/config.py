@@ -139,7 +139,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         deltas=(0.0, 0.1, 1.0, 5.0)),
     "medium": dict(
         _FULL, steps=1000, ablation_steps=300, n_seeds=3, anchor_folds=4, anchor_tokens=120_000, longer_factor=1),
-    "full": _FULL,
+    "full": dict(_FULL, text="bbc-news+sae-probes"),
     "gpt2": dict(_FULL, model="gpt2", layer=9, text="Salesforce/wikitext:wikitext-2-raw-v1"),
 }  # fmt: skip
 
