@@ -1,5 +1,7 @@
 """Tables of structure and probes: text without labels, controls at step 0."""
 
+import json
+
 import pytest
 import torch
 
@@ -19,7 +21,17 @@ def study(tmp_path_factory):
 def test_text_without_topics_cannot_be_probed(tmp_path, labels):
     study = Study(configure({"preset": "smoke"}), tmp_path)
     study.__dict__["corpus"] = Corpus(("a", "b"), labels, "0" * 16)
-    assert interpretability.probing_table(study) == {"reason": "the text has no topic labels"}
+    assert interpretability.build(study).reason == "the text has no topic labels"
+
+
+def test_documents_that_are_too_short_for_a_passage_are_said(tmp_path):
+    rows = [{"text": f"word{i} sea{i % 7}", "topic": "ab"[i % 2]} for i in range(80)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = {"text": str(tmp_path / "a.jsonl"), "label_field": "topic"}
+    study = Study(configure({"preset": "smoke", **text, "n_anchors": 8}), tmp_path / "runs")
+    assert interpretability.build(study).reason == (
+        "no labelled document has 16 consecutive activations, the length of a passage"
+    )
 
 
 def test_probe_data_never_shares_a_document(study):
