@@ -85,7 +85,7 @@ def _notebook_cases() -> list[Bad]:
     cases = []
     for path in NOTEBOOKS:
         cases.append(_notebook(path, "detla", 0.5))
-        for name in parameters_cell(path):
+        for name in sorted(parameters_cell(path).keys() & FIELDS.keys()):  # `compute` is the report's own
             kind = next((kind for kind in (bool, int, float) if kind.__name__ in str(FIELDS[name])), str)
             if bad[kind] is not None:
                 cases.append(_notebook(path, name, bad[kind]))

@@ -18,5 +18,5 @@ def test_the_most_frequent_topics_are_probed_where_there_are_too_many(monkeypatc
 
 @pytest.mark.parametrize("heldout", [[5, 6], [0], [-1]])
 def test_a_label_unique_for_each_document_is_no_topic(heldout):
-    with pytest.raises(NoPassages, match="of .* topics, [01] have documents both"):
+    with pytest.raises(NoPassages, match=r"of .* topics, [01] have documents both"):
         probing.probed(np.arange(5), np.array(heldout))
