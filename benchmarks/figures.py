@@ -9,9 +9,9 @@ import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
 
-from archsae_study.pages.style import PALETTE
 from benchmarks.peers import ROOT
 
+PALETTE = sns.color_palette("colorblind")
 TITLES = {"topk": "TopK", "ra": "RA-SAE"}
 
 
