@@ -75,8 +75,8 @@ audit: $(INSTALLED) ## known vulnerabilities of what is installed, from PyPI's a
 readme: $(INSTALLED) ## rewrite the generated tables of README.md and docs/performance.md
 	$(PY) -m docs.pages
 
-site: $(INSTALLED) ## the committed notebooks as HTML pages in runs/site
-	$(PY) -m nbconvert --to html --template classic --output-dir runs/site notebooks/*.ipynb
+site: $(INSTALLED) ## the report as a web site in runs/site; with an explorer: ARGS="--explorer FOLDER"
+	$(PY) -m docs.site $(ARGS)
 
 bench: $(FETCHED) ## speed against other packages, each in its own environment: half an hour
 	$(PY) -m benchmarks $(ARGS)
@@ -112,7 +112,7 @@ endef
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PY) -m pip --version >/dev/null 2>&1 || { $(make_venv); }
 	@echo "installing into $(VENV): minutes on the first run"
-	$(PY) -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[report,dev,cluster]'
+	$(PY) -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[report,dev,cluster,site]'
 	$(PY) -m ipykernel install --sys-prefix --name archsae --display-name archsae
 	@touch $@
 
