@@ -11,15 +11,17 @@ from archsae_core.models.sae import SAE
 
 
 def random_sae(seed: int) -> SAE:
-    """Free or archetypal, unit or free norms, centred or raw, any k and delta; no parameter is where it started."""
+    """Free or archetypal, any norms, frame, activation, k and delta; no parameter is where it started."""
     choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     d_model, n_features = choose.randint(2, 12), choose.randint(2, 24)
     raw = choose.random() < 0.5
     mean = 30 * torch.randn(d_model, generator=generator)
     dictionary = _dictionary(choose, d_model, n_features, generator)
-    sae = SAE(
-        dictionary, choose.randint(1, n_features), mean, choose.choice([1.0, 0.03, 2.5]), "raw" if raw else "centred"
-    )
+    scale, frame = choose.choice([1.0, 0.03, 2.5]), "raw" if raw else "centred"
+    activation = choose.choice(["topk", "batchtopk"])
+    sae = SAE(dictionary, choose.randint(1, n_features), mean, scale, frame, activation=activation)
+    if activation == "batchtopk":
+        sae.threshold.fill_(choose.choice([0.0, 0.7]))
     with torch.no_grad():
         for parameter in (sae.W_enc, sae.b_enc, *([] if raw else [sae.b_dec])):
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))

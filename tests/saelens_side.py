@@ -1,7 +1,7 @@
 """SAELens' side of tests/test_saelens.py, in an environment with SAELens: `saelens_side.py FOLDER`.
 
 Every folder `ours-*` in FOLDER is loaded with `SAE.load_from_disk`; what SAELens makes of its `x.safetensors` goes to
-`theirs.safetensors` beside it. For every `asked-*`, a TopK SAE of SAELens with the settings in `asked.json` is saved
+`theirs.safetensors` beside it. For every `asked-*`, an SAE of SAELens with the settings in `asked.json` is saved
 there, together with what it makes of random activations.
 """
 
@@ -10,8 +10,22 @@ import sys
 from pathlib import Path
 
 import torch
-from sae_lens import SAE, TopKSAE, TopKSAEConfig
+from sae_lens import (
+    SAE,
+    BatchTopKTrainingSAE,
+    BatchTopKTrainingSAEConfig,
+    JumpReLUSAE,
+    JumpReLUSAEConfig,
+    TopKSAE,
+    TopKSAEConfig,
+)
 from safetensors.torch import load_file, save_file
+
+KINDS = {
+    "topk": (TopKSAE, TopKSAEConfig),
+    "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig),
+    "batchtopk": (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig),
+}
 
 
 @torch.no_grad()
@@ -22,7 +36,7 @@ def run(sae: SAE, x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def load(folder: Path) -> None:
     sae = SAE.load_from_disk(folder)
-    assert type(sae).__name__ == "TopKSAE"
+    assert type(sae).__name__ in ("TopKSAE", "JumpReLUSAE")
     save_file(run(sae, load_file(folder / "x.safetensors")["x"]), folder / "theirs.safetensors")
     (folder / "metadata.json").write_text(json.dumps(sae.cfg.metadata.to_dict()))
 
@@ -30,11 +44,17 @@ def load(folder: Path) -> None:
 def make(folder: Path) -> None:
     asked = json.loads((folder / "asked.json").read_text())
     generator = torch.Generator().manual_seed(asked.pop("seed"))
-    sae = TopKSAE(TopKSAEConfig(**asked))
+    kind, config = KINDS[asked.pop("kind", "topk")]
+    sae = kind(config(**asked))
     with torch.no_grad():
-        for parameter in sae.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    sae.save_model(folder)
+        for name, parameter in sae.named_parameters():
+            drawn = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(drawn.abs() + 0.1 if name == "threshold" else drawn)
+    if kind is BatchTopKTrainingSAE:
+        sae.topk_threshold.fill_(0.8)
+        sae.save_inference_model(folder)
+    else:
+        sae.save_model(folder)
     x = torch.randn(64, asked["d_in"], generator=generator)
     # computed in float32 whatever it was saved in
     save_file(run(SAE.load_from_disk(folder, dtype="float32"), x), folder / "theirs.safetensors")

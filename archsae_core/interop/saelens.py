@@ -38,11 +38,9 @@ def to_saelens(sae: SAE, folder: str | Path) -> Path:
     """Write the SAE to `folder`, for `sae_lens.SAE.load_from_disk(folder)`; returns the folder.
 
     SAELens' codes are ours divided by `sae.scale`; its reconstructions are ours. What is known of the SAE (`sae.about`)
-    becomes its metadata: hook, model, context, positions left out, arm, seed, δ, scores. Raises ConfigError for another
-    activation than TopK.
+    becomes its metadata: hook, model, context, positions left out, arm, seed, δ, scores. An SAE with BatchTopK
+    becomes a `jumprelu` one with a threshold for all features, as SAELens itself saves those.
     """
-    if sae.activation != "topk":
-        raise ConfigError(f"activation = {sae.activation!r}: only topk is written for SAELens: use save_pretrained")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     scale = sae.scale.double()
@@ -53,6 +51,8 @@ def to_saelens(sae: SAE, folder: str | Path) -> Path:
             "W_dec": sae.atoms(),
             "b_dec": sae.shift.double() + sae.b_dec.double() / scale,
         }
+        if sae.activation == "batchtopk":
+            weights["threshold"] = (sae.threshold.double() / scale).expand(sae.n_features)
     weights = {name: tensor.detach().float().contiguous().cpu() for name, tensor in weights.items()}
     # The encoder and free atoms stand in SAELens' file already.
     ours = {name: tensor for name, tensor in sae.state_dict().items() if name not in ("W_enc", "dictionary.D")}
@@ -64,9 +64,8 @@ def to_saelens(sae: SAE, folder: str | Path) -> Path:
 
 
 def _config(sae: SAE) -> dict[str, Any]:
-    return {
-        "architecture": "topk",
-        "k": sae.k,
+    topk = {"architecture": "topk", "k": sae.k, "rescale_acts_by_decoder_norm": False}
+    return (topk if sae.activation == "topk" else {"architecture": "jumprelu"}) | {
         "d_in": sae.d_model,
         "d_sae": sae.n_features,
         "dtype": "float32",
@@ -74,7 +73,6 @@ def _config(sae: SAE) -> dict[str, Any]:
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "rescale_acts_by_decoder_norm": False,
         "metadata": _metadata(sae),
     }
 
@@ -102,17 +100,19 @@ def _slice(excluded: tuple[int, ...]) -> list[int | None] | None:
 
 
 def from_saelens(folder: str | Path) -> SAE:
-    """The SAE in a folder of SAELens, with architecture `topk`.
+    """The SAE in a folder of SAELens, with architecture `topk` or `jumprelu`.
 
     A folder that `to_saelens` wrote gives the SAE it was written from, archetypal dictionary and frame included. Any
-    other gives a free dictionary with the decoder's own norms, in the raw frame (scale 1). Raises ConfigError
-    that names the file or the setting and the fix.
+    other gives a free dictionary with the decoder's own norms, in the raw frame (scale 1). A JumpReLU SAE becomes one
+    with BatchTopK's single threshold: where its thresholds differ, each code counts in units of its own, and the atom
+    is as much longer. Raises ConfigError that names the file or the setting and the fix.
     """
     folder = Path(folder)
     config, weights = _read(folder)
     if (folder / OURS).is_file():
         return _ours(folder, weights)
-    k = _k(folder, config)
+    jumprelu = config.get("architecture") == "jumprelu"
+    k = _usual_k(config) if jumprelu else _k(folder, config)
     W_enc, W_dec = weights["W_enc"].T.contiguous(), weights["W_dec"]
     b_enc, b_dec = weights["b_enc"], weights["b_dec"]
     if config.get("rescale_acts_by_decoder_norm", False):
@@ -121,8 +121,13 @@ def from_saelens(folder: str | Path) -> SAE:
         W_enc, b_enc, W_dec = W_enc * norms[:, None], b_enc * norms, F.normalize(W_dec, dim=1)
     if not config.get("apply_b_dec_to_input", True):
         b_enc = b_enc + W_enc @ b_dec
-    sae = SAE(FreeDictionary(W_dec, unit_norm=False), k, torch.zeros(W_dec.shape[1]), 1.0, "raw", decoder_bias=True)
-    sae.load_state_dict({"W_enc": W_enc, "b_enc": b_enc, "b_dec": b_dec}, strict=False)
+    state = {"b_dec": b_dec}
+    if jumprelu:
+        units, state["threshold"] = _units(folder, weights["threshold"])
+        W_enc, b_enc, W_dec = W_enc / units[:, None], b_enc / units, W_dec * units[:, None]
+    dictionary, options = FreeDictionary(W_dec, unit_norm=False), {"frame": "raw", "decoder_bias": True}
+    sae = SAE(dictionary, k, **options, activation="batchtopk" if jumprelu else "topk")
+    sae.load_state_dict(state | {"W_enc": W_enc, "b_enc": b_enc}, strict=False)
     sae.about = _about(folder, config)
     return sae
 
@@ -143,6 +148,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     _check_architecture(folder, config)
     d_in, d_sae = config.get("d_in"), config.get("d_sae")
     shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}
+    shapes |= {"threshold": (d_sae,)} if config.get("architecture") == "jumprelu" else {}
     for name, shape in shapes.items():
         found = tuple(weights[name].shape) if name in weights else None
         if found != shape:
@@ -154,10 +160,10 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
     architecture, before_6 = config.get("architecture", "standard"), config.get("activation_fn_str")
-    if "topk" not in (architecture, before_6, config.get("activation_fn")):
+    if architecture != "jumprelu" and "topk" not in (architecture, before_6, config.get("activation_fn")):
         raise ConfigError(
-            f"{folder / CONFIG}: architecture = {architecture!r} is not read here: only topk is, whose k codes a token "
-            "this package has too; SAELens itself opens the others"
+            f"{folder / CONFIG}: architecture = {architecture!r} is not read here: only topk and jumprelu are, whose "
+            "codes this package has too; SAELens itself opens the others"
         )
     normalization = config.get("normalize_activations", "none")
     if normalization not in ("none", False, None):
@@ -170,6 +176,25 @@ def _k(folder: Path, config: Mapping[str, Any]) -> int:
     if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= config["d_sae"]:
         raise ConfigError(f"{folder / CONFIG}: k = {k!r} must be a whole number from 1 to d_sae = {config['d_sae']}")
     return k
+
+
+def _usual_k(config: Mapping[str, Any]) -> int:
+    """Codes a token of a JumpReLU SAE: what it was trained for where that is known, else a guess, which costs time."""
+    details = (config.get("metadata") or {}).get("training_architecture_details") or {}
+    return min(config["d_sae"], max(1, round(details.get("k") or 64)))
+
+
+def _units(folder: Path, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """What each code is divided by so that one threshold serves all features, and that threshold."""
+    if torch.equal(threshold, threshold[:1].expand_as(threshold)) and threshold[0] >= 0:
+        return torch.ones_like(threshold), threshold[0]
+    if not bool((threshold > 0).all()):
+        low = float(threshold.min())
+        raise ConfigError(
+            f"{folder / WEIGHTS}: threshold of {low:g} in feature {int(threshold.argmin())}: only JumpReLU SAEs whose "
+            "thresholds are all equal or all above 0 are read here"
+        )
+    return threshold, torch.ones(())
 
 
 def _ours(folder: Path, weights: Mapping[str, Tensor]) -> SAE:
@@ -191,6 +216,8 @@ def _ours(folder: Path, weights: Mapping[str, Tensor]) -> SAE:
             "b_enc": (sae.b_enc, weights["b_enc"] * sae.scale),
             "b_dec": (sae.b_dec, (weights["b_dec"] - sae.shift) * sae.scale),
         }
+    if "threshold" in weights:
+        pairs["threshold"] = (sae.threshold.expand(sae.n_features), weights["threshold"] * sae.scale)
     for name, (mine, theirs) in pairs.items():
         if not torch.allclose(mine, theirs, atol=TOLERANCE * max(1.0, float(theirs.abs().max()))):
             raise ConfigError(f"{folder / OURS} does not belong to {WEIGHTS}: {name} differs; {ignore}")

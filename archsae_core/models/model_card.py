@@ -42,10 +42,13 @@ def _title(structure: Mapping[str, Any], sizes: tuple[int, int], about: About) -
         place = f"the residual stream after block {about.layer} (counted from 0) of {place}"
     yield f"# {'Archetypal sparse' if archetypal else 'Sparse'} autoencoder of {n_features} features"
     yield ""
-    yield f"A TopK sparse autoencoder (SAE) for {place}: {structure['k']} of {n_features} features are active a token."
+    batch = structure["activation"] == "batchtopk"
+    active = f"{'about ' if batch else ''}{structure['k']} of {n_features} features are active a token"
+    yield f"A {'BatchTopK' if batch else 'TopK'} sparse autoencoder (SAE) for {place}: {active}."
     yield ""
     shift = "x − mean" if structure["frame"] == "centred" else "x"
-    yield f"x_n = ({shift})·scale,   z = TopK(ReLU(W_enc (x_n − b_dec) + b_enc)),   x̂_n = z D + b_dec"
+    kept = "entries above a threshold of" if batch else "k largest entries of"
+    yield f"x_n = ({shift})·scale,   z = {kept} ReLU(W_enc (x_n − b_dec) + b_enc),   x̂_n = z D + b_dec"
     yield ""
     yield "| | |"
     yield "| --- | --- |"
@@ -138,6 +141,8 @@ def _citation(structure: Mapping[str, Any]) -> Iterator[str]:
     yield "## Citation"
     yield ""
     yield "TopK SAEs: Gao et al. (2024), [arXiv 2406.04093](https://arxiv.org/abs/2406.04093)."
+    if structure["activation"] == "batchtopk":
+        yield "BatchTopK: Bussmann et al. (2024), [arXiv 2412.06410](https://arxiv.org/abs/2412.06410)."
     if structure["dictionary"] == "archetypal":
         yield "Archetypal dictionaries: Fel et al. (2025), [arXiv 2502.12892](https://arxiv.org/abs/2502.12892)."
 

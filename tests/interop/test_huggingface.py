@@ -106,6 +106,12 @@ def test_a_card_of_an_unknown_sae_says_what_is_not_recorded():
     assert "archetypal" not in card.lower()
 
 
+def test_a_card_of_batchtopk_says_so():
+    card = str(SAE(FreeDictionary(torch.eye(4)), 2, activation="batchtopk").generate_model_card())
+    assert "A BatchTopK sparse autoencoder (SAE) for a language model: about 2 of 4 features" in card
+    assert "arXiv 2412.06410" in card
+
+
 def test_what_is_known_may_hold_any_text(sae, tmp_path):
     sae.about = About(model="a|b\n---\nlicense: evil", text="x`\n## Licence\n| y", metrics={"a|b": 1.0})
     sae.save_pretrained(tmp_path)

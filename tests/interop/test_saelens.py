@@ -109,13 +109,22 @@ def fewer_features(folder: Path) -> None:
     save_file(weights | {"W_dec": weights["W_dec"][:-1].clone()}, folder / WEIGHTS)
 
 
+def negative_threshold(folder: Path) -> None:
+    edit(folder, architecture="jumprelu")
+    threshold = torch.ones(10).index_fill_(0, torch.tensor([2]), -1.0)
+    save_file(load_file(folder / WEIGHTS) | {"threshold": threshold}, folder / WEIGHTS)
+    (folder / OURS).unlink()
+
+
 FAULTS = {
     "no settings": (lambda folder: (folder / CONFIG).unlink(), "has no cfg.json: a SAELens folder holds"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "has no sae_weights.safetensors"),
     "no object": (lambda folder: (folder / CONFIG).write_text("[]"), "is no JSON object"),
     "cut": (lambda folder: cut(folder, WEIGHTS), "cannot be read .* copy or download it again"),
     "our file cut": (lambda folder: cut(folder, OURS), "archsae.safetensors cannot be read .* delete it"),
-    "jumprelu": (lambda folder: edit(folder, architecture="jumprelu"), "architecture = 'jumprelu' is not read here"),
+    "gated": (lambda folder: edit(folder, architecture="gated"), "architecture = 'gated' is not read here"),
+    "no threshold": (lambda folder: edit(folder, architecture="jumprelu"), "threshold is missing"),
+    "threshold": (negative_threshold, "threshold of -1 in feature 2: only JumpReLU SAEs whose"),
     "no architecture": (lambda folder: edit(folder, architecture="standard"), "architecture = 'standard'"),
     "layer norm": (lambda folder: edit(folder, normalize_activations="layer_norm"), "normalize_activations = 'layer"),
     "k": (lambda folder: (edit(folder, k=0), (folder / OURS).unlink()), "k = 0 must be a whole number from 1 to"),
@@ -153,6 +162,9 @@ ASKED = {
     "decoder bias not taken off": {"apply_b_dec_to_input": False},
     "both": {"rescale_acts_by_decoder_norm": True, "apply_b_dec_to_input": False},
     "half precision": {"dtype": "bfloat16"},
+    "batchtopk": {"kind": "batchtopk"},
+    "jumprelu": {"kind": "jumprelu", "k": None},
+    "jumprelu, decoder bias not taken off": {"kind": "jumprelu", "k": None, "apply_b_dec_to_input": False},
 }
 """Settings of the SAEs that SAELens itself saves."""
 
@@ -169,6 +181,7 @@ def made_by_saelens(tmp_path_factory):
         folder = root / f"asked-{name}"
         folder.mkdir()
         asked = {"d_in": 8, "d_sae": 20, "k": 3, "seed": 1} | settings_
+        asked = {key: value for key, value in asked.items() if value is not None}
         (folder / "asked.json").write_text(json.dumps(asked))
     subprocess.run([python, str(SIDE), str(root)], check=True)
     return root
@@ -196,5 +209,8 @@ def test_an_sae_that_saelens_saved_gives_its_codes_and_reconstructions_here(made
     folder = made_by_saelens / f"asked-{name}"
     sae, theirs = from_saelens(folder), load_file(folder / "theirs.safetensors")
     codes = sae.encode(theirs["x"])
-    assert close(codes.dense(sae.n_features), theirs["codes"])
+    # where thresholds differ, each code counts in units of its own
+    units = load_file(folder / WEIGHTS)["threshold"] if name.startswith("jumprelu") else torch.ones(())
+    assert close(codes.dense(sae.n_features) * units, theirs["codes"])
     assert close(sae.decode(codes), theirs["x_hat"])
+    assert sae.k == (20 if name.startswith("jumprelu") else 3)  # what it was trained for is not known of the first
