@@ -1,4 +1,4 @@
-"""Command line: fetch, report, sweep, explore, export, compare, clean."""
+"""Command line: fetch, report, sweep, explore, export, compare, timing, clean."""
 
 import argparse
 import errno
@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--json", type=Path, help="write every score there too")
     compare.add_argument("--activations", type=Path, help="compare codes too, of a matrix in a .safetensors file")
     compare.add_argument("--k", type=int, help="active codes a token, for state dicts of overcomplete")
+    timing = commands.add_parser("timing", help="what the stages of a run were said to take, and what they took")
+    timing.add_argument("folder", type=Path, metavar="RUN_FOLDER")
+    timing.add_argument("--each", action="store_true", help="a line for each stage instead of each kind of stage")
     clean = commands.add_parser("clean", help="delete what reports made in the folder of runs, and nothing else")
     clean.add_argument("--runs", type=_folder, help="folder of runs (default: $ARCHSAE_RUNS, else runs/)")
     clean.add_argument("--dry-run", action="store_true", help="say what would be deleted and what kept, then stop")
@@ -99,7 +102,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return _compare(arguments)
     if arguments.command == "export":
         return _export(arguments)
+    if arguments.command == "timing":
+        return _timing(arguments.folder, each=arguments.each)
     # Imported here: papermill and torch take seconds, which `--help` and a mistyped name need not wait for.
+    from archsae_core.progress import showing
     from archsae_study import estimate, runner
     from archsae_study.pages.answer import answer
     from archsae_study.publishing import publish
@@ -110,7 +116,9 @@ def _run(arguments: argparse.Namespace) -> int:
         return _clean(root, dry_run=arguments.dry_run)
     parameters = parameters_of(arguments.preset, arguments.set)
     if arguments.command == "sweep":
-        for folder in runner.run_sweep(parameters, coerce("deltas", arguments.deltas), root=root, say=_say):
+        with showing():
+            folders = runner.run_sweep(parameters, coerce("deltas", arguments.deltas), root=root, say=_say)
+        for folder in folders:
             _say(f"run folder: {folder}")
         return 0
     if arguments.command == "explore":
@@ -118,12 +126,13 @@ def _run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(f"{page}\n")
         return 0
     if arguments.dry_run:
-        study, found = runner.plan(parameters, root)
+        study, found = runner.planned(parameters, root)
         sys.stdout.write("\n".join(study.text_notes()) + "\n\n")
         sys.stdout.write(f"{estimate.table(found)}\n\n{estimate.summary(found, root)}\n")
         estimate.check_room(found, root)
         return 0
-    folder = runner.run_report(parameters, root=root, say=_say)
+    with showing():
+        folder = runner.run_report(parameters, root=root, say=_say)
     if arguments.publish:
         publish(folder)
     sys.stdout.write(answer(folder) + f"\nrun folder: {folder}\n")
@@ -158,6 +167,16 @@ def _compare(arguments: argparse.Namespace) -> int:
     _say(f"figure: {arguments.figure}")
     if arguments.json:
         write_json(arguments.json, found.as_json())
+    return 0
+
+
+def _timing(folder: Path, *, each: bool) -> int:
+    from archsae_study import execution
+
+    rows = execution.read(folder)
+    if not rows:
+        raise ConfigError(f"{folder}: no {execution.TIMING} there: name the folder of a run that `report` made")
+    sys.stdout.write(execution.table(rows, each=each) + "\n")
     return 0
 
 

@@ -20,8 +20,11 @@ PACKAGES = ("archsae_core", "archsae_study")
 PLUMBING = frozenset(
     f"{package}.{name}"
     for package, names in (
-        ("archsae_core", "config storage"),
-        ("archsae_study", "code config plan stages study runs report runner scheduler estimate layers source"),
+        ("archsae_core", "config progress storage"),
+        (
+            "archsae_study",
+            "code config costs estimate execution layers live plan report runner runs scheduler source stages study typed",
+        ),
     )
     for name in names.split()
 )

@@ -1,174 +1,242 @@
-"""The artefacts that a report needs: where each is, its size, the memory and the work that it takes."""
+"""What every artefact of a report takes: bytes on the disk and in memory, and work, timed on the machine as it is now.
 
-from collections.abc import Sequence
-from pathlib import Path
+Work is counted in units that a short trial can time here: training steps of a kind, tokens through the language model,
+matchings of two dictionaries. Nothing is assumed of the processor.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch.utils.benchmark import Timer
 
 from archsae_core.data.extraction import BATCH_TOKENS
-from archsae_core.data.language_model import blocks, d_model
+from archsae_core.data.language_model import blocks, d_model, residuals_after
+from archsae_core.metrics.stability import hungarian_centred
+from archsae_core.models.dictionary import make_dictionary
+from archsae_core.models.sae import SAE
 from archsae_core.models.snapshots import snapshot_steps
-from archsae_core.storage import canonical_hash
+from archsae_core.models.training import Trainer
 from archsae_study.arms import ARMS, Arm
-from archsae_study.config import FIELDS, Config
-from archsae_study.experiments import TABLES
-from archsae_study.plan import report_runs
-from archsae_study.report import table_named
-from archsae_study.runs import Run, arm_runs
+from archsae_study.runs import Run
 from archsae_study.study import SCORE_BATCH, Study
 
 INDEX_BYTES = 18
 """Of one row in index.safetensors: document, position, token, window, norm."""
+LARGEST = 4096
+"""Features, anchors and tokens a batch of what is timed, at most."""
+TRIAL = 0.5
+"""Seconds of each trial."""
 
 
-class Stage(NamedTuple):
-    """One artefact that a report needs."""
+@dataclass(frozen=True)
+class Unit:
+    """A kind of work, and the trial that times one of it."""
 
     name: str
-    folder: Path
-    """Where it is or will be."""
-    disk: int
+    seconds: Callable[[], float] = field(compare=False)
+
+
+class Cost(NamedTuple):
+    """What it takes to make one artefact."""
+
+    disk: int = 0
     """Bytes, checkpoints included."""
-    memory: int
+    memory: int = 0
     """Bytes at the peak, beyond what the process holds with the language model loaded."""
-    flops: float
-    """Floating-point operations, as multiples of what a dense matrix product of the same time does."""
-
-    @property
-    def kind(self) -> str:
-        """`activations`, `anchors`, `runs` or `tables`."""
-        return self.folder.parent.name
-
-    @property
-    def kept(self) -> bool:
-        """Whether an earlier run left it."""
-        return self.folder.exists()
+    work: tuple[tuple[float, Unit], ...] = ()
+    """How much of each unit."""
 
 
-def report_stages(study: Study) -> list[Stage]:
-    """Every artefact of a report of `study`, whose text is read and model loaded for it. Nothing is written."""
-    runs = [(study.of(run), run) for run in report_runs(study, TABLES)]
-    sources = {canonical_hash(own.source): own for own, _ in [*reversed(runs), (study, None)]}
-    anchors = [(own, fold) for table in TABLES for own, fold in table.anchors(study)]
-    anchors += [(own, own.fold(run)) for own, run in runs if ARMS[run.arm].anchors == "kmeans"]
-    # ways to move W are compared on the validation documents, in the report's own layer alone
-    found = [pair for part in ("train", "heldout") for pair in _reading(list(sources.values()), part)]
-    found.append((study, _activations(study, "validation")))
-    found += [(own, _anchor(own, fold)) for own, fold in anchors] + _runs(runs)
-    stages = [stage._replace(name=stage.name + _changes(study, own)) for own, stage in found]
-    stages += [_evaluation(study), _stability(study), _others(study)]
-    return list({stage.folder: stage for stage in reversed(stages)}.values())[::-1]  # named by who needs it first
+def _trial(statement: str, **names: object) -> float:
+    """Median time of a statement, a GPU waited for, with all threads."""
+    timer = Timer(statement, globals=names, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=TRIAL).median
 
 
-def _changes(study: Study, own: Study) -> str:
-    """What sets `own` apart, for the name of a stage."""
-    pairs = [(name, own.config[name], study.config[name]) for name in FIELDS]
-    return "".join(f", {name} {value}" for name, value, usual in pairs if value != usual)
+def arithmetic(study: Study) -> Unit:
+    """10⁹ operations of dense products in float32."""
+
+    def seconds() -> float:
+        x, weights = torch.ones(1024, 768, device=study.device), torch.ones(768, 1024, device=study.device)
+        return _trial("x @ weights", x=x, weights=weights) / (2 * 1024 * 768 * 1024 / 1e9)
+
+    return Unit("arithmetic", seconds)
 
 
-def _reading(studies: Sequence[Study], part: str) -> list[tuple[Study, Stage]]:
-    """Activations of several layers: those that are missing come from one pass, which ends after the last of them."""
-    stages = [_activations(study, part) for study in studies]
-    longest = max((stage.flops for stage in stages if not stage.kept), default=0.0)
-    return [(own, s if s.flops == longest else s._replace(flops=0.0)) for own, s in zip(studies, stages, strict=True)]
+def reading(study: Study) -> Unit:
+    """A token through the blocks of the language model up to the study's layer."""
+    layer = study.config.language_model.layer
+
+    def seconds() -> float:
+        length = min(study.config.language_model.context, BATCH_TOKENS)
+        ids = torch.ones(max(1, BATCH_TOKENS // length), length, dtype=torch.int64, device=study.device)
+        names = {"read": residuals_after, "model": study.model, "layers": [layer], "ids": ids, "mask": ids}
+        return _trial("read(model, layers, ids, mask)", **names) / ids.numel()
+
+    return Unit(f"{study.config.language_model.model}, token to layer {layer}", seconds)
 
 
-def _activations(study: Study, part: str) -> Stage:
-    model, found = study.model, getattr(study.tokens, part)
-    layers = blocks(model)[: study.config.language_model.layer + 1]
-    weights = sum(parameter.numel() for parameter in layers.parameters())
+def language_model(study: Study) -> Unit:
+    """A token through the whole language model, with its logits."""
+
+    def seconds() -> float:
+        length = min(study.config.language_model.context, 256)
+        ids = torch.ones(4, length, dtype=torch.int64, device=study.device)
+        with torch.no_grad():
+            return _trial("model(ids).logits", model=study.model, ids=ids) / ids.numel()
+
+    return Unit(f"{study.config.language_model.model}, token", seconds)
+
+
+def _small(study: Study, arm: Arm) -> tuple[SAE, torch.Tensor]:
+    """An autoencoder of the study's sizes, `LARGEST` at most, and a batch for it."""
+    sizes = {name: min(study.config[name], LARGEST) for name in ("n_features", "n_anchors", "batch_size")}
+    config = study.config.changed(**sizes, k=min(study.config.dictionary.k, LARGEST))
+    generator, width = torch.Generator().manual_seed(0), d_model(study.model)
+    anchors = torch.randn(config.anchors.n_anchors, width, generator=generator)
+    x = torch.randn(config.training.batch_size, width, generator=generator)
+    parts = (arm.dictionary, arm.start, anchors, config.dictionary, config.training, generator)
+    sae = SAE(make_dictionary(*parts), config.dictionary.k, torch.zeros(width), 1.0).to(study.device)
+    sae.calibrate(x)
+    return sae, x.to(study.device)
+
+
+def _excess(study: Study, *names: str) -> float:
+    """How many times the size that is timed the study's own is."""
+    found = 1.0
+    for name in names:
+        found *= max(1.0, study.config[name] / LARGEST)
+    return found
+
+
+def training_step(study: Study, arm: Arm) -> Unit:
+    """A step of the optimiser. Larger than `LARGEST`, it is taken to grow with features, tokens and, for W, anchors."""
+    archetypal = arm.dictionary == "archetypal"
+    fields = ["n_features", "k", "batch_size"]
+    fields += ["n_anchors", "w_step", "w_dtype", "unit_norm", "learn_scale"] if archetypal else []
+    name = ", ".join(f"{name} {study.config[name]}" for name in fields)
+
+    def seconds() -> float:
+        sae, x = _small(study, arm)
+        trainer = Trainer(sae, study.config.training)
+        larger = _excess(study, "n_features", *(["n_anchors"] if archetypal else ["batch_size"]))
+        return larger * _trial("trainer.train_step(x)", trainer=trainer, x=x)
+
+    return Unit(f"step, {arm.dictionary}, {name}", seconds)
+
+
+def encoding(study: Study) -> Unit:
+    """A token encoded and decoded by a dictionary."""
+
+    def seconds() -> float:
+        sae, x = _small(study, ARMS["topk-random-own"])
+        with torch.no_grad():
+            return _excess(study, "n_features") * _trial("sae(x)", sae=sae, x=x) / len(x)
+
+    config = study.config.dictionary
+    return Unit(f"token of {config.n_features} features, k {config.k}", seconds)
+
+
+def matching(study: Study) -> Unit:
+    """The best one-to-one assignment of the atoms of two dictionaries. It grows with the cube of their number."""
+    count = study.config.dictionary.n_features
+
+    def seconds() -> float:
+        generator = torch.Generator().manual_seed(0)
+        common = torch.randn(min(count, LARGEST), d_model(study.model), generator=generator)
+        a, b = (common + torch.randn(common.shape, generator=generator) for _ in range(2))
+        return max(1.0, count / LARGEST) ** 3 * _trial("match(a, b)", match=hungarian_centred, a=a, b=b)
+
+    return Unit(f"matching of {count} features", seconds)
+
+
+def of_activations(study: Study, part: str) -> Cost:
+    """Reading one part of the documents."""
+    model, tokens = study.model, getattr(study.tokens, part)
     width, size = d_model(model), model.dtype.itemsize
     inner = getattr(model.config, "intermediate_size", None) or 4 * width
-    rows = found.n_tokens - len(found.ids)
-    attention = 4 * study.config.language_model.context * width * len(layers)
+    rows = tokens.n_tokens - len(tokens.ids)
     # both halves of a gated MLP, its product, and about six copies of the residual stream
     memory = BATCH_TOKENS * (3 * inner + 6 * width) * 4 + rows * INDEX_BYTES
-    folder = study.store.path("activations", study.source | {"part": part})
-    # bfloat16, where the machine is fast in it, runs half again as fast as the rate of `_rate`
-    flops = found.n_tokens * (2 * weights + attention) * (0.65 if model.dtype == torch.bfloat16 else 1.0)
-    return Stage(f"activations, {part}", folder, rows * (width * size + INDEX_BYTES), memory, flops)
+    return Cost(rows * (width * size + INDEX_BYTES), memory, ((tokens.n_tokens, reading(study)),))
 
 
-def _anchor(study: Study, fold: int | None) -> Stage:
+def of_normalizer(study: Study) -> Cost:
+    """Two passes over the training activations: their speed is that of the disk, and seconds at most."""
+    return Cost(4 * d_model(study.model), 0, ((_rows(study) * d_model(study.model) * 20 / 1e9, arithmetic(study)),))
+
+
+def _rows(study: Study) -> int:
+    return study.tokens.train.n_tokens - len(study.tokens.train.ids)
+
+
+def of_anchors(study: Study) -> Cost:
+    """k-means on as many activations as one of `anchor_folds` parts of the documents has, be it of one part or all."""
     config, width = study.config, d_model(study.model)
-    rows = study.tokens.train.n_tokens - len(study.tokens.train.ids)
-    count = rows // config.anchors.anchor_folds
+    count = _rows(study) // config.anchors.anchor_folds
     count = min(count, config.anchors.anchor_tokens or count)
     # the sample, the raw rows it is made of, and a product or a copy in float32
     memory = 3 * count * width * 4
-    flops = 2.0 * count * config.anchors.n_anchors * width * config.anchors.kmeans_iterations
-    folder = study.store.path("anchors", study.anchor_recipe(fold))
-    name = "anchors" if fold is None else f"anchors, part {fold}"
-    return Stage(name, folder, config.anchors.n_anchors * (width + 2) * 4, memory, flops)
+    flops = 2.0 * count * config.anchors.n_anchors * width * (config.anchors.kmeans_iterations + 1)
+    return Cost(config.anchors.n_anchors * (width + 2) * 4, memory, ((flops / 1e9, arithmetic(study)),))
 
 
-def _table_folder(study: Study, name: str) -> Path:
-    return study.store.path("tables", table_named(name).recipe(study))
-
-
-def _evaluation(study: Study) -> Stage:
-    """Language model on held-out text, clean and with five replacements: its logits are the largest tensors of all."""
-    config, weights = study.config, sum(parameter.numel() for parameter in study.model.parameters())
-    vocabulary = study.model.get_input_embeddings().num_embeddings
-    tokens = min(config.comparison.behaviour_tokens, study.tokens.heldout.n_tokens)
-    memory = (
-        2 * 16 * config.language_model.context * vocabulary * 4
-    )  # logits of a batch of 16 windows, and their log-softmax
-    # measured: the products that are run again after the splice, in bfloat16, take as long as two passes in float32
-    return Stage("evaluation", _table_folder(study, "evaluation"), 2**16, memory, 2 * 2.0 * tokens * weights)
-
-
-def _stability(study: Study) -> Stage:
-    """Comparison of arms: all scores of every pair of seeds at the start and the end, the headline at four budgets."""
-    config = study.config
-    seeds = [len(arm_runs(config, arm)) for arm in config.comparison.arms]
-    pairs = sum(n * (n - 1) // 2 for n in seeds)
-    # measured: exact matchings take about 27 and 9 times the product of two dictionaries
-    flops = pairs * (2 * 27 + 4 * 9) * 2.0 * config.dictionary.n_features**2 * d_model(study.model)
-    memory = 6 * 4 * config.dictionary.n_features**2  # cosines of one pair: raw, centred, absolute, alive, encoder
-    return Stage("stability", _table_folder(study, "stability"), 2**18, memory, flops)
-
-
-def _others(study: Study) -> Stage:
-    """Tables that take a minute or two each, in most of them the language model's: probes, reappearance, swaps."""
-    found = _evaluation(study)
-    # measured: together ten times the evaluation; the one that takes longest stands for all of them
-    return found._replace(name="other tables", folder=_table_folder(study, "probing"), flops=10 * found.flops)
-
-
-def _runs(runs: Sequence[tuple[Study, Run]]) -> list[tuple[Study, Stage]]:
-    """A stage for each run."""
-    return [(own, _run(own, run)) for own, run in runs]
-
-
-def _scoring(study: Study) -> float:
-    """Operations that it takes to score a dictionary on the held-out tokens."""
-    heldout = min(
-        study.tokens.heldout.n_tokens, study.config.comparison.heldout_tokens or study.tokens.heldout.n_tokens
-    )
-    return 4.0 * heldout * study.config.dictionary.n_features * d_model(study.model)
-
-
-def step_flops(config: Config, arm: Arm, width: int) -> float:
-    """Operations of a training step, as multiples of what a dense matrix product of the same time does."""
-    encode = 2.0 * config.training.batch_size * config.dictionary.n_features * width
-    # measured over whole runs where memory keeps up: a TopK step takes 1.5 times its encoder's dense product in
-    # float32, and W this share of a dense W C and its gradient
-    share = {"mirror": 0.15, "published": 1.05 if config.dictionary.unit_norm else 0.6}[config.training.w_step]
-    hull = 4.0 * config.dictionary.n_features * config.anchors.n_anchors * width
-    return 1.5 * encode + share * hull * (arm.dictionary == "archetypal")
-
-
-def _run(study: Study, run: Run) -> Stage:
+def of_run(study: Study, run: Run) -> Cost:
+    """Training; `study` is that of the run's own parameters."""
     config, width, arm = study.config, d_model(study.model), ARMS[run.arm]
     atoms, anchors = config.dictionary.n_features * width, config.anchors.n_anchors
     archetypal = arm.dictionary == "archetypal"
     numbers = 2 * atoms + (config.dictionary.n_features * anchors + anchors * width if archetypal else 0)
-    flops = run.steps * step_flops(config, arm, width) + _scoring(study)
     # parameters, gradients and two moments of Adam; a batch's dense codes and their gradients
     memory = 4 * 4 * numbers + 4 * 3 * max(config.training.batch_size, SCORE_BATCH) * config.dictionary.n_features
     disk = 4 * numbers + 4 * atoms * len(snapshot_steps(run.steps))
-    folder = study.store.path("runs", study.run_recipe(run))
-    name = str(run)
-    return Stage(name, folder, disk, memory, flops)
+    return Cost(disk, memory, ((run.steps, training_step(study, arm)),))
+
+
+def of_scores(study: Study, part: str) -> Cost:
+    """Scoring one trained dictionary on one part of the documents."""
+    tokens = getattr(study.tokens, part).n_tokens
+    tokens = min(tokens, study.config.comparison.heldout_tokens or tokens)
+    features = study.config.dictionary.n_features
+    memory = 4 * (SCORE_BATCH * features + 2 * features * d_model(study.model))
+    return Cost(8 * features + 8192, memory, ((tokens, encoding(study)),))
+
+
+def depth(study: Study) -> float:
+    """Share of the language model's blocks that come after the study's layer: what a splice runs again."""
+    count = len(blocks(study.model))
+    return (count - 1 - study.config.language_model.layer) / count
+
+
+Costing = Callable[[Study], Cost]
+"""What a table costs, stated beside its builder."""
+
+
+def table_cost(
+    *,
+    matchings: Callable[[Study], float] | None = None,
+    encoded: Callable[[Study], float] | None = None,
+    model_tokens: Callable[[Study], float] | None = None,
+    products: Callable[[Study], float] | None = None,
+    memory: Callable[[Study], float] | None = None,
+    disk: int = 2**18,
+) -> Costing:
+    """Cost of a table from how much it does of each kind of work.
+
+    `matchings` counts pairs of dictionaries, `encoded` tokens that a dictionary encodes, `model_tokens` tokens through
+    the whole language model, `products` 10⁹ operations of dense products, `memory` bytes.
+    """
+    counts = ((matchings, matching), (encoded, encoding), (model_tokens, language_model), (products, arithmetic))
+
+    def cost(study: Study) -> Cost:
+        work = tuple((float(count(study)), unit(study)) for count, unit in counts if count is not None)
+        return Cost(disk, int(memory(study)) if memory else 0, work)
+
+    return cost
+
+
+nothing: Costing = partial(lambda cost, _: cost, Cost(disk=2**16))
+"""Of a table that reads what is there."""

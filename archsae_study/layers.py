@@ -29,7 +29,7 @@ def _read(work: Path, study: Study, part: str, recipes: Mapping[int, Mapping[str
     folders = {layer: work / f"layer_{layer}" for layer in recipes}
     for folder in folders.values():
         folder.mkdir(exist_ok=True)
-    extract(folders, study.model, getattr(study.tokens, part), progress=study.progress)
+    extract(folders, study.model, getattr(study.tokens, part))
     for layer, folder in folders.items():
         study.store.begin("activations", recipes[layer], partial(shutil.copytree, folder, dirs_exist_ok=True))
     for folder in folders.values():

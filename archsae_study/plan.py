@@ -6,16 +6,22 @@ the estimate, the runner, the command line and the notebooks all read that one d
     TABLE = Table(name="longer", result=Longer, build=longer_table, runs=longer_runs, fields=("n_seeds", "arms"))
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from archsae_core.storage import jsonable, write_json
+from archsae_core.models.training import TrainingDiverged
+from archsae_core.storage import canonical_hash, jsonable, write_json
+from archsae_study import costs
+from archsae_study.arms import ARMS
 from archsae_study.code import code_of
 from archsae_study.config import FIELDS, GROUP_OF, Config
+from archsae_study.costs import Cost, Costing
+from archsae_study.layers import read_layers
 from archsae_study.runs import Run
-from archsae_study.scheduler import train_ahead
 from archsae_study.stages import COVERED
 from archsae_study.study import Study
 from archsae_study.typed import to_json
@@ -42,6 +48,8 @@ class Table(Generic[R]):
     """Makes it from the artefacts of a Study."""
     runs: Callable[[Study], Iterable[Run]] = _nothing
     """Training runs that it looks at: trained and scored before it."""
+    parts: tuple[str, ...] = ("heldout",)
+    """Parts of the documents on which it wants the scores of its runs: train, validation or heldout."""
     anchors: Callable[[Study], Iterable[tuple[Study, int | None]]] = _nothing
     """Anchors that it looks at beside those of its runs: the Study of their frame, and the part of the training
     documents, None for all of them."""
@@ -51,6 +59,8 @@ class Table(Generic[R]):
     """All parameters that it reads, where it uses neither the text nor the model."""
     file: str | None = None
     """Name in results/; None is the table's name with `.json`."""
+    cost: Costing = costs.nothing
+    """How much work it is, in units that are timed on the machine: `costs.table_cost`."""
     copies: Mapping[str, Callable[[Study], Path]] = field(default_factory=dict)
     """Files that the run folder gets beside it: name there, and the artefact they are copies of."""
 
@@ -78,11 +88,51 @@ class Table(Generic[R]):
         return found | {"runs": runs, "code": self.code}
 
 
+@dataclass(frozen=True)
+class Node:
+    """One artefact of a report, made or not."""
+
+    kind: str
+    """Folder in the store: `activations`, `normalizer`, `anchors`, `runs`, `scores` or `tables`."""
+    name: str
+    """For people."""
+    folder: Path
+    """Where it is or will be; its own name is the hash of everything that determines it."""
+    make: Callable[[], object]
+    """Makes it where it is missing."""
+    cost: Callable[[], Cost]
+    """What that takes; the text is read and the model loaded for it."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is there."""
+        return self.folder.exists()
+
+
+def plan(study: Study, tables: Iterable[Table[Any]]) -> list[Node]:
+    """Every artefact that some tables need, each once, in an order in which they can be made. Nothing is written.
+
+    Which runs a table looks at may depend on the anchors, so ask again once those are there.
+    """
+    tables = list(tables)
+    runs = report_runs(study, tables)
+    found = [*_inputs(study, tables, runs), *_anchors(study, tables, runs)]
+    found += [_run(study, run) for run in runs]
+    found += [_scores(study, run, part) for table in tables for run in table.runs(study) for part in table.parts]
+    found += [_table(study, table) for table in tables]
+    return list({node.folder: node for node in reversed(found)}.values())[::-1]  # named by who needs it first
+
+
+def report_runs(study: Study, tables: Iterable[Table[Any]]) -> list[Run]:
+    """Every training run that some tables look at, each once, the longest first."""
+    found = {study.run_key(run): run for table in tables for run in table.runs(study)}
+    return sorted(found.values(), key=lambda run: -run.steps)
+
+
 def made(study: Study, table: Table[Any]) -> Path:
     """Folder of a table in the store, with `table.json`; what is missing of what it needs is made first."""
 
     def build(work: Path) -> None:
-        train_ahead(study, table.runs(study))
         write_json(work / "table.json", to_json(table.build(study)))
 
     for own, fold in table.anchors(study):  # before the key: which radii are swept depends on the anchors' norm
@@ -90,7 +140,73 @@ def made(study: Study, table: Table[Any]) -> Path:
     return study.store.artifact("tables", table.recipe(study), build)
 
 
-def report_runs(study: Study, tables: Iterable[Table[Any]]) -> list[Run]:
-    """Every training run that some tables look at, each once, the longest first."""
-    found = {study.run_key(run): run for table in tables for run in table.runs(study)}
-    return sorted(found.values(), key=lambda run: -run.steps)
+def _inputs(study: Study, tables: Sequence[Table[Any]], runs: Sequence[Run]) -> Iterator[Node]:
+    """Activations of every layer and normalizer of every frame; layers that are missing come from one pass."""
+    if all(table.only is not None for table in tables):
+        return
+    studies = [study, *(study.of(run) for run in runs), *(own for table in tables for own, _ in table.anchors(study))]
+    layers = list({canonical_hash(own.source): own for own in reversed(studies)}.values())[::-1]
+    for part in dict.fromkeys(["train", "heldout", *(part for table in tables for part in table.parts)]):
+        for own in layers if part in ("train", "heldout") else layers[:1]:
+            yield _activations(own, layers, part)
+    for own in studies:
+        folder = own.store.path("normalizer", own.normalizer_recipe)
+        name = f"normalizer, {own.config.activations.frame} frame, layer {own.config.language_model.layer}"
+        yield Node("normalizer", name, folder, partial(getattr, own, "normalizer"), partial(costs.of_normalizer, own))
+
+
+def _activations(own: Study, layers: Sequence[Study], part: str) -> Node:
+    folder = own.store.path("activations", own.source | {"part": part})
+
+    def make() -> None:
+        if part in ("train", "heldout"):
+            read_layers(layers)
+        own.activations(part)
+
+    def cost() -> Cost:
+        found = costs.of_activations(own, part)
+        folders = {other: other.store.path("activations", other.source | {"part": part}) for other in layers}
+        missing = [other.config.language_model.layer for other, path in folders.items() if not path.exists()]
+        # one pass reads them all, and ends after the deepest
+        return found if own.config.language_model.layer == max(missing) else found._replace(work=())
+
+    name = f"activations, {part}, layer {own.config.language_model.layer}"
+    return Node("activations", name, folder, make, cost)
+
+
+def _anchors(study: Study, tables: Sequence[Table[Any]], runs: Sequence[Run]) -> Iterator[Node]:
+    wanted = [pair for table in tables for pair in table.anchors(study)]
+    for run in runs:
+        if (kind := ARMS[run.arm].anchors) != "none":
+            # random points are as long as the centroids of all documents
+            wanted.append((study.of(run), study.of(run).fold(run) if kind == "kmeans" else None))
+    for own, fold in wanted:
+        part = "all documents" if fold is None else f"part {fold}"
+        layer, frame = own.config.language_model.layer, own.config.activations.frame
+        folder = own.store.path("anchors", own.anchor_recipe(fold))
+        name = f"anchors of {part}, {frame} frame, layer {layer}"
+        yield Node("anchors", name, folder, partial(own.anchor_folder, fold), partial(costs.of_anchors, own))
+
+
+def _run(study: Study, run: Run) -> Node:
+    def make() -> None:
+        # a run that diverged is an entry of the table that looks at it
+        with suppress(TrainingDiverged):
+            study.run_folder(run)
+
+    folder = study.store.path("runs", study.run_recipe(run))
+    return Node("runs", str(run), folder, make, partial(costs.of_run, study.of(run), run))
+
+
+def _scores(study: Study, run: Run, part: str) -> Node:
+    def make() -> None:
+        with suppress(TrainingDiverged):
+            study.score_folder(run, part)
+
+    folder = study.store.path("scores", study.score_recipe(run, part))
+    return Node("scores", f"{part} scores of {run}", folder, make, partial(costs.of_scores, study.of(run), part))
+
+
+def _table(study: Study, table: Table[Any]) -> Node:
+    folder = study.store.path("tables", table.recipe(study))
+    return Node("tables", table.name, folder, partial(made, study, table), partial(table.cost, study))

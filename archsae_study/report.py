@@ -2,13 +2,17 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from IPython.display import Markdown, display
+
 from archsae_core.models.sae import SAE
+from archsae_core.progress import in_jupyter, showing
 from archsae_core.storage import (
     CorruptArtifact,
     canonical_hash,
@@ -19,11 +23,12 @@ from archsae_core.storage import (
     write_atomically,
     write_json,
 )
+from archsae_study import estimate, execution, live
 from archsae_study.config import Config, configure
 from archsae_study.experiments import TABLES
 from archsae_study.pages.formatting import markdown_table
 from archsae_study.parameters import parameters_in
-from archsae_study.plan import Table, made
+from archsae_study.plan import Table, made, plan
 from archsae_study.source import PROJECT, default_root
 from archsae_study.study import Study
 from archsae_study.typed import from_json
@@ -81,8 +86,9 @@ class Report:
 
         `compute = True` among them is no parameter of the study: it makes every table again, committed or not.
         """
-        given = parameters_in(namespace)
-        return cls(configure(given), compute=bool(namespace.get("compute")))
+        report = cls(configure(parameters_in(namespace)), compute=bool(namespace.get("compute")))
+        live.install(lambda: report.live)
+        return report
 
     @overload
     def table(self, table: Table[R]) -> R: ...
@@ -95,6 +101,39 @@ class Report:
         content = content or self._computed(declared)
         self._manifests[declared.name] = content["manifest"]
         return from_json(content["table"], declared.result)
+
+    @cached_property
+    def is_committed(self) -> bool:
+        """Whether the parameters are those of the committed report."""
+        return all(self._read_committed(table) is not None for table in TABLES)
+
+    @property
+    def live(self) -> bool:
+        """Whether cells may use the models themselves: they are kept, or are to be made here."""
+        if self.results_only:
+            return False
+        return self.compute or not self.is_committed or all(map(Path.exists, self._main_runs()))
+
+    def _main_runs(self) -> list[Path]:
+        study = self.study
+        return [study.store.path("runs", study.run_recipe(study.main_run(role))) for role in ("topk", "ra")]
+
+    def status(self) -> Markdown | None:
+        """Where the numbers of this notebook come from, for its first cell; nothing where a batch run made them."""
+        if self.results_only or self.compute:
+            return None
+        if not self.is_committed:
+            return Markdown(
+                "*These parameters are not those of the committed report. What is missing is computed here, with its "
+                f"progress, and kept in `{self.folder}`.*"
+            )
+        made = {table.name: self._read_committed(table)["manifest"]["environment"] for table in TABLES}
+        last = max(made.values(), key=lambda found: found.get("date", ""))
+        when = f"of {last['date']} " if "date" in last else ""
+        return Markdown(
+            f"*The numbers are those of the committed report {when}(commit `{last['commit']}`, preset "
+            f"`{self.config.preset}`): nothing is computed. Another parameter, or `compute = True`, computes.*"
+        )
 
     @cached_property
     def study(self) -> Study:
@@ -151,19 +190,24 @@ class Report:
 
     def _committed(self, table: Table[Any]) -> dict[str, Any] | None:
         """Committed manifest and table, None where they are others; MissingResult where nothing else may be used."""
-        path = PROJECT / "results" / table.file_name
-        content = read_result(path) if path.exists() else None
-        if content is not None and _same(table.determining(self.config), content["manifest"]["config"]):
+        content = self._read_committed(table)
+        if content is not None or not self.results_only:
             return content
-        if not self.results_only:
-            return None
-        if content is None:
-            raise MissingResult(f"{path.name} is not among the committed results: run `make report` to compute it")
+        name = table.file_name
+        if not (PROJECT / "results" / name).exists():
+            raise MissingResult(f"{name} is not among the committed results: run `make report` to compute it")
         raise MissingResult(
-            f"{path.name} was made with other parameters: unset {RESULTS_ONLY}, or run `make report` with these"
+            f"{name} was made with other parameters: unset {RESULTS_ONLY}, or run `make report` with these"
         )
 
+    def _read_committed(self, table: Table[Any]) -> dict[str, Any] | None:
+        path = PROJECT / "results" / table.file_name
+        content = read_result(path) if path.exists() else None
+        same = content is not None and _same(table.determining(self.config), content["manifest"]["config"])
+        return content if same else None
+
     def _computed(self, table: Table[Any]) -> dict[str, Any]:
+        self._make(table)
         folder = made(self.study, table)
         sealed = read_json(folder / "manifest.json")
         manifest = {"table": table.name, "config": table.determining(self.config), "code": table.code}
@@ -175,6 +219,30 @@ class Report:
         for name, artefact in table.copies.items():
             _copy(artefact(self.study), self.folder / name)
         return content
+
+    def _make(self, table: Table[Any]) -> None:
+        """Make what the table needs; say first what that is and about how long it takes, unless a batch run asks."""
+        nodes = plan(self.study, [table])
+        if all(node.kept for node in nodes):
+            return
+        self.study.check()
+        found = estimate.estimate(nodes, self.config)
+        estimate.check_room(found, self.folder.parent)
+        quiet = bool(os.environ.get(COMPUTE))
+        if not quiet:
+            count, time = len(found.missing), estimate.duration(found.seconds)
+            tell(f"{table.name}: {count} stage{'s' * (count > 1)} to compute, about {time}: {estimate.times(found)}.")
+        mark(self.folder, "run")
+        with showing(not quiet):
+            execution.make_tables(self.study, [table], found, self.folder, name=table.name)
+
+
+def tell(line: str) -> None:
+    """One line to who waits: under the cell in a notebook, on stderr elsewhere."""
+    if in_jupyter():
+        display(Markdown(line))
+    else:
+        sys.stderr.write(line + "\n")
 
 
 def _same(asked: Mapping[str, Any], found: Mapping[str, Any]) -> bool:

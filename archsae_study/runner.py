@@ -1,5 +1,6 @@
 """Headless runs: the notebooks in order through papermill, a sweep over deltas, the explorer of a run."""
 
+import ast
 import logging
 import os
 import time
@@ -8,16 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import papermill
 from filelock import FileLock, Timeout
+from traitlets.config import Config as Settings
 
 from archsae_core.storage import cache_dir, mark, write_json
-from archsae_study import estimate, scheduler
+from archsae_study import estimate, execution, scheduler
 from archsae_study.config import ConfigError, configure, given
 from archsae_study.experiments import TABLES
 from archsae_study.explorer import of_study, write_page
-from archsae_study.layers import read_layers
-from archsae_study.plan import report_runs
+from archsae_study.plan import Table, plan
 from archsae_study.report import COMPUTE, PROJECT, identity, run_folder
 from archsae_study.source import default_root, has_notebooks
 from archsae_study.study import Study
@@ -28,6 +30,10 @@ NOTEBOOKS = (
 )  # fmt: skip
 SWEEP_NOTEBOOKS = ("03_archetypal_sae", "04_evaluation")
 """What a sweep repeats for each delta; 06 compares radii over seeds, and 07 needs every arm."""
+PAGES = "archsae_study.pages"
+SOURCE = Path(__file__).resolve().parents[1]
+LOCAL_KERNEL = Settings({"KernelManager": {"transport": "ipc"}})
+"""Kernels are spoken to through files that only their user can open; over TCP, ipykernel warns of each."""
 
 
 class NotebookFailed(RuntimeError):
@@ -47,8 +53,9 @@ def run_report(
     Too little room on the disk raises ConfigError too. Stages that an earlier, perhaps broken, run finished are not
     computed again. Raises NotebookFailed.
     """
-    study, found = plan(parameters, root)
-    config, notebooks = study.config, tuple(notebooks)
+    notebooks = tuple(notebooks)
+    study, found = planned(parameters, root, notebooks=notebooks)
+    config = study.config
     for line in study.text_notes():
         say(line)
     say(estimate.summary(found, root or default_root()))
@@ -63,17 +70,13 @@ def run_report(
     environment |= {COMPUTE: "1"}
     with _alone(folder, say), scheduler.environment(environment):
         write_json(folder / "config.json", identity(config))
-        if notebooks == NOTEBOOKS:
-            for own, fold in [pair for table in TABLES for pair in table.anchors(study)]:
-                own.anchor_folder(fold)
-            runs = report_runs(study, TABLES)
-            read_layers([study, *(study.of(run) for run in runs)])
-            scheduler.train_ahead(study, runs)
-        for name in notebooks:
+        execution.make_tables(study, tables_of(notebooks), found, folder, name="report")
+        for place, name in enumerate(notebooks, start=1):
             start = time.perf_counter()
-            say(f"{name} …")
             execute(name, folder / f"{name}.ipynb", cell)
-            say(f"{name} done in {time.perf_counter() - start:.0f} s")
+            taken = time.perf_counter() - start
+            execution.note(folder, [execution.Taken("notebooks", name, estimate.NOTEBOOK_SECONDS, taken)])
+            say(f"notebook {place} of {len(notebooks)}: {name} done in {taken:.0f} s")
     return folder
 
 
@@ -93,9 +96,36 @@ def run_explorer(
         return write_page(of_study(study, arms=arms, progress=True), folder / "explorer", progress=True)
 
 
-def plan(parameters: Mapping[str, Any], root: Path | None = None) -> tuple[Study, estimate.Estimate]:
+def tables_of(notebooks: Iterable[str]) -> list[Table[Any]]:
+    """Tables that some of the notebooks ask for, in a cell or in a page of theirs: made before the first one runs."""
+    named = set().union(*(_asked_for(_code(name)) for name in notebooks))
+    return [table for table in TABLES if table.name in named]
+
+
+def _code(name: str) -> str:
+    cells = nbformat.read(PROJECT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "code" and not cell.source.startswith("%%"))
+
+
+def _asked_for(code: str) -> set[str]:
+    """Names in `….table("name")`, in some code and in the pages that it imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="table"), args=[ast.Constant(value=str(name)), *_]):
+                found.add(name)
+            case ast.ImportFrom(module=str(module)) if module.startswith(PAGES):
+                names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+                places = (SOURCE.joinpath(*name.split(".")).with_suffix(".py") for name in names)
+                found |= set().union(*(_asked_for(path.read_text("utf-8")) for path in places if path.is_file()))
+    return found
+
+
+def planned(
+    parameters: Mapping[str, Any], root: Path | None = None, *, notebooks: Iterable[str] = NOTEBOOKS
+) -> tuple[Study, estimate.Estimate]:
     """Check every input of a report and estimate its cost; nothing is written. Raises ConfigError."""
-    config = configure(parameters)
+    config, notebooks = configure(parameters), tuple(notebooks)
     if not has_notebooks():
         fix = "clone the project and install it with `pip install -e .`, or use `make report` there"
         raise ConfigError(f"there are no notebooks in {PROJECT}, since the package was installed without them: {fix}")
@@ -103,7 +133,8 @@ def plan(parameters: Mapping[str, Any], root: Path | None = None) -> tuple[Study
         scheduler.check(config.comparison.scheduler)
     study = Study(config, root)
     study.check()
-    return study, estimate.estimate(study)
+    nodes = plan(study, tables_of(notebooks))
+    return study, estimate.estimate(nodes, config, notebooks=len(notebooks))
 
 
 @contextmanager
@@ -125,7 +156,7 @@ def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
     """Run one notebook with papermill into `output`, which appears when it is complete. Raises NotebookFailed."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
     source = PROJECT / "notebooks" / f"{name}.ipynb"
-    options = {"cwd": str(source.parent), "progress_bar": False, "kernel_name": "python3"}
+    options = {"cwd": str(source.parent), "progress_bar": False, "kernel_name": "python3", "config": LOCAL_KERNEL}
     unfinished = output.with_suffix(".partial.ipynb")
     try:
         papermill.execute_notebook(str(source), str(unfinished), dict(parameters), **options)

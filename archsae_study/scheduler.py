@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import get_num_threads, set_num_threads
-from tqdm import tqdm
 
 from archsae_core.models.training import TrainingDiverged
+from archsae_core.progress import progress_bar
 from archsae_core.storage import Store
 from archsae_study.config import Config, ConfigError
 from archsae_study.runs import Run
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 TIMEOUT = 10.0
 """Seconds a scheduler may take to answer before it counts as unreachable."""
-POLL = 1.0
-"""Seconds between two looks at the connection while no run finishes."""
 LOG = "scheduler.log"
 """File in the folder of runs: one line for each run that is sent, done or failed."""
 ONE_ARENA = {"distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1}
@@ -104,12 +102,12 @@ def run_all(
     """Call `function(*arguments)` for every named task on the cluster; return the exceptions of those that failed.
 
     A task whose worker dies goes to another one, and a worker that joins later takes its share. Progress is appended
-    to `log`, and shown as a bar at a terminal. Raises SchedulerError where the cluster cannot be reached or is lost:
+    to `log`, and shown as a bar. Raises SchedulerError where the cluster cannot be reached or is lost:
     what finished until then is in the run folder.
     """
     failed: dict[str, BaseException] = {}
     finished = 0
-    with _connected(address) as client, tqdm(total=len(tasks), desc=address, disable=None, unit="run") as bar:
+    with _connected(address) as client, progress_bar(f"training on {address}", total=len(tasks), unit="run") as bar:
         _note(log, f"{address}: {len(tasks)} runs for {len(client.nthreads())} workers")
         # The folder is part of the key: the same run for another folder is another task.
         # Workers take them in the given order.
@@ -129,20 +127,15 @@ def run_all(
     return failed
 
 
-def _finished(client: "Client", pending: "set[Future]", address: str) -> "Iterator[Future]":
-    from distributed import CancelledError, wait
+def _finished(client: "Client", pending: "Iterable[Future]", address: str) -> "Iterator[Future]":
+    """Futures as they end. A scheduler that is gone cancels them all."""
+    from distributed import as_completed
 
-    while pending:
-        try:
-            with client.as_current():
-                done, pending = wait(pending, timeout=POLL, return_when="FIRST_COMPLETED")
-        except TimeoutError:
-            done = set()
-        except CancelledError:
-            raise _lost(address) from None
-        if client.status != "running" or any(future.cancelled() for future in done):
-            raise _lost(address)
-        yield from done
+    with client.as_current():
+        for future in as_completed(pending, raise_errors=False):
+            if future.cancelled() or client.status != "running":
+                raise _lost(address)
+            yield future
 
 
 def _lost(address: str) -> SchedulerError:

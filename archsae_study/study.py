@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from archsae_core.data.activations import ActivationSet, Normalizer, extract, fit_normalizer, open_activations
 from archsae_core.data.corpus import Corpus, describe, load_text
@@ -21,6 +20,7 @@ from archsae_core.models.anchors import Anchors, fit_anchors, summarize
 from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary, rounds
 from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.training import train
+from archsae_core.progress import track
 from archsae_core.storage import Store, canonical_hash, read_json, write_atomically, write_json
 from archsae_study.arms import ARMS, main_arms
 from archsae_study.code import code_of
@@ -171,7 +171,10 @@ class Study:
     def _activation_folder(self, part: str) -> Path:
         def build(work: Path) -> None:
             extract(
-                {self.config.language_model.layer: work}, self.model, getattr(self.tokens, part), progress=self.progress
+                {self.config.language_model.layer: work},
+                self.model,
+                getattr(self.tokens, part),
+                progress=self.progress or None,
             )
 
         return self.store.artifact("activations", self.source | {"part": part}, build)
@@ -307,13 +310,13 @@ class Study:
 
     def _train(self, run: Run, work: Path) -> None:
         config = self.config.changed(steps=run.steps).training
-        train(self.untrained(run), self.train_activations, config, work, seed=run.seed, progress=self.progress)
+        train(self.untrained(run), self.train_activations, config, work, seed=run.seed, progress=self.progress or None)
 
     def run_folders(self, runs: Iterable[Run]) -> list[Path]:
         """Folders of many runs, trained on the config's `scheduler` or in this process where they do not exist yet."""
         runs = list(runs)
         train_ahead(self, runs)
-        return [self.run_folder(run) for run in tqdm(runs, disable=not self.progress, unit="run")]
+        return [self.run_folder(run) for run in track(runs, "runs", unit="run", shown=self.progress or None)]
 
     def prepare(self, run: Run) -> None:
         """Make what a run starts from and is scored on where it is missing: activations, normalizer, anchors."""

@@ -16,13 +16,13 @@ from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from archsae_core.config import ConfigError
 from archsae_core.data.language_model import ModelError, check_layer, d_model, residuals_after
 from archsae_core.data.model_check import check_model
 from archsae_core.data.tokens import TokenSet
+from archsae_core.progress import progress_bar
 from archsae_core.storage import read_json, write_atomically, write_json
 
 ROWS_FILE = "activations.safetensors"
@@ -71,7 +71,7 @@ def extract(
     `folders` has one for each layer. Files: activations.safetensors (`x` [n_rows, d_model] in the model's dtype, rows
     in the order of the windows) and index.safetensors (document, position, token, window and norm of each row; norm at
     position 0 of each window). Rows go to disk batch by batch, so memory does not grow with them, and a killed call
-    continues where it was. A bar on stderr is shown where `progress` is True, or None at a terminal.
+    continues where it was. `progress` shows a bar; None is as `showing` says.
 
     Raises ConfigError naming `layer` or `context`, ModelError where the tokenizer does not fit the model or the model
     is not put together as `check_model` asks, and ActivationError where it yields NaN or infinity.
@@ -85,7 +85,7 @@ def extract(
     if done == 0:
         for layer, folder in folders.items():
             _allocate(folder, plans[layer])
-    _read(model, tokens, folders, plans, done, None if progress is None else not progress)
+    _read(model, tokens, folders, plans, done, progress)
     for folder in folders.values():
         _write_index(folder, tokens)
     for folder in folders.values():
@@ -98,7 +98,7 @@ def _read(
     folders: Mapping[int, Path],
     plans: Mapping[int, Plan],
     done: int,
-    no_bar: bool | None,
+    progress: bool | None,
 ) -> None:
     """Run the batches from `done` on, and write each layer's rows to its folder."""
     batches = next(iter(plans.values())).batches
@@ -107,7 +107,8 @@ def _read(
             layer: [stack.enter_context(open(folder / name, "r+b")) for name in (ROWS_FILE, NORMS_FILE)]
             for layer, folder in folders.items()
         }
-        bar = stack.enter_context(tqdm(total=len(batches), initial=done, desc="activations", disable=no_bar))
+        options = {"unit": "batch", "initial": done, "shown": progress}
+        bar = stack.enter_context(progress_bar("activations", total=len(batches), **options))
         # the last entered, so that whatever happens the writer is done before its files are closed
         writer, writes = stack.enter_context(ThreadPoolExecutor(1)), []
         for number in range(done, len(batches)):

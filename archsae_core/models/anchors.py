@@ -10,6 +10,7 @@ from torch import Tensor
 from archsae_core.config import ConfigError
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.processor import fast_bfloat16
+from archsae_core.progress import track
 
 CHUNK = 8192
 """Rows compared with all centroids at a time."""
@@ -41,7 +42,7 @@ def fit_anchors(x: Float[Tensor, "tokens d_model"], n_anchors: int, *, iteration
         raise ConfigError(f"n_anchors = {n_anchors}: only {len(x)} activations to cluster; lower it or raise tokens")
     points = torch.from_numpy(_distinct_start(x.cpu().numpy(), n_anchors, seed)).to(x.device)
     labels, done = torch.full((len(x),), -1, device=x.device), 0
-    while done < iterations:
+    for _ in track(range(iterations), f"k-means, {n_anchors} anchors", unit="iteration"):
         before, labels = labels, _nearest(x, points, rounded=fast_bfloat16() and not x.is_cuda)
         if torch.equal(before, labels):
             break

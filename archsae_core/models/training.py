@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from archsae_core.config import TrainingConfig
 from archsae_core.data.activations import ActivationSet
@@ -23,6 +22,7 @@ from archsae_core.models.dictionary import ArchetypalDictionary, Decoder
 from archsae_core.models.sae import SAE, save_sae
 from archsae_core.models.snapshots import snapshot_steps, write_snapshot
 from archsae_core.models.w_step import MirrorStep
+from archsae_core.progress import track
 from archsae_core.storage import read_json, write_atomically, write_json
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -245,7 +245,7 @@ def train(
     work: Path | None = None,
     *,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> SAE:
     """Train `sae` in place for `config.steps` steps, and return it.
 
@@ -253,7 +253,7 @@ def train(
     `config.batch_size` (`ShuffledBatches`, by `seed`), or a function from a step to its batch, which `seed` leaves
     alone. Without `work` nothing is written. Otherwise a checkpoint found in that folder is continued, to the bit, and
     what is left there is `sae.safetensors`, `log.json` and a `snapshot_file` at each of `snapshot_steps`. `progress`
-    shows a bar.
+    shows a bar; None is as `showing` says.
     Raises TrainingDiverged where the loss is not finite; the last checkpoint stays.
     """
     batches = as_batches(x, config.batch_size, seed)
@@ -266,7 +266,8 @@ def train(
     elif work is not None:
         write_snapshot(sae, work, 0)
     steps = range(trainer.step, config.steps)
-    for step in tqdm(steps, initial=trainer.step, total=config.steps, disable=not progress, unit="step"):
+    options = {"initial": trainer.step, "total": config.steps, "shown": progress}
+    for step in track(steps, "training", unit="step", **options):
         trainer.train_step(batches(step))
         if work is not None:
             _keep(trainer, work)

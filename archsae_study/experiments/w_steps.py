@@ -127,5 +127,6 @@ TABLE = Table(
     result=WStepsResult,
     build=build,
     runs=lambda study: runs(study.config),
+    parts=("heldout", "validation"),
     fields=("ablation_steps", "heldout_tokens", "seed"),
 )

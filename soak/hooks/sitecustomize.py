@@ -34,11 +34,30 @@ def patch_store(module):
     counted(module, "seal", "seal", lambda work, *_: f"{work.parent.name}/{work.name.removesuffix('.partial')}")
 
 
+def patch_training(module):
+    """Steps of runs; those by which an estimate times the machine are none."""
+    train, step, running = module.train, module.Trainer.train_step, []
+
+    @functools.wraps(train)
+    def counting(*arguments, **options):
+        running.append(True)
+        try:
+            return train(*arguments, **options)
+        finally:
+            running.pop()
+
+    @functools.wraps(step)
+    def counted_step(*arguments, **options):
+        if running:
+            note("step", "-")
+        return step(*arguments, **options)
+
+    module.train, module.Trainer.train_step = counting, counted_step
+
+
 PATCHES = {
     "archsae_core.storage": patch_store,
-    "archsae_core.models.training": lambda module: counted(
-        module.Trainer, "train_step", "step", lambda trainer, x: "-"
-    ),
+    "archsae_core.models.training": patch_training,
     "archsae_core.data.extraction": lambda module: counted(module, "_forward", "batch", lambda *_: "-"),
 }
 

@@ -1,0 +1,218 @@
+"""Nothing stale: what determines a result is in its key, the code that makes it included; and the graph is complete."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+
+from archsae_core.models import training
+from archsae_study import code, stages, study
+from archsae_study.code import code_of, imported, item_hash, module_hash
+from archsae_study.config import GROUP_OF, configure
+from archsae_study.experiments import TABLES
+from archsae_study.plan import Table, made, plan, report_runs
+from archsae_study.report import Report
+from archsae_study.study import Study
+
+SMOKE = {"preset": "smoke", "steps": 10, "ablation_steps": 5, "n_seeds": 2, "longer_factor": 1, "arms": "topk,ra"}
+BUILDER = '''"""A table for this test."""
+from archsae_study.plan import Table
+
+
+def build(study):
+    """Made from nothing."""
+    return {value}
+
+
+TABLE = Table(name="made_up", result=dict, build=build, only=("steps",))
+'''
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module of tables in a copy of the packages' place: a function that writes it and returns its table."""
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    place = tmp_path / "archsae_study" / "made_up.py"
+    place.parent.mkdir()
+
+    def write(text):
+        place.write_text(text)
+        space = {"__name__": "archsae_study.made_up"}
+        exec(compile(text, place, "exec"), space)
+        return space["TABLE"]
+
+    return write
+
+
+def test_a_changed_builder_gives_the_new_table(module, tmp_path):
+    config = configure(SMOKE)
+    for value in ("{'rows': 1}", "{'rows': 2}", "{'rows': 1}"):
+        table = module(BUILDER.replace("{value}", value))
+        assert Report(config, tmp_path / "runs", compute=True).table(table) == eval(value)
+    assert len(list((tmp_path / "runs" / "store" / "tables").glob("*/table.json"))) == 2
+
+
+def test_comments_and_docstrings_are_no_code(module):
+    table = module(BUILDER.replace("{value}", "{}"))
+    before = table.code
+    assert module(BUILDER.replace("{value}", "{}  # nothing").replace("Made from nothing", "Other words")).code == before
+    assert module(BUILDER.replace("{value}", "dict()")).code != before
+
+
+def test_code_follows_imports_at_any_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    metrics = tmp_path / "archsae_core" / "metrics"
+    metrics.mkdir(parents=True)
+    (tmp_path / "archsae_study").mkdir()
+    (tmp_path / "archsae_study" / "a.py").write_text(
+        "import numpy\nfrom archsae_core.metrics import inner\ndef f():\n    import archsae_core.metrics.other\n"
+    )
+    (metrics / "inner.py").write_text("from archsae_core.metrics.deep import g\n")
+    (metrics / "deep.py").write_text("def g():\n    return 1\n")
+    (metrics / "other.py").write_text("x = 1\n")
+    assert imported("archsae_study.a") == ("archsae_core.metrics.inner", "archsae_core.metrics.other")
+    before = code_of(["archsae_study.a"])
+    (metrics / "deep.py").write_text("def g():\n    return 2\n")
+    after = code_of(["archsae_study.a"])
+    assert after != before
+    assert code_of(["archsae_study.a"], without=["archsae_core.metrics.deep"]) != after
+    (metrics / "other.py").write_text("x = 2\n")
+    assert code_of(["archsae_study.a"]) != after
+
+
+def test_code_that_is_not_there_is_named():
+    with pytest.raises(ModuleNotFoundError, match=r"archsae_study\.nowhere"):
+        module_hash("archsae_study.nowhere")
+    with pytest.raises(LookupError, match="defines no Study.nothing"):
+        item_hash("archsae_study.study:Study.nothing")
+
+
+def test_the_code_of_expensive_stages_is_that_of_their_versions():
+    """Where this fails: raise the version that is named, or record that every bit is the same."""
+    assert stages.changed() == []
+
+
+def test_a_change_of_an_expensive_stage_without_a_new_version_is_told(tmp_path, monkeypatch):
+    recorded = json.loads(stages.RECORD.read_text())
+    recorded["runs"]["code"]["archsae_core.models.training"] = "0"
+    monkeypatch.setattr(stages, "RECORD", tmp_path / "stages.json")
+    stages.RECORD.write_text(json.dumps(recorded))
+    (found,) = stages.changed()
+    assert found.startswith("archsae_core.models.training changed: raise the version of runs")
+    recorded["runs"]["version"] -= 1
+    stages.RECORD.write_text(json.dumps(recorded))
+    (found,) = stages.changed()
+    assert found.startswith("runs is not recorded")
+    stages.main()
+    assert stages.changed() == []
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A study with two trained dictionaries."""
+    found = Study(configure(SMOKE), tmp_path_factory.mktemp("runs"))
+    for arm in ("topk", "ra"):
+        found.scores(found.main_run(arm))
+    return found
+
+
+def test_a_new_metric_scores_finished_runs_again_and_trains_nothing(trained, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(training.Trainer, "train_step", refuse)
+    monkeypatch.setattr(study, "code_of", lambda *_, **__: "another metric")
+    fresh = Study(trained.config, trained.root)
+    run = fresh.main_run("ra")
+    assert fresh.score_folder(run) != trained.store.path("scores", {"no": "such"})
+    assert len(list((trained.root / "store" / "scores").glob("*/scores.json"))) == 3
+    assert fresh.scores(run).quality == fresh.scores(run).quality
+    assert fresh.scores(run).violation == 0
+
+
+def test_another_number_of_scored_tokens_trains_nothing(trained):
+    other = Study(trained.config.changed(heldout_tokens=100), trained.root)
+    run = other.main_run("topk")
+    assert other.run_folder(run) == trained.run_folder(run)
+    assert other.scores(run).quality.n_tokens == 100 != trained.scores(run).quality.n_tokens
+
+
+@dataclass(frozen=True)
+class Tokens:
+    heldout: int
+
+
+def test_a_result_that_is_not_of_its_type_is_refused(trained):
+    table = Table(name="tokens", result=Tokens, build=lambda _: Tokens(3), only=())
+    assert Report(trained.config, trained.root, compute=True).table(replaced(table)) == Tokens(3)
+
+
+def replaced(table):
+    """The table with a builder that has code in the packages: a function of this test has none."""
+    from dataclasses import replace
+
+    def build(_):
+        return Tokens(3)
+
+    build.__module__ = "archsae_study.typed"
+    return replace(table, build=build)
+
+
+class Recorder:
+    """A group of parameters that notes which of them are read."""
+
+    def __init__(self, group, seen):
+        object.__setattr__(self, "_group", group)
+        object.__setattr__(self, "_seen", seen)
+
+    def __getattr__(self, name):
+        if name in GROUP_OF:
+            self._seen.add(name)
+        return getattr(self._group, name)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=[table.name for table in TABLES])
+def test_a_table_declares_every_parameter_of_the_comparison_that_its_runs_depend_on(table, tmp_path):
+    found, seen = Study(configure(SMOKE), tmp_path), set()
+    object.__setattr__(found.config, "comparison", Recorder(found.config.comparison, seen))
+    list(table.runs(found)), list(table.folds(found))
+    assert seen - {"scheduler"} <= set(table.fields)
+
+
+def test_everything_is_made_in_the_order_of_the_plan_and_no_more(tmp_path):
+    found = Study(configure(SMOKE), tmp_path)
+    wanted = [table for table in TABLES if table.name in ("standard_sae", "evaluation")]
+    nodes = plan(found, wanted)
+    assert len({node.folder for node in nodes}) == len({node.name for node in nodes}) == len(nodes)
+    assert list(tmp_path.iterdir()) == []
+    for node in nodes:
+        others = [other for other in nodes if not other.kept]
+        assert others[0] is node
+        node.make()
+        assert node.kept
+    store = tmp_path / "store"
+    sealed = {path.parent for path in store.glob("*/*/manifest.json")}
+    assert sealed - {path for path in sealed if path.parent.name == "layers"} == {node.folder for node in nodes}
+
+
+def test_runs_of_several_tables_are_made_once(tmp_path):
+    found = Study(configure(SMOKE), tmp_path)
+    keys = [own.run_key(run) for own, run in report_runs(found, TABLES)]
+    assert len(set(keys)) == len(keys)
+    steps = [run.steps for _, run in report_runs(found, TABLES)]
+    assert steps == sorted(steps, reverse=True)
+
+
+def test_made_is_made_once(tmp_path):
+    found, calls = Study(configure(SMOKE), tmp_path), []
+
+    def build(_):
+        calls.append(1)
+        return {}
+
+    build.__module__ = "archsae_study.typed"
+    table = Table(name="counted", result=dict, build=build, only=())
+    twice = partial(made, found, table)
+    assert twice() == twice()
+    assert calls == [1]
