@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -40,7 +40,7 @@ def is_showing() -> bool:
 class _Lines:
     """A stream on which every state of a bar is a line of its own."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def write(self, text: str) -> None:
@@ -52,13 +52,14 @@ class _Lines:
 
 
 def progress_bar(
-    name: str, *, total: float | None, unit: str, shown: bool | None = None, line: str = LINE, **options: Any
+    name: str, *, total: int | float | None, unit: str, shown: bool | None = None, line: str = LINE, **options: Any
 ) -> tqdm:
     """A bar that its owner moves on with `update`; `shown` None is as `showing` says.
 
     `line` is its form where no bar can be drawn.
     """
-    options = {"desc": name, "total": total, "unit": unit, "delay": DELAY, "leave": False} | options
+    options = {"delay": DELAY, "leave": False, "file": sys.stderr} | options
+    options |= {"desc": name, "total": total, "unit": unit}
     if not (is_showing() if shown is None else shown):
         return tqdm(**options | {"disable": True})
     if not has_bars():

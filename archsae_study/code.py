@@ -23,7 +23,8 @@ PLUMBING = frozenset(
         ("archsae_core", "config progress storage"),
         (
             "archsae_study",
-            "code config costs estimate execution layers live plan report runner runs scheduler source stages study typed",
+            "code config costs estimate execution layers live plan report runner runs scheduler source stages study "
+            "typed",
         ),
     )
     for name in names.split()

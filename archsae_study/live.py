@@ -36,5 +36,5 @@ def install(is_live: Callable[[], bool]) -> None:
         return lines[1:] if is_live() else [f"from {__name__} import note as _note\n", "_note()\n"]
 
     transforms = shell.input_transformer_manager.cleanup_transforms
-    transforms[:] = [known for known in transforms if known.__name__ != live_cell.__name__]
+    transforms[:] = [known for known in transforms if getattr(known, "__name__", None) != live_cell.__name__]
     transforms.append(live_cell)

@@ -92,7 +92,7 @@ def _dictionary(study: Study, role: str) -> DictionaryResult:
         arm=run.arm,
         frame=study.config.activations.frame,
         artefact=artefact(folder),
-        log=read_log(folder),
+        log=[{name: float(value) for name, value in row.items()} for row in read_log(folder)],
         quality=study.scores(run).as_dict(),
         cosine_with_start=cosines_with_start(folder, run.steps),
     )

@@ -15,7 +15,8 @@ from archsae_study.plan import Table, made, plan, report_runs
 from archsae_study.report import Report
 from archsae_study.study import Study
 
-SMOKE = {"preset": "smoke", "steps": 10, "ablation_steps": 5, "n_seeds": 2, "longer_factor": 1, "arms": "topk,ra"}
+ARMS = "topk-random-own,topk-kmeans-own,ra-own"
+SMOKE = {"preset": "smoke", "steps": 10, "ablation_steps": 5, "n_seeds": 2, "longer_factor": 1, "arms": ARMS}
 BUILDER = '''"""A table for this test."""
 from archsae_study.plan import Table
 
@@ -56,7 +57,8 @@ def test_a_changed_builder_gives_the_new_table(module, tmp_path):
 def test_comments_and_docstrings_are_no_code(module):
     table = module(BUILDER.replace("{value}", "{}"))
     before = table.code
-    assert module(BUILDER.replace("{value}", "{}  # nothing").replace("Made from nothing", "Other words")).code == before
+    other_words = BUILDER.replace("{value}", "{}  # nothing").replace("Made from nothing", "Other words")
+    assert module(other_words).code == before
     assert module(BUILDER.replace("{value}", "dict()")).code != before
 
 
@@ -84,7 +86,7 @@ def test_code_follows_imports_at_any_place(tmp_path, monkeypatch):
 def test_code_that_is_not_there_is_named():
     with pytest.raises(ModuleNotFoundError, match=r"archsae_study\.nowhere"):
         module_hash("archsae_study.nowhere")
-    with pytest.raises(LookupError, match="defines no Study.nothing"):
+    with pytest.raises(LookupError, match=r"defines no Study\.nothing"):
         item_hash("archsae_study.study:Study.nothing")
 
 
@@ -176,7 +178,7 @@ class Recorder:
 def test_a_table_declares_every_parameter_of_the_comparison_that_its_runs_depend_on(table, tmp_path):
     found, seen = Study(configure(SMOKE), tmp_path), set()
     object.__setattr__(found.config, "comparison", Recorder(found.config.comparison, seen))
-    list(table.runs(found)), list(table.folds(found))
+    list(table.runs(found)), list(table.anchors(found))
     assert seen - {"scheduler"} <= set(table.fields)
 
 
@@ -198,9 +200,9 @@ def test_everything_is_made_in_the_order_of_the_plan_and_no_more(tmp_path):
 
 def test_runs_of_several_tables_are_made_once(tmp_path):
     found = Study(configure(SMOKE), tmp_path)
-    keys = [own.run_key(run) for own, run in report_runs(found, TABLES)]
+    keys = [found.run_key(run) for run in report_runs(found, TABLES)]
     assert len(set(keys)) == len(keys)
-    steps = [run.steps for _, run in report_runs(found, TABLES)]
+    steps = [run.steps for run in report_runs(found, TABLES)]
     assert steps == sorted(steps, reverse=True)
 
 
