@@ -133,10 +133,10 @@ def _imports(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if _file(alias.name))
-        elif isinstance(node, ast.ImportFrom) and node.module and _file(node.module):
+        elif isinstance(node, ast.ImportFrom) and node.module:
             inner = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from (name for name in inner if _file(name))
-            if not all(_file(name) for name in inner):
+            if _file(node.module) and not all(_file(name) for name in inner):
                 yield node.module
 
 

@@ -4,7 +4,8 @@ Work is counted in units that a short trial can time here: training steps of a k
 matchings of two dictionaries. Nothing is assumed of the processor.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from archsae_core.data.extraction import BATCH_TOKENS
-from archsae_core.data.language_model import blocks, d_model, residuals_after
+from archsae_core.data.language_model import d_model, residuals_after
 from archsae_core.metrics.stability import hungarian_centred
 from archsae_core.models.dictionary import make_dictionary
 from archsae_core.models.sae import SAE
@@ -205,10 +206,18 @@ def of_scores(study: Study, part: str) -> Cost:
     return Cost(8 * features + 8192, memory, ((tokens, encoding(study)),))
 
 
-def depth(study: Study) -> float:
-    """Share of the language model's blocks that come after the study's layer: what a splice runs again."""
-    count = len(blocks(study.model))
-    return (count - 1 - study.config.language_model.layer) / count
+def seed_pairs(runs: Iterable[Run]) -> int:
+    """Pairs of seeds of the same arm, length and parameters: what a table of agreement compares."""
+    counts = Counter((run.arm, run.steps, run.changes) for run in runs)
+    return sum(count * (count - 1) // 2 for count in counts.values())
+
+
+def spliced(tokens: int, replacements: int) -> float:
+    """Tokens through the whole language model that a clean pass and some spliced ones amount to.
+
+    A splice runs the blocks after the layer again, and the head, which is most of a small model's arithmetic.
+    """
+    return tokens * (1 + 0.6 * replacements)
 
 
 Costing = Callable[[Study], Cost]
@@ -216,26 +225,21 @@ Costing = Callable[[Study], Cost]
 
 
 def table_cost(
+    study: Study,
     *,
-    matchings: Callable[[Study], float] | None = None,
-    encoded: Callable[[Study], float] | None = None,
-    model_tokens: Callable[[Study], float] | None = None,
-    products: Callable[[Study], float] | None = None,
-    memory: Callable[[Study], float] | None = None,
+    matchings: float = 0,
+    encoded: float = 0,
+    model_tokens: float = 0,
+    memory: int = 0,
     disk: int = 2**18,
-) -> Costing:
+) -> Cost:
     """Cost of a table from how much it does of each kind of work.
 
-    `matchings` counts pairs of dictionaries, `encoded` tokens that a dictionary encodes, `model_tokens` tokens through
-    the whole language model, `products` 10⁹ operations of dense products, `memory` bytes.
+    `matchings` counts assignments of two dictionaries' atoms, `encoded` tokens that a dictionary encodes,
+    `model_tokens` tokens through the whole language model; `memory` and `disk` are bytes.
     """
-    counts = ((matchings, matching), (encoded, encoding), (model_tokens, language_model), (products, arithmetic))
-
-    def cost(study: Study) -> Cost:
-        work = tuple((float(count(study)), unit(study)) for count, unit in counts if count is not None)
-        return Cost(disk, int(memory(study)) if memory else 0, work)
-
-    return cost
+    counts = ((matchings, matching(study)), (encoded, encoding(study)), (model_tokens, language_model(study)))
+    return Cost(disk, memory, tuple((float(count), unit) for count, unit in counts if count))
 
 
 nothing: Costing = partial(lambda cost, _: cost, Cost(disk=2**16))

@@ -5,6 +5,7 @@ from typing import Any
 
 from archsae_core.metrics.behaviour import behaviour
 from archsae_study.arms import FRAMES
+from archsae_study.costs import Cost, spliced, table_cost
 from archsae_study.experiments.checks import Flag, flags
 from archsae_study.experiments.dictionaries import main_runs
 from archsae_study.plan import Table
@@ -80,6 +81,14 @@ def build(study: Study) -> EvaluationResult:
     return EvaluationResult(**counts, baselines={name: spliced["arms"][name] for name in ("mean", "zero")}, saes=saes)
 
 
+def _cost(study: Study) -> Cost:
+    """Every dictionary, the mean and zero in place of the residual. Logits are the largest tensors of the report."""
+    config, vocabulary = study.config, study.model.get_input_embeddings().num_embeddings
+    tokens = min(config.comparison.behaviour_tokens, study.tokens.heldout.n_tokens)
+    memory = 2 * 16 * config.language_model.context * vocabulary * 4
+    return table_cost(study, model_tokens=spliced(tokens, len(runs(study)) + 2), memory=memory)
+
+
 TABLE = Table(
     name="evaluation",
     result=EvaluationResult,
@@ -87,4 +96,5 @@ TABLE = Table(
     runs=runs,
     fields=("seed", "heldout_tokens", "behaviour_tokens"),
     file="eval_results.json",
+    cost=_cost,
 )

@@ -7,8 +7,9 @@ from archsae_core.data.language_model import blocks
 from archsae_core.models.snapshots import snapshots
 from archsae_study import contrasts
 from archsae_study.contrasts import Decision
+from archsae_study.costs import Cost, seed_pairs, table_cost
 from archsae_study.experiments.longer import COMPARED, outcome
-from archsae_study.experiments.stability import AtStep, at_step
+from archsae_study.experiments.stability import KEPT_TOKENS, AtStep, at_step
 from archsae_study.plan import Table
 from archsae_study.runs import Run
 from archsae_study.study import Study
@@ -104,6 +105,16 @@ def _arms(study: Study, needed: list[Run]) -> list[SettingArm]:
     return arms
 
 
+def _cost(study: Study) -> Cost:
+    needed = runs(study)
+    return table_cost(study, matchings=2 * seed_pairs(needed), encoded=len(needed) * KEPT_TOKENS)
+
+
 TABLE = Table(
-    name="generality", result=GeneralityResult, build=build, runs=runs, fields=("arms", "n_seeds", "ablation_steps")
+    name="generality",
+    result=GeneralityResult,
+    build=build,
+    runs=runs,
+    fields=("arms", "n_seeds", "ablation_steps"),
+    cost=_cost,
 )

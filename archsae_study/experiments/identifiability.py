@@ -1,8 +1,10 @@
 """Which true atoms are found again: sparse mixtures of a planted dictionary, inside and outside the anchors' hull."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.training import train
 from archsae_core.storage import Store
 from archsae_study.config import Config, configure
+from archsae_study.costs import Cost, Unit
 from archsae_study.plan import Table
 from archsae_study.study import Study
 
@@ -213,4 +216,19 @@ def build(study: Study) -> IdentifiabilityResult:
     return planted_table(study.store, study.config.training.steps, min(SEEDS, study.config.comparison.n_seeds))
 
 
-TABLE = Table(name="identifiability", result=IdentifiabilityResult, build=build, only=("steps", "n_seeds"))
+def _cost(study: Study) -> Cost:
+    """Steps of autoencoders so small that each takes the time of its calls, whatever the machine multiplies."""
+    runs = len(CASES) * len(LEARNERS) * min(SEEDS, study.config.comparison.n_seeds)
+    return Cost(2**16, 0, ((runs * min(STEPS, study.config.training.steps), Unit("planted step", _step_seconds)),))
+
+
+def _step_seconds() -> float:
+    """Time of a step of the slowest learner, among those that a short training takes."""
+    steps, planted = 50, plant("centred", 0)
+    with TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        learn(planted, LEARNERS[2], 0, Path(folder), steps)
+        return (time.perf_counter() - start) / steps
+
+
+TABLE = Table(name="identifiability", result=IdentifiabilityResult, build=build, only=("steps", "n_seeds"), cost=_cost)

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from archsae_core.models.snapshots import snapshots
+from archsae_core.models.snapshots import snapshot_steps, snapshots
 from archsae_study import contrasts
 from archsae_study.arms import ARMS
 from archsae_study.config import Config
 from archsae_study.contrasts import ArmOutcome, Decision
-from archsae_study.experiments.stability import AtStep, at_step
+from archsae_study.costs import Cost, seed_pairs, table_cost
+from archsae_study.experiments.stability import KEPT_TOKENS, AtStep, at_step
 from archsae_study.plan import Table
 from archsae_study.runs import Run
 from archsae_study.study import Study
@@ -71,10 +72,18 @@ def build(study: Study) -> LongerResult:
     return LongerResult(study.config.comparison.longer_factor, arms)
 
 
+def _cost(study: Study) -> Cost:
+    needed = runs(study.config)
+    kept = len(snapshot_steps(study.config.training.steps * study.config.comparison.longer_factor)) // 2
+    tokens = len(needed) * kept * KEPT_TOKENS
+    return table_cost(study, matchings=2 * kept * seed_pairs(needed), encoded=tokens)
+
+
 TABLE = Table(
     name="longer",
     result=LongerResult,
     build=build,
     runs=lambda study: runs(study.config),
     fields=("arms", "n_seeds", "longer_factor"),
+    cost=_cost,
 )

@@ -16,6 +16,7 @@ from archsae_core.models.dictionary import FreeDictionary
 from archsae_core.models.sae import SAE
 from archsae_study import contrasts
 from archsae_study.arms import ARMS
+from archsae_study.costs import Cost, table_cost
 from archsae_study.experiments.structure import at_step_0
 from archsae_study.plan import Table
 from archsae_study.runs import Run, arm_runs
@@ -213,4 +214,12 @@ def needed(study: Study) -> list[Run]:
     return [*arms, study.main_run("ra")]
 
 
-TABLE = Table(name="probing", result=ProbingResult, build=build, runs=needed, fields=("arms", "n_seeds", "seed"))
+def _cost(study: Study) -> Cost:
+    """Every run and every start reads all passages; fitting its probes takes about as long again, twice over."""
+    count = len(needed(study)) + len(study.config.comparison.arms)
+    return table_cost(study, encoded=3 * count * PASSAGE * (TRAIN_PASSAGES + HELDOUT_PASSAGES))
+
+
+TABLE = Table(
+    name="probing", result=ProbingResult, build=build, runs=needed, fields=("arms", "n_seeds", "seed"), cost=_cost
+)

@@ -21,6 +21,7 @@ from archsae_core.metrics.stability import SHARED
 from archsae_core.models.sae import SAE, Codes
 from archsae_study import contrasts
 from archsae_study.arms import ARMS
+from archsae_study.costs import Cost, seed_pairs, spliced, table_cost
 from archsae_study.experiments.probing import ProbeData, probe_data
 from archsae_study.plan import Table
 from archsae_study.runs import Run, arm_runs
@@ -216,10 +217,22 @@ def needed(study: Study) -> list[Run]:
     return [run for arm in compared_arms(study) for run in arm_runs(study.config, arm)]
 
 
+def _cost(study: Study) -> Cost:
+    """Per arm: a match of every two seeds, a scan of held-out and training tokens, three splices."""
+    arms = len(compared_arms(study))
+    return table_cost(
+        study,
+        matchings=2 * seed_pairs(needed(study)),
+        encoded=arms * 3 * PRINCIPAL_ROWS,
+        model_tokens=spliced(ABLATION_TOKENS, 3) * arms,
+    )
+
+
 TABLE = Table(
     name="reappearance",
     result=ReappearanceResult,
     build=build,
     runs=needed,
     fields=("arms", "n_seeds", "heldout_tokens"),
+    cost=_cost,
 )

@@ -15,12 +15,13 @@ from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.reconstruction import document_sums, summarise
 from archsae_core.metrics.structure import Collapse, collapse
 from archsae_core.models.sae import SAE, Codes
-from archsae_core.models.snapshots import snapshot_sae, snapshots
+from archsae_core.models.snapshots import snapshot_sae, snapshot_steps, snapshots
 from archsae_core.models.training import read_log
 from archsae_study import contrasts, equal_terms
 from archsae_study.arms import ARMS
 from archsae_study.config import Config
 from archsae_study.contrasts import ArmOutcome, Decision, Interaction
+from archsae_study.costs import Cost, seed_pairs, spliced, table_cost
 from archsae_study.equal_terms import OnEqualTerms, Trajectory
 from archsae_study.plan import Table
 from archsae_study.runs import Run, arm_runs
@@ -289,6 +290,19 @@ def between_arms(study: Study) -> list[BetweenArms]:
     return found
 
 
+def _cost(study: Study) -> Cost:
+    """Some dozen matchings a pair of seeds: every score at the start and the end, the headline at each kept step."""
+    needed, config = runs(study.config), study.config
+    kept = len(snapshot_steps(config.training.steps))
+    return table_cost(
+        study,
+        matchings=seed_pairs(needed) * (2 * 6 + 2 * kept),
+        encoded=len(needed) * kept * KEPT_TOKENS,
+        model_tokens=spliced(config.comparison.behaviour_tokens, len(needed)),
+        memory=6 * 4 * config.dictionary.n_features**2,  # cosines of a pair: raw, centred, absolute, alive, encoder
+    )
+
+
 TABLE = Table(
     name="stability",
     result=StabilityResult,
@@ -296,4 +310,5 @@ TABLE = Table(
     runs=lambda study: runs(study.config),
     fields=("arms", "n_seeds", "behaviour_tokens", "heldout_tokens"),
     file="stability_results.json",
+    cost=_cost,
 )

@@ -8,6 +8,7 @@ from archsae_core.metrics.structure import Structure, structure
 from archsae_core.models.sae import SAE
 from archsae_core.models.training import as_batches
 from archsae_study.arms import ARMS, FRAMES
+from archsae_study.costs import Cost, table_cost
 from archsae_study.experiments.evaluation import ROLES, runs
 from archsae_study.plan import Table
 from archsae_study.runs import Run
@@ -63,4 +64,8 @@ def build(study: Study) -> StructureResult:
     return StructureResult(rows)
 
 
-TABLE = Table(name="structure", result=StructureResult, build=build, runs=runs, fields=("seed",))
+def _cost(study: Study) -> Cost:
+    return table_cost(study, encoded=2 * 2 * len(runs(study)) * TOKENS)
+
+
+TABLE = Table(name="structure", result=StructureResult, build=build, runs=runs, fields=("seed",), cost=_cost)

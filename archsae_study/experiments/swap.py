@@ -12,6 +12,7 @@ from archsae_core.metrics import swap as swapping
 from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.reconstruction import bootstrap_interval
 from archsae_study.arms import ARMS
+from archsae_study.costs import Cost, spliced, table_cost
 from archsae_study.experiments.reappearance import compared_arms, needed
 from archsae_study.plan import Table
 from archsae_study.runs import arm_runs
@@ -129,4 +130,11 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
     return sums[..., 0] / sums[..., 1]
 
 
-TABLE = Table(name="swap", result=SwapResult, build=build, runs=needed, fields=("arms", "n_seeds"))
+def _cost(study: Study) -> Cost:
+    """Per arm: scans of two dictionaries, and a clean pass with five splices over the sampled windows."""
+    arms = len(compared_arms(study))
+    tokens = arms * FEATURES * WINDOWS * CONTEXT
+    return table_cost(study, matchings=2 * arms, encoded=arms * 2 * 16_384, model_tokens=spliced(tokens, 5))
+
+
+TABLE = Table(name="swap", result=SwapResult, build=build, runs=needed, fields=("arms", "n_seeds"), cost=_cost)
