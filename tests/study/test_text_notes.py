@@ -1,0 +1,27 @@
+"""What people are told about their text before anything is computed."""
+
+import random
+
+from archsae_study.config import configure
+from archsae_study.study import Study
+
+
+def test_documents_layout_and_copies_are_told(tmp_path):
+    generator = random.Random(0)
+    words = [f"word{i}" for i in range(2000)]
+    documents = [" ".join(generator.choices(words, k=40)) for _ in range(60)]
+    documents[50], documents[51] = documents[3].upper(), f"{documents[4]} and more"
+    lines = ["\n".join(documents[i : i + 15]) for i in range(0, 60, 15)]
+    (tmp_path / "a.txt").write_text("\n\n".join(lines))
+    text = {"preset": "smoke", "text": str(tmp_path / "a.txt")}
+    told = Study(configure({**text, "text_layout": "lines"}), tmp_path / "runs").text_notes()
+    assert told[0].endswith("a.txt: 60 documents of 40 words in the median")
+    assert len(told) == 2
+    assert "1 of 60 documents are exact copies and 1 near copies of others" in told[1]
+    assert "documents 4 and 51 (" in told[1]
+    assert "5 and 52 (" in told[1]
+    # four blocks of 15 lines; the last one shares passages with the first
+    told = Study(configure(text), tmp_path / "runs").text_notes()
+    assert told[0].endswith("4 documents of 600 words in the median")
+    assert "set text_layout to lines" in told[1]
+    assert "0 of 4 documents are exact copies and 1 near copies of others" in told[2]
