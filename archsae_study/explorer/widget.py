@@ -5,6 +5,7 @@ disk and the notebook file does not grow. A frame with the page inside (`srcdoc`
 which shards could be loaded.
 """
 
+import json
 from typing import Any
 
 import anywidget
@@ -17,15 +18,11 @@ STATIC_ROWS = 12
 
 
 def module() -> str:
-    """The page's scripts as one ECMAScript module."""
+    """The page's scripts and style sheets as one ECMAScript module."""
     # Tabulator's script looks for module loaders first; here it has to become a global as in a page.
     table = f"(function (module, exports, define) {{\n{page.asset('tabulator.min.js')}\n}}).call(globalThis);"
-    return "\n".join([table, *map(page.asset, page.SCRIPTS), page.asset("widget.js")])
-
-
-def style() -> str:
-    """The page's style sheets as one."""
-    return page.asset("tabulator.min.css") + page.asset("explorer.css")
+    style = json.dumps(page.asset("tabulator.min.css") + page.asset("explorer.css"))
+    return "\n".join([table, *map(page.asset, page.SCRIPTS), f"const style = {style};", page.asset("widget.js")])
 
 
 class FeatureWidget(anywidget.AnyWidget):
@@ -34,8 +31,10 @@ class FeatureWidget(anywidget.AnyWidget):
     Where no kernel runs, such as in a notebook on the web, the first rows of `features_frame` stand in its place.
     """
 
+    _esm = module()
+
     def __init__(self, source: page.Explorable) -> None:
-        super().__init__(_esm=module(), _css=style())
+        super().__init__()
         self._source = source
         self.on_msg(self._answer)
 

@@ -316,6 +316,12 @@ def test_widget_answers_what_the_page_asks(smoke):
         assert "is no part" in answer(smoke, wrong)["error"]
 
 
+def test_widget_brings_scripts_and_styles(smoke):
+    script = FeatureWidget(smoke).get_state()["_esm"]
+    for part in ("export default", ".ax-panel", "Tabulator"):
+        assert part in script
+
+
 def test_widget_leaves_a_static_table_behind(smoke):
     bundle = FeatureWidget(smoke)._repr_mimebundle_()
     data = bundle[0] if isinstance(bundle, tuple) else bundle

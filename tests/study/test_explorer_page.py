@@ -11,7 +11,7 @@ from archsae_study.config import configure
 from archsae_study.explorer import of_study, write_page
 from archsae_study.explorer.data import About, DictionaryAbout, Feature, Histogram, Summary, TokenMass
 from archsae_study.explorer.page import asset, rounded
-from archsae_study.explorer.widget import answer, module, style
+from archsae_study.explorer.widget import answer, module
 from archsae_study.study import Study
 
 pytestmark = pytest.mark.browser
@@ -383,7 +383,8 @@ def test_large_dictionaries_open_in_two_seconds(page, tmp_path):
 def test_the_same_page_stands_in_a_notebook(page, smoke):
     page.goto("about:blank")
     page.expose_function("kernel", lambda name: answer(smoke, name))
-    page.set_content(f"<style>{style()}</style><body data-jp-theme-light='false'><div id=cell></div>")
+    theirs = "<style>dt { float: left } table { display: none } button { font-size: 40px }</style>"
+    page.set_content(f"{theirs}<body data-jp-theme-light='false'><div id=cell></div>")
     page.evaluate(
         """async source => {
             const file = new Blob([source], { type: "text/javascript" });
@@ -404,6 +405,9 @@ def test_the_same_page_stands_in_a_notebook(page, smoke):
     assert page.get_attribute(".ax", "data-theme") == "dark"  # as JupyterLab is
     page.locator(".tabulator-row").nth(3).click()
     page.wait_for_selector(".ax-panel .ax-band")
+    for tag, name, value in (("dt", "float", "none"), ("table", "display", "table"), ("button", "fontSize", "13px")):
+        found = page.locator(f".ax-panel {tag}:visible").last.evaluate(f"each => getComputedStyle(each).{name}")
+        assert found == value, "styles of the notebook reach into the explorer"
     assert page.evaluate("location.hash") == ""  # the address is the notebook's
     page.click("text=Copy JSON")
     page.wait_for_function("globalThis.copied")

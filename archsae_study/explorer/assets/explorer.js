@@ -544,8 +544,9 @@
     }
 
     escape() {
-      if (this.search === document.activeElement) this.search.blur();
-      else if (this.filterPanel.contains(document.activeElement)) this.toggleFilters();
+      const { activeElement: focused } = this.root.getRootNode();
+      if (this.search === focused) this.search.blur();
+      else if (this.filterPanel.contains(focused)) this.toggleFilters();
       else if (this.comparing) { this.waiting = false; this.keep(this.chosen[0]); }
       else if (this.chosen.length) this.close();
     }

@@ -14,10 +14,15 @@ export default {
       model.send({ name });
     });
     model.on("msg:custom", receive);
+    // A tree of its own: the notebook's styles of lists and tables do not reach in, nor the explorer's out.
+    const host = document.createElement("div");
+    host.dataset.lmSuppressShortcuts = "true";  // else JupyterLab takes d, x, y and c for commands on cells
+    const sheet = document.createElement("style");
+    sheet.textContent = style;
     const root = document.createElement("div");
     root.tabIndex = -1;
-    root.dataset.lmSuppressShortcuts = "true";  // else JupyterLab takes d, x, y and c for commands on cells
-    el.append(root);
+    host.attachShadow({ mode: "open" }).append(sheet, root);
+    el.append(host);
     const theme = { false: "dark", true: "light" }[document.body.dataset.jpThemeLight] ?? null;
     const load = (kind, key, shard) => ask(`${kind}/${key}/${shard}`);
     globalThis.archsae.mount(root, { index: await ask("index"), load }, { links: false, theme });
