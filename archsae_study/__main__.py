@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("sweep", help="notebooks 03 and 04 once for each delta")
     sweep.add_argument("--deltas", required=True, metavar="0,0.5,1", help="radii, separated by commas")
     explore = commands.add_parser("explore", help="a page of every feature of a run's dictionaries, opened from a file")
-    explore.add_argument("--arms", default="topk,ra", metavar="topk,ra", help="arms on show, separated by commas")
+    explore.add_argument("--arms", default="topk-kmeans-own,ra-own", help="arms on show (default: %(default)s)")
     export = commands.add_parser("export", help="a trained dictionary in the files of other tools")
     export.add_argument("folder", type=Path, help="new folder to write")
     export.add_argument("--to", required=True, metavar="TOOL", help="pretrained, saelens, neuronpedia or sae-dashboard")

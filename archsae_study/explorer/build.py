@@ -381,7 +381,8 @@ class _Dictionary:
         rows = self.found.firings(feature)[1]
         if not topics or not len(rows):
             return []
-        rates = np.bincount(topic[rows], minlength=len(topics)) / np.maximum(self.tokens.topic_tokens, 1)
+        fired = np.bincount(topic[rows] + 1, minlength=len(topics) + 1)[1:]  # the first counts rows without a topic
+        rates = fired / np.maximum(self.tokens.topic_tokens, 1)
         masses = self.masses[feature][1].topics
         firing = [TopicFiring(name, rate, masses[name]) for name, rate in zip(topics, rates.tolist(), strict=True)]
         return sorted(firing, key=lambda each: -each.rate)

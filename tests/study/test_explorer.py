@@ -22,11 +22,15 @@ from archsae_study.config import ConfigError, configure
 from archsae_study.explorer import build, features_frame, of_study, page
 from archsae_study.explorer.build import Corpus, Explorer, Part, Subject
 from archsae_study.explorer.data import asdict
+from archsae_study.explorer.of_study import EXPLORED_ARMS
 from archsae_study.explorer.widget import FeatureWidget, answer
 from archsae_study.report import Report
 from archsae_study.study import Study
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+TOPK, RA = EXPLORED_ARMS
 
 
 # --- by hand ---
@@ -110,6 +114,13 @@ def test_topics_by_hand(small):
     assert topics == {"sport": (2 / 3, 8 / 12), "tech": (1 / 2, 4 / 12)}
 
 
+def test_documents_without_a_topic_count_for_none():
+    explorer = toy(X, IDS, [0, 1], ["sport", None], [Subject("topk", "TopK", unit_sae(4, D_MODEL), 0)])
+    topics = {each.topic: (each.rate, each.mass) for each in explorer.feature("topk", 0).topics}
+    assert topics == {"sport": (2 / 3, 8 / 12)}
+    assert explorer.about.topics == ["sport"]
+
+
 def test_histogram_holds_every_firing(small):
     histogram = small.feature("topk", 0).histogram
     assert (sum(histogram.counts), histogram.edges[0], histogram.edges[-1]) == (3, 0, 5)
@@ -163,21 +174,21 @@ def smoke(tmp_path_factory):
 
 
 def test_smoke_study_shows_both_dictionaries(smoke):
-    assert [each.key for each in smoke.about.dictionaries] == ["topk", "ra"]
+    assert [each.key for each in smoke.about.dictionaries] == [TOPK, RA]
     assert smoke.about.topics == ["forest", "market", "music", "sea"]
     assert all(each.other_seeds == [1] for each in smoke.about.dictionaries)
     assert all(each.r2 is not None for each in smoke.about.dictionaries)
-    assert smoke.anchors("topk") == []
-    assert smoke.anchors("ra")
+    assert smoke.anchors(TOPK) == []
+    assert smoke.anchors(RA)
 
 
 def test_batched_parts_agree_with_the_inspection_of_one_feature(smoke):
     """Against the functions that look at one feature, which share only the scan with the builder."""
-    dictionary = smoke._dictionaries["ra"]
+    dictionary = smoke._dictionaries[RA]
     heldout, model = dictionary.corpus.heldout, dictionary.corpus.model
     tokenizer, sae = dictionary.corpus.tokenizer, dictionary.subject.sae
     feature = inspection.strongest(dictionary.found)
-    shown = smoke.feature("ra", feature)
+    shown = smoke.feature(RA, feature)
     one = inspection.inspect(dictionary.found, feature, heldout.activations, heldout.tokens, tokenizer)
     assert (shown.firings, shown.summary.density) == (one["firings"], one["firing_rate"])
     assert shown.histogram.counts == one["histogram"]["counts"]
@@ -190,19 +201,19 @@ def test_batched_parts_agree_with_the_inspection_of_one_feature(smoke):
     )
     assert [each.anchor for each in shown.archetypes.anchors] == [each["anchor"] for each in made["anchors"]]
     assert shown.archetypes.effective_anchors == pytest.approx(made["effective_anchors"])
-    contexts = smoke.anchor("ra", shown.archetypes.anchors[0].anchor).contexts
+    contexts = smoke.anchor(RA, shown.archetypes.anchors[0].anchor).contexts
     assert [each.document for each in contexts] == [each["document"] for each in made["anchors"][0]["contexts"]]
 
 
 def test_probe_scores_are_those_of_the_probing_module(smoke):
-    found = smoke._dictionaries["topk"].probe
-    scores = [summary.probe for summary in smoke.summaries("topk")]
+    found = smoke._dictionaries[TOPK].probe
+    scores = [summary.probe for summary in smoke.summaries(TOPK)]
     assert scores == found.auc.tolist()
-    assert {summary.probe_topic for summary in smoke.summaries("topk")} <= {*smoke.about.topics, None}
+    assert {summary.probe_topic for summary in smoke.summaries(TOPK)} <= {*smoke.about.topics, None}
 
 
 def test_everything_is_json(smoke):
-    for key in ("topk", "ra"):
+    for key in (TOPK, RA):
         for feature in range(0, 64, 7):
             json.dumps(asdict(smoke.feature(key, feature)), allow_nan=False)
 
@@ -212,10 +223,10 @@ def test_frame_has_a_row_for_every_feature(smoke):
     assert isinstance(frame, pd.DataFrame)
     assert frame.index.names == ["dictionary", "feature"]
     assert len(frame) == 128
-    summary = smoke.summaries("ra")[5]
-    assert frame.loc[("ra", 5), "name"] == summary.name
-    assert frame.loc[("ra", 5), "maximum"] == summary.maximum
-    assert frame.loc[("ra", 5), "tokens"] == [each.token for each in summary.tokens]
+    summary = smoke.summaries(RA)[5]
+    assert frame.loc[(RA, 5), "name"] == summary.name
+    assert frame.loc[(RA, 5), "maximum"] == summary.maximum
+    assert frame.loc[(RA, 5), "tokens"] == [each.token for each in summary.tokens]
     assert frame["stability"].dtype == np.float64
 
 
@@ -244,7 +255,7 @@ def folder(smoke, tmp_path_factory):
 
 
 def test_shards_hold_every_feature_once(smoke, folder):
-    for key in ("topk", "ra"):
+    for key in (TOPK, RA):
         found = []
         for number in range(4):
             name, content = read(folder / "data" / "features" / key / f"{number}.js")
@@ -255,10 +266,10 @@ def test_shards_hold_every_feature_once(smoke, folder):
 
 
 def test_anchor_shards_hold_what_features_name(smoke, folder):
-    anchors = {each["anchor"] for path in (folder / "data/anchors/ra").iterdir() for each in read(path)[1]}
-    named = {each.anchor for i in range(64) for each in smoke.feature("ra", i).archetypes.anchors}
+    anchors = {each["anchor"] for path in (folder / f"data/anchors/{RA}").iterdir() for each in read(path)[1]}
+    named = {each.anchor for i in range(64) for each in smoke.feature(RA, i).archetypes.anchors}
     assert named == anchors
-    assert not (folder / "data" / "anchors" / "topk").exists()
+    assert not (folder / "data" / "anchors" / TOPK).exists()
 
 
 def test_page_names_only_files_that_are_there(folder):
@@ -308,11 +319,11 @@ def test_vendored_files_are_those_of_the_record():
 
 def test_widget_answers_what_the_page_asks(smoke):
     assert answer(smoke, "index")["content"]["about"]["title"]
-    shard = answer(smoke, "features/ra/3")
-    assert shard["name"] == "features/ra/3"
+    shard = answer(smoke, f"features/{RA}/3")
+    assert shard["name"] == f"features/{RA}/3"
     assert [each["summary"]["feature"] for each in shard["content"]] == list(range(48, 64))
-    assert answer(smoke, "anchors/ra/0")["content"]
-    for wrong in ("features/none/0", "../../secret", "features/ra/x", None, "other/ra/0"):
+    assert answer(smoke, f"anchors/{RA}/0")["content"]
+    for wrong in ("features/none/0", "../../secret", "features/ra/x", None, f"other/{RA}/0"):
         assert "is no part" in answer(smoke, wrong)["error"]
 
 
@@ -331,7 +342,7 @@ def test_widget_leaves_a_static_table_behind(smoke):
 
 
 def test_limits_are_those_of_the_builder(smoke):
-    shown = smoke.feature("ra", 0)
+    shown = smoke.feature(RA, 0)
     assert len(shown.nearest) == build.NEAREST
     assert len(shown.summary.promoted) == len(shown.summary.suppressed) == 10
 
@@ -350,12 +361,12 @@ def runs(tmp_path_factory):
 def test_the_command_writes_the_page_into_the_run_folder(runs):
     (html,) = runs.glob("smoke-*/explorer/index.html")
     about = read(html.parent / "data" / "index.js")[1]["about"]
-    assert [each["key"] for each in about["dictionaries"]] == ["topk", "ra"]
+    assert [each["key"] for each in about["dictionaries"]] == [TOPK, RA]
     assert "smoke" in about["note"]
 
 
 def test_the_command_names_an_unknown_arm(tmp_path, capsys):
-    assert main(["explore", "--preset", "smoke", "--arms", "topk,unknown", "--runs", str(tmp_path)]) == 2
+    assert main(["explore", "--preset", "smoke", "--arms", f"{TOPK},unknown", "--runs", str(tmp_path)]) == 2
     assert "arms" in capsys.readouterr().err
 
 
@@ -373,3 +384,8 @@ def test_report_offers_the_frame_and_the_widget(runs):
     report = Report(configure({"preset": "smoke", "steps": 5}), runs)
     assert len(report.features_frame()) == 128
     assert isinstance(report.explore(), FeatureWidget)
+
+
+def test_the_command_shows_the_same_arms_as_the_report(runs):
+    (html,) = runs.glob("smoke-*/explorer/index.html")
+    assert {path.name for path in (html.parent / "data" / "features").iterdir()} == set(EXPLORED_ARMS)

@@ -10,6 +10,7 @@ import pytest
 from archsae_study.config import configure
 from archsae_study.explorer import of_study, write_page
 from archsae_study.explorer.data import About, DictionaryAbout, Feature, Histogram, Summary, TokenMass
+from archsae_study.explorer.of_study import EXPLORED_ARMS
 from archsae_study.explorer.page import asset, rounded
 from archsae_study.explorer.widget import answer, module
 from archsae_study.study import Study
@@ -82,6 +83,7 @@ CLIPBOARD = """
     const clipboard = { writeText: async (text) => { globalThis.copied = text; } };
     Object.defineProperty(navigator, "clipboard", { value: clipboard });
 """
+TOPK, RA = EXPLORED_ARMS
 WIDTHS = {"desktop": (1400, 900), "phone": (390, 844)}
 
 
@@ -146,7 +148,7 @@ def test_the_list_opens_and_fits_the_screen(page, size, address):
 
 def test_search_by_index_token_promoted_token_and_topic(page, address, smoke):
     opened(page, address)
-    summaries = smoke.summaries("topk")
+    summaries = smoke.summaries(TOPK)
     alive = [summary for summary in summaries if summary.density > 0]
     search(page, "17", "index")
     assert listed(page) == [17]
@@ -170,7 +172,7 @@ def test_sort_by_every_metric(page, address, smoke):
     opened(page, address)
     for field in ("density", "maximum", "stability", "probe", "purity"):
         page.select_option(".ax-sort select", f"{field} desc")
-        values = {summary.feature: rounded(getattr(summary, field)) for summary in smoke.summaries("topk")}
+        values = {summary.feature: rounded(getattr(summary, field)) for summary in smoke.summaries(TOPK)}
         known = [values[feature] for feature in listed(page) if values[feature] is not None]
         assert known == sorted(known, reverse=True), field
         assert known[0] == max(value for value in values.values() if value is not None)
@@ -182,11 +184,11 @@ def test_filters_hold_together_and_can_be_reset(page, address, smoke):
     everything = count(page)
     page.fill("input[aria-label='Least density']", "2")
     page.fill("input[aria-label='Largest maximum']", "9")
-    fits = [s for s in smoke.summaries("topk") if s.density >= 0.02 and s.maximum <= 9]
+    fits = [s for s in smoke.summaries(TOPK) if s.density >= 0.02 and s.maximum <= 9]
     assert 0 < len(fits) < everything
     assert count(page) == len(fits)
     page.click("text=Reset")
-    assert count(page) == everything == sum(s.density > 0 for s in smoke.summaries("topk"))
+    assert count(page) == everything == sum(s.density > 0 for s in smoke.summaries(TOPK))
     page.click("text=hide dead features")
     assert count(page) == 64
 
@@ -196,12 +198,12 @@ def test_a_click_opens_a_feature_with_all_its_parts(page, size, address, smoke):
     page.click(".ax-tabs button:nth-child(2)")
     page.locator(".tabulator-row").nth(1).click()
     key, feature = shown_feature(page).split("/")
-    assert key == "ra"
+    assert key == RA
     headings = " ".join(page.locator(".ax-panel h3").all_inner_texts())
     for part in ("Activations", "Tokens it fires on", "Promoted", "Suppressed", "Contexts", "topic", "Nearest",
                  "other seeds", "Anchors"):  # fmt: skip
         assert part in headings
-    found = smoke.feature("ra", int(feature))
+    found = smoke.feature(RA, int(feature))
     assert page.locator(".ax-matches tbody tr").count() == len(found.matches) == 1
     cells = page.locator(".ax-matches tbody td").all_inner_texts()
     assert cells[1] == str(found.matches[0].feature)
@@ -214,27 +216,27 @@ def test_a_click_opens_a_feature_with_all_its_parts(page, size, address, smoke):
 
 
 def test_the_exact_value_of_a_token_is_shown(page, size, address, smoke):
-    feature = next(s.feature for s in smoke.summaries("ra") if s.density > 0.01)
-    opened(page, f"{address}#ra/{feature}")
+    feature = next(s.feature for s in smoke.summaries(RA) if s.density > 0.01)
+    opened(page, f"{address}#{RA}/{feature}")
     marked = page.locator(".ax-band .ax-marked").first
     marked.click() if size == "phone" else marked.hover()
-    value = smoke.feature("ra", feature).bands[0].contexts[0]
+    value = smoke.feature(RA, feature).bands[0].contexts[0]
     shown = float(page.inner_text(".ax-tooltip b"))
     assert shown == pytest.approx(value.values[value.marked], rel=1e-3)
 
 
 def test_a_link_opens_its_feature_and_follows_along(page, address):
-    opened(page, f"{address}#ra/33")
-    assert shown_feature(page) == "ra/33"
+    opened(page, f"{address}#{RA}/33")
+    assert shown_feature(page) == f"{RA}/33"
     page.locator(".ax-panel a.ax-link").last.click()
-    page.wait_for_function("location.hash !== '#ra/33'")
+    page.wait_for_function(f"location.hash !== '#{RA}/33'")
     after = page.evaluate("location.hash")
     assert f"#{shown_feature(page)}" == after
     page.go_back()
-    page.wait_for_selector("[data-id='ra/33']")
+    page.wait_for_selector(f"[data-id='{RA}/33']")
 
 
-@pytest.mark.parametrize("wrong", ["#ra/64", "#nothing/1", "#%", "#ra/1/topk", "#<b>/0"])
+@pytest.mark.parametrize("wrong", [f"#{RA}/64", "#nothing/1", "#%", f"#{RA}/1/{TOPK}", "#<b>/0"])
 def test_a_wrong_link_opens_the_list(page, address, wrong):
     opened(page, address + wrong)
     assert page.locator(".ax-panel").count() == 0
@@ -242,7 +244,7 @@ def test_a_wrong_link_opens_the_list(page, address, wrong):
 
 
 def test_two_features_side_by_side(page, size, address):
-    opened(page, f"{address}#ra/3")
+    opened(page, f"{address}#{RA}/3")
     shown_feature(page)
     page.click("text=Compare")
     page.wait_for_selector(".tabulator-row:visible")
@@ -250,8 +252,8 @@ def test_two_features_side_by_side(page, size, address):
     page.locator(".tabulator-row").nth(2).click()
     page.wait_for_function("document.querySelectorAll('.ax-panel .ax-tiles').length === 2")
     pair = [shown_feature(page), shown_feature(page, 1)]
-    assert pair[0] == "ra/3"
-    assert pair[1].startswith("topk/")
+    assert pair[0] == f"{RA}/3"
+    assert pair[1].startswith(f"{TOPK}/")
     assert page.evaluate("location.hash") == f"#{pair[0]}/{pair[1]}"
     boxes = [page.locator(".ax-panel").nth(place).bounding_box() for place in (0, 1)]
     assert (boxes[0]["y"] == boxes[1]["y"]) == (size == "desktop")
@@ -306,24 +308,23 @@ def test_a_dark_system_gets_the_dark_page(browser, address):
 
 
 def test_copy_as_json(page, address, smoke):
-    opened(page, f"{address}#ra/7")
+    opened(page, f"{address}#{RA}/7")
     shown_feature(page)
     page.click("text=Copy JSON")
     page.wait_for_function("globalThis.copied")
     copied = json.loads(page.evaluate("globalThis.copied"))
-    assert copied["dictionary"]["key"] == "ra"
+    assert copied["dictionary"]["key"] == RA
     assert copied["summary"]["feature"] == 7
-    assert copied["summary"]["maximum"] == pytest.approx(smoke.summaries("ra")[7].maximum, rel=1e-3)
+    assert copied["summary"]["maximum"] == pytest.approx(smoke.summaries(RA)[7].maximum, rel=1e-3)
     assert len(copied["anchors"]) == len(copied["archetypes"]["anchors"])
     page.click("text=Copy link")
-    page.wait_for_function("globalThis.copied.endsWith('#ra/7')")
+    page.wait_for_function(f"globalThis.copied.endsWith('#{RA}/7')")
 
 
 @pytest.mark.parametrize("index", range(len(HOSTILE)))
+@pytest.mark.parametrize("size", ["desktop"], indirect=True)
 def test_hostile_text_stays_text(page, size, hostile_address, index):
-    if size == "phone" and index:
-        pytest.skip("one text is enough to see that the phone's page is the same")
-    opened(page, f"{hostile_address}#topk/{index}")
+    opened(page, f"{hostile_address}#{TOPK}/{index}")
     shown_feature(page)
     written = re.sub(r"[\x00-\x1f\u200b\u2028\u202c\u202e]", lambda found: f"⟨U+{ord(found[0]):04X}⟩", HOSTILE[index])
     written = written.replace("\ud800", "⟨U+D800⟩")
@@ -331,8 +332,6 @@ def test_hostile_text_stays_text(page, size, hostile_address, index):
     assert page.locator(".ax-band .ax-token").first.text_content() == written
     page.locator(".ax-band .ax-token").first.hover()
     assert page.locator(".ax-tooltip code").text_content().strip("␣") == written.strip()
-    if size == "phone":
-        page.click(".ax-back")
     search(page, HOSTILE[index].strip(), "token")
     holds = [HOSTILE[index].strip().lower() in text.lower() for text in HOSTILE]
     typed = "\ud800" not in HOSTILE[index]  # half of a character cannot be typed

@@ -235,7 +235,7 @@
         return field === "probe" ? Math.max(0, 2 * value - 1) : value / scale[field];
       };
       const metric = ([field, label, format, hint]) => ({
-        field, title: label, headerTooltip: hint, sorter: "number", sorterParams: { alignEmptyValues: "bottom" }, width: COLUMN,
+        field, title: label === "maximum" ? "max" : label, headerTooltip: hint, sorter: "number", sorterParams: { alignEmptyValues: "bottom" }, width: COLUMN,
         headerSortStartingDir: "desc", hozAlign: "right", headerHozAlign: "right",
         formatter: (cell) => element("span", { class: "ax-cell" }, format(cell.getValue()),
           element("span", { class: "ax-cell-bar", style: `width:${(100 * share(field, cell.getValue())).toFixed(1)}%` })),
