@@ -108,7 +108,7 @@ FRAMES = ("centred", "raw")
 
 
 def main_arms(frame: str) -> dict[str, str]:
-    """Keys of the arms that notebooks 02 to 04 and 07 look at, by the kind of dictionary they stand for."""
+    """Keys of the arms that notebooks 02 to 04 look at, by the kind of dictionary they stand for."""
     of = _prefix(frame)
     return {"topk": f"{of}topk-random-own", "topk-kmeans": f"{of}topk-kmeans-shared", "ra": f"{of}ra-shared"}
 
@@ -121,3 +121,8 @@ def sweep_arm(frame: str) -> str:
 def sweep_references(frame: str) -> tuple[str, ...]:
     """Keys of the arms beside it: free and frozen dictionaries from the same own centroids."""
     return f"{_prefix(frame)}topk-kmeans-own", f"{_prefix(frame)}frozen-own"
+
+
+def explored_arms(frame: str) -> tuple[str, str]:
+    """Keys of the arms whose features are looked at: free and archetypal, from the same own centroids of each seed."""
+    return f"{_prefix(frame)}topk-kmeans-own", f"{_prefix(frame)}ra-own"

@@ -63,7 +63,7 @@ class ComparisonConfig:
     behaviour_tokens: int = 8192
     """Held-out tokens for CE and KL with the reconstruction spliced in."""
     feature: int | None = None
-    """Feature inspected in 07; None takes the strongest feature found by the scan."""
+    """Feature of the archetypal dictionary inspected in 07; None takes the one that tells a topic best."""
     scheduler: str | None = None
     """Where to train: `local:N` processes, `tcp://host:port` or a scheduler file of Dask; None: in this process."""
 

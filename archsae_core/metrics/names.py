@@ -18,6 +18,8 @@ LIFT = 2.0
 START = 4
 """Positions after a window's first that count as its start."""
 DEAD = "never fires"
+VARIED = "varied: "
+"""Starts the name of a feature that a few tokens do not name."""
 
 
 class Masses(NamedTuple):
@@ -76,7 +78,7 @@ def _about(masses: Masses) -> str:
         named = _enough(forms)
         if named:
             return prefix + _quoted(named)
-    return "varied: " + _quoted([form for form, _ in on[:TOKENS]])
+    return VARIED + _quoted([form for form, _ in on[:TOKENS]])
 
 
 def _forms(shares: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:

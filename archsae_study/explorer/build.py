@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 from archsae_core.data.activations import ActivationSet
 from archsae_core.data.corpus import topic_indices
 from archsae_core.data.tokens import TokenSet
+from archsae_core.metrics import artefacts, names, probing
 from archsae_core.metrics import features as inspection
-from archsae_core.metrics import names, probing
 from archsae_core.metrics.contexts import WindowTexts
 from archsae_core.metrics.features import Scan
 from archsae_core.metrics.matching import centred_cosines, cosines, match
@@ -140,12 +140,34 @@ class Tokens:
         return self.part.activations.token.numpy().astype(np.int64)
 
     @cached_property
+    def _starts(self) -> Int64[np.ndarray, " windows_and_end"]:
+        """Tokens before each window."""
+        return np.concatenate([[0], np.cumsum([len(ids) for ids in self.part.tokens.ids])])
+
+    @cached_property
+    def _places(self) -> Int64[np.ndarray, " rows"]:
+        """Place of every row's token among the tokens of all windows."""
+        activations = self.part.activations
+        return self._starts[activations.window.numpy()] + activations.position.numpy()
+
+    @cached_property
     def before(self) -> Int64[np.ndarray, " rows"]:
         """Id of the token right before every row's."""
-        starts = np.concatenate([[0], np.cumsum([len(ids) for ids in self.part.tokens.ids])])
-        activations = self.part.activations
-        place = starts[activations.window.numpy()] + activations.position.numpy() - 1
-        return np.concatenate(self.part.tokens.ids).astype(np.int64)[place]
+        return np.concatenate(self.part.tokens.ids).astype(np.int64)[self._places - 1]
+
+    @cached_property
+    def kind(self) -> Int64[np.ndarray, " rows"]:
+        """Kind of formatting of every row's token, as `artefacts.kinds_of` tells it in its window."""
+        flat = np.concatenate(self.part.tokens.ids)
+        ids, place = np.unique(flat, return_inverse=True)
+        kinds = np.array([artefacts.kind_of(self.text(token)) for token in ids.tolist()])[place]
+        for window, tokens in enumerate(self.part.tokens.ids):
+            # markup is rare, and strings token by token take ten times as long
+            text = self.tokenizer.decode(tokens.tolist(), clean_up_tokenization_spaces=False)
+            if artefacts.MARKUP.search(text):
+                start, end = self._starts[window : window + 2]
+                kinds[start:end] = artefacts.kinds_of(self.texts[window])
+        return kinds[self._places]
 
     @cached_property
     def topics(self) -> tuple[list[str], Int64[np.ndarray, " rows"]]:
@@ -352,6 +374,15 @@ class _Dictionary:
     def _logits(self, ids: Int64[Tensor, " top"], logits: Float[Tensor, " top"]) -> list[TokenLogit]:
         return [TokenLogit(self.tokens.text(i), i, x) for i, x in zip(ids.tolist(), logits.tolist(), strict=True)]
 
+    def formatting(self) -> Float[np.ndarray, "n_features kinds"]:
+        """Share of every feature's activation mass on each of `artefacts.KINDS`."""
+        found, kinds = self.found, len(artefacts.KINDS)
+        feature = np.repeat(np.arange(found.n_features), np.diff(found.offsets))
+        key = feature * (kinds + 1) + self.tokens.kind[found.rows] + 1
+        mass = np.bincount(key, weights=found.values, minlength=found.n_features * (kinds + 1))
+        mass = mass.reshape(found.n_features, kinds + 1)
+        return mass[:, 1:] / np.maximum(mass.sum(axis=1, keepdims=True), 1e-30)
+
     def about(self) -> DictionaryAbout:
         """What the page says of the dictionary."""
         sae, subject = self.subject.sae, self.subject
@@ -508,6 +539,10 @@ class Explorer:
             matches=dictionary.matched(feature),
             archetypes=dictionary.archetypes(feature),
         )
+
+    def formatting(self, key: str) -> Float[np.ndarray, "n_features kinds"]:
+        """Share of the activation mass of every feature of a dictionary on each of `artefacts.KINDS`."""
+        return self._dictionaries[key].formatting()
 
     def anchors(self, key: str) -> list[int]:
         """Anchors that the features of a dictionary name; empty where it has none or no training text is given."""

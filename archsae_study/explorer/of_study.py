@@ -10,14 +10,12 @@ from archsae_core.config import ConfigError
 from archsae_core.data.activations import ActivationSet
 from archsae_core.metrics.probing import NoPassages
 from archsae_core.storage import environment
-from archsae_study.arms import ARMS
+from archsae_study.arms import ARMS, explored_arms
 from archsae_study.experiments.probing import probe_data
 from archsae_study.explorer.build import Corpus, Explorer, Part, Probes, Subject
-from archsae_study.runs import arm_runs
+from archsae_study.runs import Run, arm_runs
 from archsae_study.study import Study
 
-EXPLORED_ARMS = ("topk-kmeans-own", "ra-own")
-"""Arms on show where none are named."""
 LABELS = {"free": "TopK", "archetypal": "RA-SAE", "frozen": "frozen"}
 """Of dictionaries, where each kind is on show once; else arms have their own labels."""
 HELDOUT_TOKENS = 200_000
@@ -26,11 +24,13 @@ TRAIN_TOKENS = 200_000
 """Training activations among which the nearest to each anchor are looked for."""
 
 
-def of_study(study: Study, *, arms: Sequence[str] = EXPLORED_ARMS, progress: bool = False) -> Explorer:
+def of_study(study: Study, *, arms: Sequence[str] | None = None, progress: bool = False) -> Explorer:
     """The dictionaries of the study's main seed in some arms, each matched with every other seed of its arm.
 
-    Dictionaries that are not trained yet are trained first. Raises ConfigError for an arm that there is not.
+    None are the free and the archetypal arm of the study's frame. Dictionaries that are not trained yet are trained
+    first. Raises ConfigError for an arm that there is not.
     """
+    arms = explored_arms(study.config.activations.frame) if arms is None else arms
     unknown = [arm for arm in arms if arm not in ARMS]
     if unknown or not arms:
         raise ConfigError(f"arms = {tuple(arms)!r}: name at least one of {', '.join(ARMS)}")
@@ -47,16 +47,21 @@ def of_study(study: Study, *, arms: Sequence[str] = EXPLORED_ARMS, progress: boo
     )
 
 
+def subject_runs(study: Study, arm: str) -> list[Run]:
+    """The run of an arm that is looked at, of the study's main seed, and those of every other seed after it."""
+    run = Run(arm, study.config.comparison.seed, study.config.training.steps)
+    return [run, *(other for other in arm_runs(study.config, arm) if other.seed != run.seed)]
+
+
 def _subject(study: Study, arm: str, arms: Sequence[str]) -> Subject:
-    runs, kind = arm_runs(study.config, arm), ARMS[arm].dictionary
-    run = runs[0]
+    (run, *others), kind = subject_runs(study, arm), ARMS[arm].dictionary
     once = [ARMS[other].dictionary for other in arms].count(kind) == 1
     return Subject(
         key=arm,
         label=LABELS[kind] if once else ARMS[arm].label,
         sae=study.sae(run),
         seed=run.seed,
-        others={other.seed: study.sae(other) for other in runs[1:]},
+        others={other.seed: study.sae(other) for other in others},
         delta=study.of(run).config.dictionary.delta,
         r2=study.scores(run).quality.r2,
     )

@@ -71,7 +71,7 @@ def error_bar(found: Interval) -> list[list[float]] | None:
     return [[found.estimate - found.low], [found.high - found.estimate]]
 
 
-def point(axis: Axes, x: float, y: float, found: Interval, *, horizontal: bool = True, **style: Any) -> None:
+def point(axis: Axes, x: float, y: float | int, found: Interval, *, horizontal: bool = True, **style: Any) -> None:
     """One estimate with its interval."""
     bars = {"xerr" if horizontal else "yerr": error_bar(found)}
     axis.errorbar(x, y, **bars, fmt="o", capsize=3, markersize=7, linewidth=1.4, **style)

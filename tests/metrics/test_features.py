@@ -149,11 +149,11 @@ def test_word_level_tokens_keep_their_spaces():
 
 def test_html_escapes_tokens_and_needs_no_style():
     found = context_html(["<script>", "a&b", ' "x"', "\n"], [0.0, 2.0, 1.0, 0.0], 1)
-    assert found == "&lt;script&gt;<mark>a&amp;b</mark><b> &quot;x&quot;</b>⏎"
+    assert found == "&#60;script&#62;<mark>a&#38;b</mark><b> &#34;x&#34;</b>⏎"
 
 
 def test_dollars_cannot_start_a_formula():
-    assert context_html(["$5", "$6"], [0.0, 0.0], 5) == "<span>$</span>5<span>$</span>6"
+    assert context_html(["$5", "$6"], [0.0, 0.0], 5) == "<span>&#36;</span>5<span>&#36;</span>6"
 
 
 # --- output and archetypes ---
