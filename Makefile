@@ -4,6 +4,8 @@ PYTHON ?= python3
 PRESET ?= quick
 # more arguments for `make report`, `make bench` and `make bench-self`
 ARGS ?=
+# processes of `make test`: a file's tests stay together, so that what they share is made once
+PROCESSES ?= 2
 # more arguments for pip, such as another package index
 PIP_ARGS ?=
 
@@ -35,7 +37,7 @@ lab: $(FETCHED) ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks
 
 test: $(FETCHED) ## unit tests, then the committed notebooks
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(PROCESSES) --dist loadfile
 	$(MAKE) nbval
 
 browser: $(INSTALLED) ## click through the pages in the system's Chromium; `test` passes over them where there is none

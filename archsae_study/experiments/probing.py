@@ -14,6 +14,7 @@ from archsae_core.metrics.probing import Hits, NoPassages, Passages
 from archsae_core.metrics.stability import Side, unrelated
 from archsae_core.models.dictionary import FreeDictionary
 from archsae_core.models.sae import SAE
+from archsae_core.progress import track
 from archsae_study import contrasts
 from archsae_study.arms import ARMS
 from archsae_study.costs import Cost, table_cost
@@ -141,7 +142,7 @@ def build(study: Study) -> ProbingResult:
     except NoPassages as error:
         return ProbingResult(str(error))
     rows, hits = [], {}
-    for arm in study.config.comparison.arms:
+    for arm in track(study.config.comparison.arms, "probing", unit="arm"):
         measured = [measure(study.sae(run), data) for run in arm_runs(study.config, arm)]
         hits[arm] = [found for found, _ in measured]
         rows.append(_row(arm, ARMS[arm].title, True, measured))

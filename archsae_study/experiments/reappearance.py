@@ -19,6 +19,7 @@ from archsae_core.metrics.probing import NoPassages
 from archsae_core.metrics.reconstruction import bootstrap_interval
 from archsae_core.metrics.stability import SHARED
 from archsae_core.models.sae import SAE, Codes
+from archsae_core.progress import track
 from archsae_study import contrasts
 from archsae_study.arms import ARMS
 from archsae_study.costs import Cost, seed_pairs, spliced, table_cost
@@ -137,7 +138,9 @@ def build(study: Study) -> ReappearanceResult:
         data = None
     components = principal_components(study)
     arms = [arm for arm in compared_arms(study) if len(arm_runs(study.config, arm)) > 1]
-    return ReappearanceResult(SHARED, [_arm(study, arm, data, components) for arm in arms])
+    return ReappearanceResult(
+        SHARED, [_arm(study, arm, data, components) for arm in track(arms, "reappearance", unit="arm")]
+    )
 
 
 def principal_components(study: Study) -> Float[Tensor, "d_model d_model"]:

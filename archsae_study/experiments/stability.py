@@ -17,6 +17,7 @@ from archsae_core.metrics.structure import Collapse, collapse
 from archsae_core.models.sae import SAE, Codes
 from archsae_core.models.snapshots import snapshot_sae, snapshot_steps, snapshots
 from archsae_core.models.training import read_log
+from archsae_core.progress import track
 from archsae_study import contrasts, equal_terms
 from archsae_study.arms import ARMS
 from archsae_study.config import Config
@@ -162,7 +163,10 @@ def build(study: Study) -> StabilityResult:
     config = study.config
     study.run_folders(runs(config))
     recovered = ce_recovered(study, _of_contrasts(config))
-    arms = [arm_result(study, arm_runs(config, arm), recovered) for arm in config.comparison.arms]
+    arms = [
+        arm_result(study, arm_runs(config, arm), recovered)
+        for arm in track(config.comparison.arms, "stability", unit="arm")
+    ]
     return StabilityResult(arms, between_arms(study))
 
 
@@ -298,7 +302,7 @@ def _cost(study: Study) -> Cost:
         study,
         matchings=seed_pairs(needed) * (2 * 6 + 2 * kept),
         encoded=len(needed) * kept * KEPT_TOKENS,
-        model_tokens=spliced(config.comparison.behaviour_tokens, len(needed)),
+        model_tokens=spliced(config.comparison.behaviour_tokens // 4, len(_of_contrasts(config))),
         memory=6 * 4 * config.dictionary.n_features**2,  # cosines of a pair: raw, centred, absolute, alive, encoder
     )
 

@@ -11,6 +11,7 @@ from archsae_core.metrics import features
 from archsae_core.metrics import swap as swapping
 from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.reconstruction import bootstrap_interval
+from archsae_core.progress import track
 from archsae_study.arms import ARMS
 from archsae_study.costs import Cost, spliced, table_cost
 from archsae_study.experiments.reappearance import compared_arms, needed
@@ -66,7 +67,7 @@ class SwapResult:
 def build(study: Study) -> SwapResult:
     """Matched pairs of the first two seeds of every compared arm."""
     arms, points, pooled = [], {}, []
-    for arm in compared_arms(study):
+    for arm in track(compared_arms(study), "swap", unit="arm"):
         if len(arm_runs(study.config, arm)) < 2:
             continue
         pairs, sums = _swap_arm(study, arm)

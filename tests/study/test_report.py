@@ -169,6 +169,7 @@ def test_bad_input_ends_with_one_line_before_any_work(tmp_path, capsys):
 
 def test_sweep_runs_its_notebooks_once_for_each_delta(tmp_path, monkeypatch):
     calls = []
+    monkeypatch.setattr(runner.execution, "make_tables", lambda *_, **__: None)
     monkeypatch.setattr(
         runner, "execute", lambda name, output, given: calls.append((name, given["delta"], output.parent))
     )

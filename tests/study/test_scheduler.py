@@ -153,6 +153,7 @@ def test_notebooks_are_given_the_scheduler_by_the_environment(tmp_path, monkeypa
         seen.append((os.environ["ARCHSAE_SCHEDULER"], "scheduler" in given))
 
     monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(runner.execution, "make_tables", lambda *_, **__: None)
     runner.run_report({"preset": "smoke", "scheduler": "local:2"}, notebooks=["01_anchors"], root=tmp_path)
     assert seen == [("local:2", False)]
     assert "ARCHSAE_SCHEDULER" not in os.environ
