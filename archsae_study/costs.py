@@ -227,9 +227,9 @@ Costing = Callable[[Study], Cost]
 def table_cost(
     study: Study,
     *,
-    matchings: float = 0,
-    encoded: float = 0,
-    model_tokens: float = 0,
+    matchings: int | float = 0,
+    encoded: int | float = 0,
+    model_tokens: int | float = 0,
     memory: int = 0,
     disk: int = 2**18,
 ) -> Cost:
