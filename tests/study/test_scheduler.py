@@ -71,7 +71,7 @@ def study(root, where=None, **overrides):
     return Study(configure({"preset": "smoke", "scheduler": where} | overrides), root)
 
 
-RUNS = [Run(arm, seed, 40, 1.0) for arm in ("topk", "ra", "ra-indep-anchors") for seed in (0, 1)]
+RUNS = [Run(arm, seed, 40) for arm in ("topk-random-own", "ra-shared", "ra-own") for seed in (0, 1)]
 
 
 def bits(folders):
@@ -110,7 +110,7 @@ def test_what_local_processes_are_told_does_not_reach_what_this_one_starts_later
 
 
 def test_a_diverged_run_is_left_to_the_caller_and_the_others_are_kept(cluster, tmp_path):
-    diverging = Run("topk", 1, 40, 1.0)
+    diverging = Run("topk-random-own", 1, 40)
     found = study(tmp_path, cluster.address, lr=1e30)
     with pytest.raises(TrainingDiverged):
         found.run_folders([diverging])
@@ -161,7 +161,7 @@ def test_notebooks_are_given_the_scheduler_by_the_environment(tmp_path, monkeypa
 
 def test_a_killed_worker_costs_its_task_only_and_a_lost_scheduler_is_named(cluster, tmp_path):
     """Last in the file, since it destroys the cluster."""
-    long = [Run("ra", seed, 400, 1.0) for seed in range(4)]
+    long = [Run("ra-shared", seed, 400) for seed in range(4)]
     before = len(events(cluster.log))
     script = f"""
 import sys, torch
@@ -172,7 +172,7 @@ from archsae_study.study import Study
 torch.set_num_threads(1)
 study = Study(configure({{"preset": "smoke", "scheduler": {cluster.address!r}}}), Path({str(tmp_path)!r}))
 try:
-    study.run_folders([Run("ra", int(seed), 400, 1.0) for seed in sys.argv[1:]])
+    study.run_folders([Run("ra-shared", int(seed), 400) for seed in sys.argv[1:]])
 except ConfigError as error:
     sys.exit(str(error))
 """
