@@ -11,7 +11,7 @@ class ConfigError(ValueError):
     """A parameter that cannot be used; the message names the field and the fix."""
 
 
-W_STEPS = ("published", "mirror")
+W_STEPS = ("published", "mirror", "sparse")
 BOS = ("auto", "true", "false")
 DTYPES = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
@@ -180,13 +180,15 @@ class TrainingConfig:
     """The optimiser and its schedule."""
 
     w_step: str = "mirror"
-    """How W moves: `published` (Adam, then ReLU and row-normalise) or `mirror` (entropic mirror descent)."""
+    """How W moves: `published` (Adam, ReLU, row-normalise), `mirror` (entropic), `sparse` (`support` entries a row)."""
+    support: int = 64
+    """Anchors that an atom mixes at most, where `w_step` is `sparse`."""
     w_dtype: str = "auto"
     """Arithmetic of W's gradient: bfloat16 where the processor runs it fast, else float32. Constraints are exact."""
     lr: float = 3e-4
     """Adam's learning rate."""
     w_lr: float | None = None
-    """Learning rate of W; None takes 0.003 (log-weight per step) for `mirror` and `lr` for `published`."""
+    """Learning rate of W; None takes 0.003 (log-weight per step), and for `published` that is `lr`."""
     steps: int = 600
     """Optimiser steps of each training run."""
     decay: float = 0.2
@@ -203,7 +205,7 @@ class TrainingConfig:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        require_counts(self, ("steps", "batch_size", "aux_k", "dead_after", "checkpoint_every"))
+        require_counts(self, ("support", "steps", "batch_size", "aux_k", "dead_after", "checkpoint_every"))
         require_positive(self, ("lr", "w_lr"))
         require_not_negative(self, ("aux_coefficient",))
         require(0 <= self.decay <= 1, "decay", self.decay, "must lie between 0 and 1")
@@ -213,4 +215,5 @@ class TrainingConfig:
     @property
     def w_rate(self) -> float:
         """Learning rate of W in force."""
-        return self.w_lr if self.w_lr is not None else {"mirror": 3e-3, "published": self.lr}[self.w_step]
+        usual = self.lr if self.w_step == "published" else 3e-3
+        return usual if self.w_lr is None else self.w_lr

@@ -34,7 +34,7 @@ from archsae_study.values import absolute
 
 ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations", "anchor_folds")
 TRAIN_FIELDS = ("n_features", "k", "activation", "lr", "decay", "batch_size", "aux_k", "aux_coefficient", "dead_after")
-ARCHETYPAL_FIELDS = ("delta", "unit_norm", "learn_scale", "w_step", "smoothing")
+ARCHETYPAL_FIELDS = ("delta", "unit_norm", "learn_scale", "w_step", "support", "smoothing")
 READING_FIELDS = {"layer", "outlier_factor"}
 """Parameters of a variant that change what is read of the language model."""
 MAIN_FIELDS = ("delta", "w_step", "w_lr", "smoothing", "unit_norm", "learn_scale")

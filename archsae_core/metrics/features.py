@@ -280,8 +280,8 @@ def mixtures(sae: SAE, features: Int[Tensor, " features"] | None = None, top: in
     if not isinstance(dictionary, ArchetypalDictionary):
         raise TypeError(f"a {type(dictionary).__name__} has no anchors: use an archetypal SAE")
     chosen = torch.arange(sae.n_features) if features is None else features
-    chosen = chosen.to(dictionary.W.device)
-    weights, atoms = dictionary.W[chosen], F.normalize(sae.atoms()[chosen], dim=1)
+    chosen = chosen.to(dictionary.C.device)
+    weights, atoms = dictionary.rows(chosen), F.normalize(sae.atoms()[chosen], dim=1)
     relaxation, hull = dictionary.relax[chosen].norm(dim=1), (weights @ dictionary.C).norm(dim=1)
     largest = weights.topk(min(top, weights.shape[1]))
     directions = F.normalize(dictionary.C, dim=1)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from archsae_core.config import DictionaryConfig, TrainingConfig, require
@@ -78,7 +78,7 @@ class ArchetypalDictionary(nn.Module):
     def __init__(
         self,
         anchors: Float[Tensor, "n_anchors d_model"],
-        weights: Float[Tensor, "n_features n_anchors"],
+        weights: Float[Tensor, "n_features n_anchors"] | tuple[Tensor, Tensor],
         *,
         delta: float,
         unit_norm: bool = True,
@@ -88,10 +88,22 @@ class ArchetypalDictionary(nn.Module):
         super().__init__()
         self.delta, self.unit_norm, self.rounded = delta, unit_norm, rounded
         self.register_buffer("C", anchors.clone())
-        self.W = nn.Parameter(weights.clone())
-        self.relax = nn.Parameter(anchors.new_zeros(len(weights), anchors.shape[1]))
+        self._hold(weights)
+        self.relax = nn.Parameter(anchors.new_zeros(len(self.weights), anchors.shape[1]))
         self.log_scale = nn.Parameter(anchors.new_zeros(()), requires_grad=learn_scale and not unit_norm)
+
+    def _hold(self, weights: Float[Tensor, "n_features n_anchors"]) -> None:
+        self.W = nn.Parameter(weights.clone())
         self._copy: tuple[int, Tensor] = (-1, self.W)
+
+    @property
+    def weights(self) -> Float[Tensor, "n_features width"]:
+        """The entries of W that may be above 0, in no order."""
+        return self.W
+
+    def rows(self, features: Int[Tensor, " n"]) -> Float[Tensor, "n n_anchors"]:
+        """Some rows of W: what their atoms are made of."""
+        return self.W[features].detach()
 
     @classmethod
     def from_anchors(
@@ -184,9 +196,63 @@ class ArchetypalDictionary(nn.Module):
     @torch.no_grad()
     def violation(self) -> float:
         """Largest violation of the constraint: negative weight, row sum off 1, or ‖Λ_i‖ above delta. 0 means none."""
-        rows = (self.W.sum(dim=1) - 1).abs().max()
+        rows = (self.weights.sum(dim=1) - 1).abs().max()
         radius = (self.relax.norm(dim=1) - self.delta).max()
-        return max(0.0, -self.W.min().item(), rows.item() - 1e-5, radius.item())
+        return max(0.0, -self.weights.min().item(), rows.item() - 1e-5, radius.item())
+
+
+class SparseArchetypalDictionary(ArchetypalDictionary):
+    """The same with at most m anchors an atom: W is kept as `W_indices` and `W_values` [n_features, m].
+
+    Indices of a row are distinct; unused places have the value 0. Memory is n_features·m instead of
+    n_features·n_anchors, W C takes m rows of C an atom, and W as a matrix is made only where it is asked for.
+    `SparseMirrorStep` moves values and indices.
+    """
+
+    W_indices: Int[Tensor, "n_features m"]
+    W_values: Float[Tensor, "n_features m"]
+
+    def __init__(
+        self,
+        anchors: Float[Tensor, "n_anchors d_model"],
+        weights: tuple[Float[Tensor, "n_features m"], Int[Tensor, "n_features m"]],
+        **options: Any,
+    ) -> None:
+        """`weights` are values and indices, as those of `torch.topk(W, m)`; values are made to sum to 1."""
+        super().__init__(anchors, weights, **options)
+
+    def _hold(self, weights: tuple[Tensor, Tensor]) -> None:
+        values, indices = weights
+        self.register_buffer("W_indices", indices.clone())
+        self.register_buffer("W_values", values / values.sum(dim=1, keepdim=True))
+
+    @property
+    def W(self) -> Float[Tensor, "n_features n_anchors"]:
+        """W as a matrix, made anew."""
+        return self.rows(torch.arange(len(self.W_values), device=self.W_values.device))
+
+    @property
+    def weights(self) -> Float[Tensor, "n_features m"]:
+        """The entries of W that may be above 0, in no order."""
+        return self.W_values
+
+    def rows(self, features: Int[Tensor, " n"]) -> Float[Tensor, "n n_anchors"]:
+        """Some rows of W: what their atoms are made of."""
+        zeros = self.W_values.new_zeros(len(features), len(self.C))
+        return zeros.scatter_(1, self.W_indices[features], self.W_values[features])
+
+    def hull_points(self) -> Float[Tensor, "n_features d_model"]:
+        """W C: one point of the anchors' convex hull per atom."""
+        return kernels.weighted_rows(self.W_values, self.W_indices, self.C)
+
+    def decoder(self, batch: int, hull_points: Float[Tensor, "n_features d_model"] | None = None) -> Decoder:
+        """Sum of active atoms, for a batch of this size."""
+        return decoder_of(self.atoms(hull_points))
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Shrink each Λ_i into its ball; W's rows stay on the simplex by the way they move."""
+        self.project_relax_()
 
 
 Dictionary = FreeDictionary | ArchetypalDictionary
@@ -247,13 +313,10 @@ def make_dictionary(
     weights = weights_of(config.n_features, len(anchors), generator)
     if kind != "archetypal":
         return FreeDictionary(weights @ anchors, trainable=kind == "free")
+    options = {name: getattr(config, name) for name in ("delta", "unit_norm", "learn_scale")}
+    if training.w_step == "sparse":
+        largest = weights.topk(min(training.support, len(anchors)), dim=1)
+        return SparseArchetypalDictionary(anchors, tuple(largest), rounded=rounds(training), **options)
     if training.w_step == "mirror":
         weights = smoothed(weights, config.smoothing)  # a weight of exactly 0 could never grow by multiplication
-    return ArchetypalDictionary(
-        anchors,
-        weights,
-        delta=config.delta,
-        unit_norm=config.unit_norm,
-        learn_scale=config.learn_scale,
-        rounded=rounds(training),
-    )
+    return ArchetypalDictionary(anchors, weights, rounded=rounds(training), **options)

@@ -19,7 +19,12 @@ from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.batch_topk import above, batch_top_k
 from archsae_core.kernels.topk import top_k
 from archsae_core.models.about import About
-from archsae_core.models.dictionary import ArchetypalDictionary, Dictionary, FreeDictionary
+from archsae_core.models.dictionary import (
+    ArchetypalDictionary,
+    Dictionary,
+    FreeDictionary,
+    SparseArchetypalDictionary,
+)
 from archsae_core.models.model_card import LIBRARY, TAGS, model_card
 from archsae_core.storage import CorruptArtifact, write_atomically, write_json
 
@@ -197,6 +202,8 @@ def structure(sae: SAE) -> dict[str, Any]:
     else:
         learned = dictionary.log_scale.requires_grad
         kind = {"dictionary": "archetypal", "delta": dictionary.delta, "learn_scale": learned}
+        if isinstance(dictionary, SparseArchetypalDictionary):
+            kind["support"] = dictionary.W_values.shape[1]
     frame = {"frame": sae.frame, "decoder_bias": sae.b_dec.requires_grad}
     return {"k": sae.k, "activation": sae.activation} | frame | kind | {"unit_norm": dictionary.unit_norm}
 
@@ -240,6 +247,9 @@ def _empty_dictionary(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
         options = {"trainable": config["trainable"], "unit_norm": config.get("unit_norm", True)}
         return FreeDictionary(tensors["dictionary.D"], **options)
     options = {name: config[name] for name in ("delta", "unit_norm", "learn_scale")}
+    if "support" in config:
+        weights = tensors["dictionary.W_values"], tensors["dictionary.W_indices"]
+        return SparseArchetypalDictionary(tensors["dictionary.C"], weights, **options)
     return ArchetypalDictionary(tensors["dictionary.C"], tensors["dictionary.W"], **options)
 
 

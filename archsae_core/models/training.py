@@ -13,15 +13,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from archsae_core.config import TrainingConfig
+from archsae_core.config import ConfigError, TrainingConfig
 from archsae_core.data.activations import ActivationSet
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.processor import keep_freed_memory
 from archsae_core.models.auxk import by_dead_features, by_features
-from archsae_core.models.dictionary import ArchetypalDictionary, Decoder
+from archsae_core.models.dictionary import ArchetypalDictionary, Decoder, SparseArchetypalDictionary
 from archsae_core.models.sae import SAE, save_sae
 from archsae_core.models.snapshots import snapshot_steps, write_snapshot
-from archsae_core.models.w_step import MirrorStep
+from archsae_core.models.w_step import MirrorStep, SparseMirrorStep
 from archsae_core.progress import track
 from archsae_core.storage import read_json, write_atomically, write_json
 
@@ -85,7 +85,7 @@ def learning_rate_of_relax(dictionary: ArchetypalDictionary, config: TrainingCon
     Adam moves every entry of a row by about its rate, and the row by √d_model times that. A step as long as the radius
     would throw Λ_i from one side of its ball to the other: at most `RELAX_SHARE` of the radius is taken.
     """
-    turns_atoms = config.w_step == "mirror" and dictionary.unit_norm
+    turns_atoms = config.w_step != "published" and dictionary.unit_norm
     rate = config.lr * (float(dictionary.C.norm(dim=1).median()) if turns_atoms else 1.0)
     return min(rate, RELAX_SHARE * dictionary.delta / math.sqrt(dictionary.C.shape[1]))
 
@@ -105,9 +105,13 @@ class Trainer:
         self.step, self.log = 0, []
         self.last_fired = torch.zeros(sae.n_features, dtype=torch.int64, device=sae.mean.device)
         archetypal = isinstance(sae.dictionary, ArchetypalDictionary)
-        mirror = archetypal and config.w_step == "mirror"
-        self.mirror = MirrorStep(sae.dictionary, config.w_rate) if mirror else None
-        slow = {id(sae.dictionary.W), id(sae.dictionary.relax)} if archetypal else set()
+        mirror = archetypal and config.w_step != "published"
+        sparse = isinstance(sae.dictionary, SparseArchetypalDictionary)
+        if archetypal and sparse != (config.w_step == "sparse"):
+            raise ConfigError(f"w_step = {config.w_step!r}: the dictionary is a {type(sae.dictionary).__name__}")
+        step = SparseMirrorStep if sparse else MirrorStep
+        self.mirror = step(sae.dictionary, config.w_rate) if mirror else None
+        slow = {id(weights) for name, weights in sae.dictionary.named_parameters() if name in ("W", "relax")}
         groups = [{"params": [p for p in sae.parameters() if p.requires_grad and id(p) not in slow], "lr": config.lr}]
         if archetypal:
             groups.append({"params": [sae.dictionary.relax], "lr": learning_rate_of_relax(sae.dictionary, config)})
@@ -229,7 +233,7 @@ def constraint_state(dictionary: ArchetypalDictionary) -> dict[str, float | int]
     """Share of atoms with Λ at its bound, and the median effective number of anchors exp(H(W_i))."""
     at_bound = dictionary.relax.norm(dim=1) >= dictionary.delta * (1 - 1e-4)
     # not xlogy, which takes five times as long and took a twelfth of all training; by rows, to stay in the cache
-    rows = dictionary.W.split(64)
+    rows = dictionary.weights.split(64)
     entropy = torch.cat([-(row * row.clamp_min(torch.finfo(row.dtype).tiny).log_()).sum(dim=1) for row in rows])
     return {"relax_at_bound": float(at_bound.float().mean()), "effective_anchors": float(entropy.exp().median())}
 

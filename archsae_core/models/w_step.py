@@ -1,4 +1,4 @@
-"""Two ways to move W, the row-stochastic matrix of an archetypal dictionary.
+"""Ways to move W, the row-stochastic matrix of an archetypal dictionary.
 
 Adam moves every entry of a row by about its learning rate, so the far anchors' thousands of tiny weights swamp a row
 that started as one anchor. Entropic mirror descent (Beck & Teboulle 2003) is the simplex's own gradient step: weights
@@ -10,10 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from archsae_core.kernels import sparse as kernels
-from archsae_core.models.dictionary import ArchetypalDictionary
+from archsae_core.models.dictionary import ArchetypalDictionary, SparseArchetypalDictionary
 
 BLOCKS = 8
 """A step moves one block of rows in turn, since the two products with C are most of the cost."""
+ENTERS = 0.01
+"""Weight of an anchor that enters a sparse row; it falls with the learning rates."""
 BETA1, BETA2 = 0.9, 0.999
 
 
@@ -27,7 +29,7 @@ class MirrorStep:
 
     def __init__(self, dictionary: ArchetypalDictionary, lr: float) -> None:
         self.dictionary, self.lr = dictionary, lr
-        dictionary.W.requires_grad_(False)
+        dictionary.weights.requires_grad_(False)
         self.momentum = torch.zeros_like(dictionary.relax)
         self.size = torch.zeros_like(dictionary.relax[:, 0])
         self.hull = dictionary.hull_points()
@@ -52,7 +54,39 @@ class MirrorStep:
         direction = self.momentum[rows] / (1 - BETA1 ** (step + 1))
         scale = (self.size[rows] / (1 - BETA2 ** (step + 1))).sqrt() * self.anchor_norm
         slope = kernels.multiply(direction / scale.clamp_min(1e-30)[:, None], self.points)
-        weights = self.dictionary.W[rows] * slope.mul_(-self.lr * share * BLOCKS).clamp_(-5, 5).exp_()
-        weights /= weights.sum(dim=1, keepdim=True)
+        self._move(rows, slope, share)
+
+    def _move(self, rows: slice, slope: Float[Tensor, "rows n_anchors"], share: float) -> None:
+        """Move some rows of W against the loss's slope along each anchor, and their hull points with them."""
+        weights = self._multiplied(self.dictionary.W[rows], slope, share)
         self.dictionary.W[rows] = weights
         self.hull[rows] = kernels.linear(weights, self.columns)
+
+    def _multiplied(self, weights: Tensor, slope: Tensor, share: float) -> Float[Tensor, "rows width"]:
+        weights = weights * slope.mul_(-self.lr * share * BLOCKS).clamp_(-5, 5).exp_()
+        return weights / weights.sum(dim=1, keepdim=True)
+
+
+class SparseMirrorStep(MirrorStep):
+    """The mirror step on a row's support, which then exchanges an anchor: a Frank–Wolfe step of fixed length.
+
+    The anchor outside the support along which the loss falls most enters with the weight `ENTERS`, if it falls more
+    than along the row itself; the lightest of the support leaves for it where there is no empty place.
+    """
+
+    dictionary: SparseArchetypalDictionary
+
+    def _move(self, rows: slice, slope: Float[Tensor, "rows n_anchors"], share: float) -> None:
+        dictionary = self.dictionary
+        indices, held = dictionary.W_indices[rows], slope.gather(1, dictionary.W_indices[rows])
+        outside = slope.scatter(1, indices, torch.inf).min(dim=1)
+        weights = self._multiplied(dictionary.W_values[rows], held.clone(), share)
+        enters = outside.values < (weights * held).sum(dim=1)
+        place = torch.arange(weights.shape[1], device=weights.device) == weights.argmin(dim=1)[:, None]
+        place &= enters[:, None]
+        others = weights.masked_fill(place, 0.0)
+        weight = ENTERS * share * enters[:, None]
+        weights = torch.where(place, weight, others * ((1 - weight) / others.sum(dim=1, keepdim=True)))
+        indices = torch.where(place, outside.indices[:, None], indices)
+        dictionary.W_values[rows], dictionary.W_indices[rows] = weights, indices
+        self.hull[rows] = kernels.weighted_rows(weights, indices, dictionary.C)

@@ -54,7 +54,7 @@ def run(arm, folder, batches=data, steps=20, **overrides):
     return train(sae, batches, config, folder)
 
 
-ARCHETYPAL = [{"w_step": step, "delta": delta} for step in ("published", "mirror") for delta in (0.0, 0.5)]
+ARCHETYPAL = [{"w_step": step, "delta": delta} for step in ("published", "mirror", "sparse") for delta in (0.0, 0.5)]
 
 
 @pytest.mark.parametrize("overrides", ARCHETYPAL)
@@ -73,14 +73,17 @@ def test_w_moves_and_the_kept_hull_points_are_w_times_c(overrides):
     sae, config = build(**overrides)
     before = sae.dictionary.W.detach().clone()
     trainer = Trainer(sae, config)
-    for step in range(20):
+    for step in range(40):
         trainer.train_step(data(step))
     assert (sae.dictionary.W - before).abs().sum(dim=1).min() > 0
     if trainer.mirror:
         assert torch.allclose(trainer.mirror.hull, sae.dictionary.W @ sae.dictionary.C, atol=1e-5)
 
 
-@pytest.mark.parametrize(("arm", "overrides"), [("topk", {}), ("ra", {}), ("ra", {"w_step": "published"})])
+RESUMED = [("topk", {}), ("ra", {}), ("ra", {"w_step": "published"}), ("ra", {"w_step": "sparse", "support": 5})]
+
+
+@pytest.mark.parametrize(("arm", "overrides"), RESUMED)
 def test_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, arm, overrides):
     whole = run(arm, tmp_path / "whole", **overrides)
 
