@@ -79,11 +79,14 @@ class SparseMirrorStep(MirrorStep):
     def _move(self, rows: slice, slope: Float[Tensor, "rows n_anchors"], share: float) -> None:
         dictionary = self.dictionary
         indices, held = dictionary.W_indices[rows], slope.gather(1, dictionary.W_indices[rows])
-        outside = slope.scatter(1, indices, torch.inf).min(dim=1)
+        # places of weight 0 are empty: their anchors may enter as any other
+        taken = held.masked_fill(dictionary.W_values[rows] > 0, torch.inf)
+        outside = slope.scatter(1, indices, taken).min(dim=1)
         weights = self._multiplied(dictionary.W_values[rows], held.clone(), share)
         enters = outside.values < (weights * held).sum(dim=1)
         place = torch.arange(weights.shape[1], device=weights.device) == weights.argmin(dim=1)[:, None]
-        place &= enters[:, None]
+        same = indices == outside.indices[:, None]
+        place = torch.where(same.any(dim=1, keepdim=True), same, place) & enters[:, None]
         others = weights.masked_fill(place, 0.0)
         weight = ENTERS * share * enters[:, None]
         weights = torch.where(place, weight, others * ((1 - weight) / others.sum(dim=1, keepdim=True)))

@@ -75,7 +75,9 @@ def test_w_moves_and_the_kept_hull_points_are_w_times_c(overrides):
     trainer = Trainer(sae, config)
     for step in range(40):
         trainer.train_step(data(step))
-    assert (sae.dictionary.W - before).abs().sum(dim=1).min() > 0
+    moved = (sae.dictionary.W - before).abs().sum(dim=1) > 0
+    # a row of one anchor stays where no other anchor does better
+    assert moved.any() if config.w_step == "sparse" else moved.all()
     if trainer.mirror:
         assert torch.allclose(trainer.mirror.hull, sae.dictionary.W @ sae.dictionary.C, atol=1e-5)
 
