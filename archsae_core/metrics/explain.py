@@ -17,9 +17,9 @@ class Explained(NamedTuple):
     """Codes of every token of a text."""
 
     tokens: list[str]
-    """As text, so that they join to the decoded text."""
+    """As text; those of a window join to its decoded text."""
     read: Bool[Tensor, " tokens"]
-    """False at the first token, whose residual no dictionary is trained on, and at others with a norm like that."""
+    """False at the first token of a window, which no dictionary is trained on, and at others with a norm like its."""
     values: Float[Tensor, "tokens k"]
     """Codes, largest first; 0 where fewer than k features fire and where `read` is False."""
     indices: Int64[Tensor, "tokens k"]
@@ -38,17 +38,30 @@ def explain(
     start: Sequence[int] = (),
     max_norm: float = float("inf"),
 ) -> Explained:
-    """Codes of `sae` on the residual stream after `layer`, at every token of `text`, in one window of the model.
+    """Codes of `sae` on the residual stream after `layer`, at every token of `text`.
 
-    As in training `start` stands in front (`window_start`), no other special tokens are added, text that looks like one
-    stays text, and residuals longer than `max_norm` are passed over. Raises ValueError where that makes fewer than 2 or
-    more than `context` tokens.
+    As in training, text is cut into windows of `context` tokens with `start` in front of each (`window_start`), no
+    other special tokens are added, text that looks like one stays text, and residuals longer than `max_norm` are passed
+    over. Raises ValueError where that makes fewer than 2 tokens.
     """
     found = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-    ids = [*start, *found]
-    if not 2 <= len(ids) <= context:
-        fix = "give at least 2, the first is not read" if len(ids) < 2 else f"at most {context} fit: shorten it"
-        raise ValueError(f"text = {text[:40]!r}: it has {len(ids)} tokens: {fix}")
+    step = context - len(start)
+    windows = [[*start, *found[i : i + step]] for i in range(0, len(found), step)]
+    if sum(map(len, windows)) < 2:
+        raise ValueError(f"text = {text!r}: give at least 2 tokens: the first of a window is not read")
+    parts = [_window(model, layer, sae, tokenizer, ids, max_norm) for ids in windows]
+    tokens = [token for part in parts for token in part.tokens]
+    return Explained(tokens, *(torch.cat(pieces) for pieces in zip(*(part[1:] for part in parts), strict=True)))
+
+
+def _window(
+    model: PreTrainedModel,
+    layer: int,
+    sae: SAE,
+    tokenizer: PreTrainedTokenizerBase,
+    ids: list[int],
+    max_norm: float,
+) -> Explained:
     batch = torch.tensor([ids], device=model.device)
     (residual,) = residuals_after(model, [layer], batch, torch.ones_like(batch))
     x = residual[0].float().to(sae.mean.device)

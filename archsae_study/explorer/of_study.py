@@ -11,7 +11,6 @@ from archsae_core.data.activations import ActivationSet
 from archsae_core.metrics.probing import NoPassages
 from archsae_core.storage import environment
 from archsae_study.arms import ARMS, explored_arms
-from archsae_study.experiments.probing import probe_data
 from archsae_study.explorer.build import Corpus, Explorer, Part, Probes, Subject
 from archsae_study.runs import Run, arm_runs
 from archsae_study.study import Study
@@ -85,6 +84,8 @@ def _rows(activations: ActivationSet, limit: int) -> Int64[np.ndarray, " n"]:
 
 
 def _probes(study: Study) -> Probes | None:
+    from archsae_study.experiments.probing import probe_data  # here, since a table of experiments shows the explorer's
+
     try:
         train, heldout = probe_data(study)
     except NoPassages:

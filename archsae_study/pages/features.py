@@ -303,8 +303,8 @@ def sae(report: Report, dictionary: str = "archetypal") -> SAE:
 def explain(report: Report, text: str, dictionary: str = "archetypal", top: int = 3) -> pd.DataFrame:
     """Token by token, the features of a dictionary that fire most on `text`: code, index, automatic name.
 
-    `dictionary` is `free` or `archetypal`. Needs the trained models. Raises ValueError for another dictionary, and for
-    a text of fewer than 2 tokens or more than a window holds.
+    `dictionary` is `free` or `archetypal`. Needs the trained models. Text beyond a window goes on in another one.
+    Raises ValueError for another dictionary, and for a text of fewer than 2 tokens.
     """
     chosen, study, config = _dictionary(report, dictionary), report.study, report.config.language_model
     found = explain_text(
@@ -324,7 +324,7 @@ def explain(report: Report, text: str, dictionary: str = "archetypal", top: int 
             for value, feature in zip(found.values[place].tolist(), found.indices[place].tolist(), strict=True)
             if value > 0
         ][:top]
-        note = "not read: first position" if place == 0 else "not read: outlier"
+        note = "not read: outlier" if place % config.context else "not read: first position"
         fired = fired or ([] if found.read[place] else [note])
         rows.append([str(place), visible(token), *fired, *[""] * (top - len(fired))])
     ranks = ["strongest feature", *(f"{rank}." for rank in range(2, top + 1))]

@@ -18,11 +18,11 @@ from archsae_core.metrics import features as inspection
 from archsae_core.models.dictionary import ArchetypalDictionary
 from archsae_core.models.sae import SAE
 from archsae_study.__main__ import main
+from archsae_study.arms import explored_arms
 from archsae_study.config import ConfigError, configure
 from archsae_study.explorer import build, features_frame, of_study, page
 from archsae_study.explorer.build import Corpus, Explorer, Part, Subject
 from archsae_study.explorer.data import asdict
-from archsae_study.explorer.of_study import EXPLORED_ARMS
 from archsae_study.explorer.widget import FeatureWidget, answer
 from archsae_study.report import Report
 from archsae_study.study import Study
@@ -30,7 +30,7 @@ from archsae_study.study import Study
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-TOPK, RA = EXPLORED_ARMS
+TOPK, RA = explored_arms("centred")
 
 
 # --- by hand ---
@@ -388,4 +388,4 @@ def test_report_offers_the_frame_and_the_widget(runs):
 
 def test_the_command_shows_the_same_arms_as_the_report(runs):
     (html,) = runs.glob("smoke-*/explorer/index.html")
-    assert {path.name for path in (html.parent / "data" / "features").iterdir()} == set(EXPLORED_ARMS)
+    assert {path.name for path in (html.parent / "data" / "features").iterdir()} == {TOPK, RA}

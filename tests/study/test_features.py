@@ -319,10 +319,15 @@ def test_an_explained_text_has_the_codes_of_the_scan(report, result, dictionary)
 def test_wrong_texts_and_dictionaries_are_an_error(report):
     with pytest.raises(ValueError, match="at least 2"):
         page.explain(report, "")
-    with pytest.raises(ValueError, match="at most 32 fit"):
-        page.explain(report, "halo " * 100)
     with pytest.raises(ValueError, match="free or archetypal"):
         page.explain(report, "halo bace", "topk")
+
+
+def test_a_long_text_goes_on_in_another_window(report):
+    shown = page.explain(report, "halo bace " * 20, top=1)
+    skipped = [place for place, said in enumerate(shown["strongest feature"]) if said == "not read: first position"]
+    assert skipped == list(range(0, len(shown), 32))
+    assert len(skipped) > 1
 
 
 def test_explained_tokens_are_text(report):
