@@ -39,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--deltas", required=True, metavar="0,0.5,1", help="radii, separated by commas")
     explore = commands.add_parser("explore", help="a page of every feature of a run's dictionaries, opened from a file")
     explore.add_argument("--arms", default="topk-kmeans-own,ra-own", help="arms on show (default: %(default)s)")
+    explore.add_argument(
+        "--sae", type=Path, action="append", default=[], help="another SAE of the same layer to show beside them"
+    )
     export = commands.add_parser("export", help="a trained dictionary in the files of other tools")
     export.add_argument("folder", type=Path, help="new folder to write")
     export.add_argument("--to", required=True, metavar="TOOL", help="pretrained, saelens, neuronpedia or sae-dashboard")
@@ -122,7 +125,7 @@ def _run(arguments: argparse.Namespace) -> int:
             _say(f"run folder: {folder}")
         return 0
     if arguments.command == "explore":
-        page = runner.run_explorer(parameters, coerce("arms", arguments.arms), root=root, say=_say)
+        page = runner.run_explorer(parameters, coerce("arms", arguments.arms), saes=arguments.sae, root=root, say=_say)
         sys.stdout.write(f"{page}\n")
         return 0
     if arguments.dry_run:

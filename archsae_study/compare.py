@@ -112,11 +112,11 @@ def read(paths: Sequence[str | Path], k: int | None = None, *, codes: bool = Fal
                 f"{path} has d_model = {sae.d_model}, {paths[0]} has {first.d_model}: only SAEs of activations of one "
                 "width can be compared, as those of the same layer of the same model are"
             )
-    named = zip(_names(paths), map(str, paths), saes, strict=True)
+    named = zip(short_names(paths), map(str, paths), saes, strict=True)
     return tuple(Entry(*entry) for entry in named)
 
 
-def _names(paths: Sequence[str | Path]) -> list[str]:
+def short_names(paths: Sequence[str | Path]) -> list[str]:
     """The fewest last parts of each path that tell all of them apart, numbered where the paths are equal."""
     parts = [Path(str(path).removesuffix(".safetensors")).absolute().parts for path in paths]
     for length in range(1, max(map(len, parts)) + 1):

@@ -14,8 +14,10 @@ import papermill
 from filelock import FileLock, Timeout
 from traitlets.config import Config as Settings
 
+from archsae_core.interop import open_sae
 from archsae_core.storage import cache_dir, mark, write_json
 from archsae_study import estimate, execution, scheduler
+from archsae_study.compare import short_names
 from archsae_study.config import ConfigError, configure, given
 from archsae_study.experiments import TABLES
 from archsae_study.explorer import of_study, write_page
@@ -81,19 +83,27 @@ def run_report(
 
 
 def run_explorer(
-    parameters: Mapping[str, Any], arms: Sequence[str], *, root: Path | None = None, say: Callable[[str], None]
+    parameters: Mapping[str, Any],
+    arms: Sequence[str],
+    *,
+    saes: Sequence[Path] = (),
+    root: Path | None = None,
+    say: Callable[[str], None],
 ) -> Path:
     """Write the feature explorer of a run into its folder; returns its `index.html`. Raises ConfigError.
 
+    `saes` are files or folders of other SAEs of the same layer, shown beside the run's own.
     What a report of the same parameters has computed is used; what is missing is computed first.
     """
     config = configure(parameters)
     study, folder = Study(config, root, progress=True), run_folder(config, root)
+    guests = dict(zip(short_names(saes), map(open_sae, saes), strict=True))
     study.check()
     mark(folder, "run")
     with _alone(folder, say), scheduler.environment({"ARCHSAE_SCHEDULER": config.comparison.scheduler}):
         write_json(folder / "config.json", identity(config))
-        return write_page(of_study(study, arms=arms, progress=True), folder / "explorer", progress=True)
+        explorer = of_study(study, arms=arms, saes=guests, progress=True)
+        return write_page(explorer, folder / "explorer", progress=True)
 
 
 def tables_of(notebooks: Iterable[str]) -> list[Table[Any]]:

@@ -1,14 +1,16 @@
 """The explorer of a study's trained dictionaries."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-from archsae_core.config import ConfigError
+from archsae_core.config import ConfigError, require
 from archsae_core.data.activations import ActivationSet
 from archsae_core.metrics.probing import NoPassages
+from archsae_core.models.sae import SAE
 from archsae_core.storage import environment
 from archsae_study.arms import ARMS, explored_arms
 from archsae_study.explorer.build import Corpus, Explorer, Part, Probes, Subject
@@ -23,11 +25,18 @@ TRAIN_TOKENS = 200_000
 """Training activations among which the nearest to each anchor are looked for."""
 
 
-def of_study(study: Study, *, arms: Sequence[str] | None = None, progress: bool = False) -> Explorer:
+def of_study(
+    study: Study,
+    *,
+    arms: Sequence[str] | None = None,
+    saes: Mapping[str, SAE] | None = None,
+    progress: bool = False,
+) -> Explorer:
     """The dictionaries of the study's main seed in some arms, each matched with every other seed of its arm.
 
-    None are the free and the archetypal arm of the study's frame. Dictionaries that are not trained yet are trained
-    first. Raises ConfigError for an arm that there is not.
+    `arms` None are the free and the archetypal arm of the study's frame. `saes` are shown beside them under their own
+    keys: other people's, of the same layer of the same model (`archsae_core.interop.open_sae`). Dictionaries that are
+    not trained yet are trained first. Raises ConfigError for an arm that there is not, and for an SAE of another width.
     """
     arms = explored_arms(study.config.activations.frame) if arms is None else arms
     unknown = [arm for arm in arms if arm not in ARMS]
@@ -35,7 +44,7 @@ def of_study(study: Study, *, arms: Sequence[str] | None = None, progress: bool 
         raise ConfigError(f"arms = {tuple(arms)!r}: name at least one of {', '.join(ARMS)}")
     config = study.config
     return Explorer(
-        [_subject(study, arm, arms) for arm in arms],
+        [*(_subject(study, arm, arms) for arm in arms), *(_guest(study, *guest) for guest in (saes or {}).items())],
         _corpus(study),
         title="Feature explorer",
         model=config["model"],
@@ -64,6 +73,13 @@ def _subject(study: Study, arm: str, arms: Sequence[str]) -> Subject:
         delta=study.of(run).config.dictionary.delta,
         r2=study.scores(run).quality.r2,
     )
+
+
+def _guest(study: Study, name: str, sae: SAE) -> Subject:
+    width, layer = len(study.normalizer.mean), study.config["layer"]
+    require(sae.d_model == width, "saes", name, f"has d_model = {sae.d_model}, layer {layer} has {width}")
+    key, delta = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII), getattr(sae.dictionary, "delta", None)
+    return Subject(key=key, label=name, sae=sae.to(study.device), seed=sae.about.seed or 0, delta=delta)
 
 
 def _corpus(study: Study) -> Corpus:

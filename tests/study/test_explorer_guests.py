@@ -1,0 +1,38 @@
+"""Other people's SAEs in the explorer, beside the study's own."""
+
+import pytest
+import torch
+
+from archsae_core.interop import from_saelens, to_saelens
+from archsae_core.interop.saelens import OURS
+from archsae_core.models.dictionary import FreeDictionary
+from archsae_core.models.sae import SAE
+from archsae_study.config import ConfigError, configure
+from archsae_study.explorer import of_study
+from archsae_study.runs import arm_runs
+from archsae_study.study import Study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return Study(configure({"preset": "smoke"}), tmp_path_factory.mktemp("runs"))
+
+
+def test_an_imported_sae_is_shown_like_the_studys_own(study, tmp_path):
+    folder = to_saelens(study.sae(arm_runs(study.config, "ra-own")[0]), tmp_path / "theirs")
+    (folder / OURS).unlink()  # as someone else's: a free dictionary on raw activations
+    explorer = of_study(study, arms=("ra-own",), saes={"saes/their SAE": from_saelens(folder)})
+    own, guest = explorer.about.dictionaries
+    assert (guest.key, guest.label, guest.kind) == ("saes-their-SAE", "saes/their SAE", "free")
+    assert guest.n_features == own.n_features
+    mine, theirs = explorer.summaries(own.key), explorer.summaries(guest.key)
+    assert [each.density for each in theirs] == pytest.approx([each.density for each in mine], abs=2e-3)
+    assert [each.name for each in theirs[:10]] == [each.name for each in mine[:10]]
+    near = explorer.feature(guest.key, 0).counterparts
+    assert (near[0].dictionary, near[0].cosine) == ("ra-own", pytest.approx(1, abs=1e-5))
+
+
+def test_an_sae_of_another_width_is_named(study):
+    other = SAE(FreeDictionary(torch.eye(5)), 1)
+    with pytest.raises(ConfigError, match="saes = 'mine': has d_model = 5, layer 1 has 32"):
+        of_study(study, arms=("ra-own",), saes={"mine": other})
