@@ -119,7 +119,7 @@ def read(paths: Sequence[str | Path], k: int | None = None, *, codes: bool = Fal
 def short_names(paths: Sequence[str | Path]) -> list[str]:
     """The fewest last parts of each path that tell all of them apart, numbered where the paths are equal."""
     parts = [Path(str(path).removesuffix(".safetensors")).absolute().parts for path in paths]
-    for length in range(1, max(map(len, parts)) + 1):
+    for length in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(path[-length:]) for path in parts]
         if len(set(names)) == len(names):
             return names

@@ -90,6 +90,10 @@ def test_activations_add_codes_and_which_features_fire(saved, capsys):
     assert "Codes of 500 activations." in capsys.readouterr().out
 
 
+def test_no_paths_have_no_names():
+    assert compare.short_names([]) == []
+
+
 def test_names_tell_the_saes_apart(tmp_path):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
