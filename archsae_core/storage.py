@@ -100,10 +100,11 @@ def read_json(path: str | Path) -> Any:
 
 
 def environment() -> dict[str, str]:
-    """Versions, commit and processor that a result was made with."""
+    """Versions, commit and processor that a result was made with, and the day (UTC)."""
     packages = ("torch", "transformers", "scikit-learn", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}
-    return versions | {"commit": _commit(), "device": _device(), "python": ".".join(map(str, sys.version_info[:3]))}
+    made = {"commit": _commit(), "device": _device(), "python": ".".join(map(str, sys.version_info[:3]))}
+    return versions | made | {"date": time.strftime("%Y-%m-%d", time.gmtime())}
 
 
 def _device() -> str:
