@@ -10,20 +10,20 @@ import numpy as np
 from jaxtyping import Float, Int
 
 ENOUGH = 0.5
-"""Share of the mass that a few tokens, the start of a window or a topic must hold to name a feature."""
+"""Share of the mass that a few tokens, or the start of a window, must hold to name a feature alone."""
 TOKENS = 3
 """Tokens in a name at most."""
 LIFT = 2.0
-"""A topic must hold this many times its share of all tokens."""
+"""How many times as much mass a token must have as its share of all tokens, a topic as any other topic per token."""
 START = 4
 """Positions after a window's first that count as its start."""
 DEAD = "never fires"
-VARIED = "varied: "
-"""Starts the name of a feature that a few tokens do not name."""
+MORE = "” …"
+"""In a name whose tokens hold less than half the mass."""
 
 
 class Masses(NamedTuple):
-    """Where the activation mass of one feature lies, as shares that sum to at most 1."""
+    """Where the activation mass of one feature lies, as shares of it."""
 
     on: Sequence[tuple[str, float]]
     """Tokens that it fires on, as text, heaviest first."""
@@ -33,6 +33,20 @@ class Masses(NamedTuple):
     """At the first `START` positions that a window has besides position 0."""
     topics: Mapping[str, float]
     """In the documents of each topic; empty where the text has no labels."""
+
+
+class Usual(NamedTuple):
+    """What masses are compared with: shares of all tokens that were looked at."""
+
+    forms: Mapping[str, float]
+    """Of each written form (`form`); a form that is missing has none."""
+    topics: Mapping[str, float]
+    """Of the documents of each topic."""
+
+
+def form(token: str) -> str:
+    """What a token has in common with those that differ only in case and in spaces around them."""
+    return token.strip(" ").casefold()
 
 
 def mass_shares(
@@ -45,52 +59,58 @@ def mass_shares(
     return [(int(kinds[i]), float(shares[i])) for i in order]
 
 
-def leading_topic(topics: Mapping[str, float], all_tokens: Mapping[str, float]) -> str | None:
-    """The topic with at least half the mass and at least twice its share of all tokens; None where there is none."""
-    name = max(topics, key=topics.__getitem__, default=None)
-    leads = name is not None and topics[name] >= max(ENOUGH, LIFT * all_tokens[name])
-    return name if leads else None
+def leading_topic(topics: Mapping[str, float], usual: Mapping[str, float]) -> str | None:
+    """The topic with at least twice as much mass per token as any other; None where there is none.
+
+    Per token, since topics have unequally long documents: the largest one would lead most features by its size.
+    """
+    dense = {name: share / usual[name] for name, share in topics.items() if usual[name] > 0}
+    first, *others = sorted(dense, key=lambda name: -dense[name]) or [None]
+    leads = first is not None and bool(others) and dense[first] > 0 and dense[first] >= LIFT * dense[others[0]]
+    return first if leads else None
 
 
-def feature_name(masses: Masses, all_tokens: Mapping[str, float] | None = None) -> str:
+def feature_name(masses: Masses, usual: Usual) -> str:
     """Name of a feature, by the first of these rules that holds:
 
     - `never fires`: it has no mass.
     - `start of a window`: at least half the mass lies there.
-    - `“goal”, “match”`: at most three written forms (spaces around and case apart) that hold half the mass.
+    - `“goal”, “match”`: at most three written forms (see `form`) that hold half the mass.
     - `after “of”`: at most three written forms that come right before hold half the mass.
-    - `varied: “goal”, “match”, “cup”`: none of these; the heaviest three.
+    - `“goal”, “match”, “cup” …`: none of these; the heaviest three.
 
-    A topic follows, as in `“goal” · sport`, where `leading_topic` finds one; `all_tokens` are the topics' shares of
-    all tokens.
+    Only forms count that have at least twice as much mass as their share of all tokens, or every broad feature would
+    be called after the commonest words; where there is no such form, all count. A topic follows, as in
+    `“goal” · sport`, where `leading_topic` finds one.
     """
     if not masses.on:
         return DEAD
-    topic = leading_topic(masses.topics, all_tokens or {}) if masses.topics else None
-    return _about(masses) + (f" · {topic}" if topic else "")
+    topic = leading_topic(masses.topics, usual.topics)
+    return _about(masses, usual.forms) + (f" · {topic}" if topic else "")
 
 
-def _about(masses: Masses) -> str:
+def _about(masses: Masses, usual: Mapping[str, float]) -> str:
     if masses.at_start >= ENOUGH:
         return "start of a window"
-    on, after = _forms(masses.on), _forms(masses.after)
+    on, after = _forms(masses.on, usual), _forms(masses.after, usual)
     for prefix, forms in (("", on), ("after ", after)):
         named = _enough(forms)
         if named:
             return prefix + _quoted(named)
-    return VARIED + _quoted([form for form, _ in on[:TOKENS]])
+    return _quoted([written for written, _ in on[:TOKENS]])[:-1] + MORE
 
 
-def _forms(shares: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Tokens that differ only in case and in spaces around them, together; written as the heaviest of them."""
+def _forms(shares: Sequence[tuple[str, float]], usual: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Written forms with their shares, heaviest first, each as the heaviest token that has it; see `feature_name`."""
     written: dict[str, str] = {}
     total: dict[str, float] = {}
     for token, share in shares:
-        form = token.strip(" ").casefold()
-        written.setdefault(form, token.strip(" ") or token)
-        total[form] = total.get(form, 0.0) + share
-    order = sorted(total, key=lambda form: -total[form])
-    return [(written[form], total[form]) for form in order]
+        key = form(token)
+        written.setdefault(key, token.strip(" ") or token)
+        total[key] = total.get(key, 0.0) + share
+    order = sorted(total, key=lambda key: -total[key])
+    above = [key for key in order if total[key] >= LIFT * usual.get(key, 0.0)]
+    return [(written[key], total[key]) for key in above or order]
 
 
 def _enough(forms: Sequence[tuple[str, float]]) -> list[str]:
@@ -99,9 +119,9 @@ def _enough(forms: Sequence[tuple[str, float]]) -> list[str]:
     for count, (_, share) in enumerate(forms[:TOKENS], start=1):
         held += share
         if held >= ENOUGH - 1e-9:  # shares are rounded sums
-            return [form for form, _ in forms[:count]]
+            return [written for written, _ in forms[:count]]
     return []
 
 
 def _quoted(forms: Sequence[str]) -> str:
-    return ", ".join(f"“{form}”" for form in forms)
+    return ", ".join(f"“{written}”" for written in forms)

@@ -61,7 +61,7 @@ class Overview:
     named: int
     """A few tokens, or the start of a window, hold half the activation mass."""
     with_topic: int
-    """One topic holds half the mass, and twice its share of the tokens."""
+    """One topic has at least twice as much mass per token as any other."""
     artefacts: int
     """Formatting tokens hold at least `MOSTLY` of the mass."""
     stability: float | None
@@ -184,7 +184,7 @@ def overview(summaries: Sequence[Summary], formatting: np.ndarray, tokens: int) 
         dead=sum(one.density == 0 for one in summaries),
         dense=sum(one.density > DENSE for one in summaries),
         judged=len(fit),
-        named=sum(not one.name.startswith(names.VARIED) for one in fit),
+        named=sum(names.MORE not in one.name for one in fit),
         with_topic=sum(one.topic is not None for one in fit),
         artefacts=sum(bool(formatting[one.feature] >= MOSTLY) for one in fit),
         stability=_median([one.stability for one in fit]),

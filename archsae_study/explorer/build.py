@@ -49,6 +49,8 @@ from archsae_study.explorer.data import (
 
 TOP_TOKENS = 8
 """Heaviest tokens shown of a feature."""
+NAME_TOKENS = 32
+"""Heaviest tokens among which those that name a feature are looked for."""
 NEAREST = 6
 """Nearest features of the same dictionary."""
 ANCHORS = 5
@@ -209,8 +211,8 @@ class Tokens:
     def masses(self, found: Scan, feature: int) -> tuple[list[tuple[int, float]], names.Masses]:
         """Where the activation mass of a feature lies: heaviest token ids with their shares, and what names it."""
         values, rows = found.firings(feature)
-        on = names.mass_shares(self.token[rows], values, TOP_TOKENS)
-        after = names.mass_shares(self.before[rows], values, TOP_TOKENS)
+        on = names.mass_shares(self.token[rows], values, NAME_TOKENS)
+        after = names.mass_shares(self.before[rows], values, NAME_TOKENS)
         at_start = float(values[self.part.activations.position.numpy()[rows] <= names.START].sum(dtype=float))
         topics, topic = self.topics
         shares = np.zeros(0)
@@ -219,16 +221,21 @@ class Tokens:
         total = max(float(values.sum(dtype=float)), 1e-30)
         of_topics = dict(zip(topics, (shares / total).tolist(), strict=True)) if len(values) else {}
         as_text = [[(self.text(token), share) for token, share in part] for part in (on, after)]
-        return on, names.Masses(*as_text, at_start / total, of_topics)
+        return on[:TOP_TOKENS], names.Masses(*as_text, at_start / total, of_topics)
 
     @cached_property
-    def topic_share(self) -> dict[str, float]:
-        """Share of the looked-at tokens that each topic has."""
-        return dict(zip(self.topics[0], (self.topic_tokens / max(1, len(self.part.rows))).tolist(), strict=True))
+    def usual(self) -> names.Usual:
+        """Shares of the looked-at tokens that written forms and topics have."""
+        total = max(1, len(self.part.rows))
+        forms: dict[str, float] = {}
+        for token, count in zip(*np.unique(self.token[self.part.rows], return_counts=True), strict=True):
+            form = names.form(self.text(int(token)))
+            forms[form] = forms.get(form, 0.0) + int(count) / total
+        return names.Usual(forms, dict(zip(self.topics[0], (self.topic_tokens / total).tolist(), strict=True)))
 
     def name(self, masses: names.Masses) -> str:
         """`names.feature_name` of a feature."""
-        return names.feature_name(masses, self.topic_share)
+        return names.feature_name(masses, self.usual)
 
 
 class _Dictionary:
@@ -359,7 +366,7 @@ class _Dictionary:
             probe_topic=told,
             purity=on[0][1] if on else None,
             entropy=self.entropy[feature],
-            topic=names.leading_topic(masses.topics, self.tokens.topic_share),
+            topic=names.leading_topic(masses.topics, self.tokens.usual.topics),
             tokens=[TokenMass(self.tokens.text(token), share) for token, share in on],
             promoted=self._logits(effects.promoted[feature], effects.promoted_logit[feature]),
             suppressed=self._logits(effects.suppressed[feature], effects.suppressed_logit[feature]),

@@ -156,7 +156,7 @@ class Summary:
     entropy: float | None
     """Entropy in bits of the token under its 20 largest codes; None for fewer firings."""
     topic: str | None
-    """Topic that holds at least half its activation mass, and at least twice its share of the tokens."""
+    """Topic with at least twice as much activation mass per token as any other; None where there is none."""
     tokens: list[TokenMass]
     """Heaviest tokens."""
     promoted: list[TokenLogit]

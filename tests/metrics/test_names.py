@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from archsae_core.metrics.names import Masses, feature_name, leading_topic, mass_shares
+from archsae_core.metrics.names import Masses, Usual, form, leading_topic, mass_shares
+from archsae_core.metrics.names import feature_name as name
+
+
+def feature_name(masses, forms=None, topics=None):
+    return name(masses, Usual(forms or {}, topics or {}))
 
 
 def masses(on=(), after=(), at_start=0.0, topics=None):
@@ -38,7 +43,7 @@ def test_a_token_that_is_only_space_keeps_it():
 def test_tokens_right_before_name_a_feature_that_fires_on_many():
     on = [(" a", 0.2), (" b", 0.1), (" c", 0.1), (" d", 0.1)]
     assert feature_name(masses(on, after=[(" of", 0.6), (" in", 0.1)])) == "after “of”"
-    assert feature_name(masses(on, after=[(" of", 0.3), (" in", 0.1)])) == "varied: “a”, “b”, “c”"
+    assert feature_name(masses(on, after=[(" of", 0.3), (" in", 0.1)])) == "“a”, “b”, “c” …"
 
 
 def test_the_start_of_a_window_comes_before_tokens():
@@ -46,16 +51,32 @@ def test_the_start_of_a_window_comes_before_tokens():
     assert feature_name(masses([(" goal", 0.9)], at_start=0.49)) == "“goal”"
 
 
+def test_common_words_do_not_name_what_fires_on_many():
+    on = [(" the", 0.2), (" of", 0.1), (" goal", 0.06), (" Cup", 0.03), (" cup", 0.02)]
+    usual = {"the": 0.15, "of": 0.04, "goal": 0.001, "cup": 0.001}
+    assert feature_name(masses(on), usual) == "“of”, “goal”, “Cup” …"  # “the” has 1.3 times its share
+    assert feature_name(masses([(" the", 0.9)]), {"the": 0.15}) == "“the”"
+    assert feature_name(masses([(" the", 0.2)]), {"the": 0.15}) == "“the” …"  # there is no other
+
+
+def test_forms_are_what_tokens_have_in_common():
+    assert [form(token) for token in (" The", "the", "THE ", " ", "\n")] == ["the", "the", "the", "", "\n"]
+
+
 @pytest.mark.parametrize(
-    ("sport", "all_sport", "topic"),
-    [(0.8, 0.2, "sport"), (0.5, 0.25, "sport"), (0.49, 0.1, None), (0.8, 0.41, None)],
+    ("sport", "tech", "topic"),
+    [(0.8, 0.2, "sport"), (0.6, 0.2, "sport"), (0.58, 0.2, None), (0.4, 0.6, "tech"), (0.0, 0.0, None)],
 )
-def test_a_topic_needs_half_the_mass_and_twice_its_share(sport, all_sport, topic):
-    topics = {"tech": 0.6 * (1 - sport), "sport": sport, "film": 0.4 * (1 - sport)}
-    assert leading_topic(topics, {"tech": 0.5, "sport": all_sport, "film": 0.5 - all_sport}) == topic
+def test_a_topic_needs_twice_the_mass_per_token_of_any_other(sport, tech, topic):
+    assert leading_topic({"tech": tech, "sport": sport}, {"tech": 0.2, "sport": 0.3}) == topic
+
+
+def test_one_topic_alone_leads_nothing():
+    assert leading_topic({"sport": 1.0}, {"sport": 1.0}) is None
+    assert leading_topic({}, {}) is None
 
 
 def test_a_leading_topic_follows_the_name():
     found = masses([(" goal", 0.9)], topics={"sport": 0.9, "tech": 0.1})
-    assert feature_name(found, {"sport": 0.25, "tech": 0.75}) == "“goal” · sport"
-    assert feature_name(found, {"sport": 0.5, "tech": 0.5}) == "“goal”"
+    assert feature_name(found, topics={"sport": 0.5, "tech": 0.5}) == "“goal” · sport"
+    assert feature_name(found, topics={"sport": 0.9, "tech": 0.1}) == "“goal”"

@@ -77,7 +77,7 @@ def test_summaries_by_hand(small):
     assert (first.density, first.maximum, first.mean_active) == (3 / 5, 5, 4)
     assert [(each.token, each.share) for each in first.tokens] == [("goal", 8 / 12), ("tie", 4 / 12)]
     assert first.purity == 8 / 12
-    assert first.topic is None  # 8 of 12 lie in sport, which has 3 of 5 tokens
+    assert first.topic is None  # 8 of 12 on 3 tokens of sport, 4 on 2 of tech
     assert [(each.token, each.share) for each in second.tokens] == [("cup", 0.5), ("of", 0.5)]
     assert (third.name, third.density, third.purity, third.tokens) == ("never fires", 0, None, [])
     assert first.name == "start of a window"  # windows are shorter than what counts as their start

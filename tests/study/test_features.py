@@ -61,7 +61,7 @@ FEATURES = [
     summary(6, probe=0.8, topic="sport"),
     summary(7, probe=0.9, probe_topic=None),  # tells no topic in training
     summary(8, firings=0, name="never fires", stability=0.1, probe=0.5, purity=None, entropy=None, maximum=0.0),
-    summary(9, name="varied: “a”, “b”, “c”", maximum=9.0),
+    summary(9, name="“a”, “b”, “c” …", maximum=9.0),
 ]
 
 

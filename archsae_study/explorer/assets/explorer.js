@@ -212,8 +212,9 @@
         element("dl", { class: "ax-keys" }, ...KEYS.flatMap(([key, what]) =>
           [element("dt", {}, element("kbd", {}, key)), element("dd", {}, what)])),
         element("h2", {}, "What the columns say"), element("dl", { class: "ax-terms" }, ...terms),
-        element("p", {}, "A name is computed: the tokens that carry most of a feature's activation mass, or the tokens that come "
-          + "right before, and a topic where most of the mass lies in one. No person or model judged it."),
+        element("p", {}, "A name is computed: the tokens that carry most of a feature's activation mass and more than their share, or the "
+          + "tokens right before; “…” where they carry less than half. A topic follows where the mass per token is at least "
+          + "twice that in any other. No person or model judged it."),
         element("h2", {}, "Where this comes from"),
         element("p", {}, visible(`${this.about.model}, residual stream after block ${this.about.layer}; ${this.about.text}; `
           + `${count(this.about.heldout_tokens)} held-out tokens of ${count(this.about.heldout_documents)} documents. ${this.about.note}`)),
