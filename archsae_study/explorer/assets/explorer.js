@@ -11,7 +11,7 @@
     ["probe", "probe", number, "Held-out AUROC of this feature alone for the topic that it tells best"],
     ["purity", "purity", percent, "Share of its activation mass on its heaviest token"],
   ];
-  const COLUMN = 78, INDEX_COLUMN = 80, NAME_COLUMN = 140;  // pixels
+  const COLUMN = 82, INDEX_COLUMN = 80, NAME_COLUMN = 124;  // pixels
   const PLACES = [
     ["any", "everything"], ["index", "index"], ["token", "token it fires on"], ["promoted", "promoted token"], ["topic", "topic"],
   ];
