@@ -369,7 +369,13 @@ class Large:
     def summaries(self, key):
         return self._summaries
 
-    feature = anchors = anchor = None  # the details are not opened
+    def feature(self, key, place):
+        raise NotImplementedError("details are not opened")
+
+    anchor = feature
+
+    def anchors(self, key):
+        return []
 
 
 @pytest.mark.parametrize("size", ["desktop"], indirect=True)
