@@ -91,7 +91,7 @@ def overview_table(features: FeaturesResult) -> pd.DataFrame:
         [f"dense: fire on more than {DENSE:.0%} of tokens", *(one.dense for one in parts)],
         [f"judged: fire on at least {MIN_FIRINGS} tokens, not dense", *(one.judged for one in parts)],
         ["… named by a few tokens", *(_of(one.named, one.judged) for one in parts)],
-        ["… with half their mass in one topic", *(_of(one.with_topic, one.judged) for one in parts)],
+        ["… with twice the mass per token in one topic", *(_of(one.with_topic, one.judged) for one in parts)],
         ["… artefacts of the text", *(_of(one.artefacts, one.judged) for one in parts)],
         ["median cosine with the match in another seed", *(one.stability for one in parts)],
         ["median token entropy, bits", *(one.entropy for one in parts)],

@@ -11,7 +11,7 @@
     ["probe", "probe", number, "Held-out AUROC of this feature alone for the topic that it tells best"],
     ["purity", "purity", percent, "Share of its activation mass on its heaviest token"],
   ];
-  const COLUMN = 82, INDEX_COLUMN = 80, NAME_COLUMN = 124;  // pixels
+  const COLUMN = 82, INDEX_COLUMN = 80, NAME_COLUMN = 190;  // pixels
   const PLACES = [
     ["any", "everything"], ["index", "index"], ["token", "token it fires on"], ["promoted", "promoted token"], ["topic", "topic"],
   ];
@@ -250,7 +250,7 @@
             const row = cell.getData();
             return element("span", { class: "ax-id" }, element("span", { class: `ax-dot ax-colour-${row.colour}` }), String(row.feature));
           } },
-          { field: "name", title: "name", sorter: "string", minWidth: NAME_COLUMN, formatter: (cell) =>
+          { field: "name", title: "name", sorter: "string", minWidth: 124, formatter: (cell) =>
             element("span", { class: "ax-name" }, visible(cell.getValue())) },
           ...METRICS.map(metric),
         ],
