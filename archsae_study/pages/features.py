@@ -24,7 +24,7 @@ from archsae_study.experiments.probing import HEADLINE_SIZE, SIZES, ProbeRow, Pr
 from archsae_study.explorer.data import Context
 from archsae_study.explorer.frame import visible
 from archsae_study.explorer.of_study import subject_runs
-from archsae_study.pages.formatting import interval, markdown_table, percent, table
+from archsae_study.pages.formatting import interval, markdown_table, percent, signed, table
 from archsae_study.pages.rendering import context_html, literal
 from archsae_study.pages.style import direct_label, finding, marker, panels, point, setting
 from archsae_study.report import Report
@@ -264,7 +264,7 @@ def logits_table(features: FeaturesResult) -> Markdown:
     """Output tokens that the inspected atom promotes and suppresses most, by its direct path."""
     summary = features.inspected.feature.summary
     pairs = zip(summary.promoted[:LOGITS], summary.suppressed[:LOGITS], strict=False)
-    rows = [[_token(up.token), up.logit, _token(down.token), down.logit] for up, down in pairs]
+    rows = [[_token(up.token), signed(up.logit, 2), _token(down.token), signed(down.logit, 2)] for up, down in pairs]
     return Markdown(markdown_table(["promoted", "logit", "suppressed", "logit"], rows))
 
 
@@ -326,7 +326,7 @@ def explain(report: Report, text: str, dictionary: str = "archetypal", top: int 
         ][:top]
         note = "not read: outlier" if place % config.context else "not read: first position"
         fired = fired or ([] if found.read[place] else [note])
-        rows.append([str(place), visible(token), *fired, *[""] * (top - len(fired))])
+        rows.append([str(place), visible(token.replace(" ", "·")), *fired, *[""] * (top - len(fired))])
     ranks = ["strongest feature", *(f"{rank}." for rank in range(2, top + 1))]
     return table(["position", "token", *ranks], rows)
 
