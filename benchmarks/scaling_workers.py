@@ -39,14 +39,14 @@ def measure(processes: int, runs: int, steps: int, root: Path) -> float:
 
     config = {"preset": "smoke", "n_features": 256, "steps": steps, "checkpoint_every": steps}
     prepared = Study(configure(config), root)
-    prepared.untrained(Run("ra", 0, steps, 1.0))
+    prepared.untrained(Run("ra-shared", 0, steps))
     _ = prepared.heldout_activations
     options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0", "host": "127.0.0.1"}
     with LocalCluster(n_workers=processes, **options) as cluster, Client(cluster, set_as_default=False) as client:
         client.run(_import)
         study = Study(configure(config | {"scheduler": cluster.scheduler_address}), root)
         start = time.perf_counter()
-        study.run_folders(Run("ra", seed, steps, 1.0) for seed in range(runs))
+        study.run_folders(Run("ra-shared", seed, steps) for seed in range(runs))
         return time.perf_counter() - start
 
 

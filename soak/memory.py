@@ -48,7 +48,7 @@ parts = (study.tokens.train, study.tokens.heldout)
 mapped = sum((part.n_tokens - len(part.ids)) * width * 4 for part in parts)
 data = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (data + mapped + allowed,) * 2)
-study.run_folder(Run("ra", 0, 10, 1.0))
+study.run_folder(Run("ra-shared", 0, 10))
 ended.set()
 watcher.join()
 size = sum(path.stat().st_size for path in root.glob("runs/store/activations/*/activations.safetensors"))

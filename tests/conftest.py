@@ -6,7 +6,10 @@ import shutil
 import hypothesis
 import pytest
 import torch
+from filelock import FileLock
 from stub_hub import StubHub
+
+from soak.processes import finish, program, start
 
 hypothesis.settings.register_profile("soak", max_examples=200, derandomize=False)
 
@@ -44,6 +47,23 @@ def seeded():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(scope="session")
+def smoke_runs(tmp_path_factory):
+    """Folder of runs with every table of the smoke preset, computed once for all tests and processes of a session.
+
+    Tests may add to it; none may change what is there.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    root, done = base / "smoke_runs", base / "smoke_runs.done"
+    with FileLock(base / "smoke_runs.lock"):
+        if not done.exists():
+            finish(start(program(root, whole=False)))
+            done.touch()
+    return root
 
 
 REQUIRE_BROWSER = "ARCHSAE_REQUIRE_BROWSER"

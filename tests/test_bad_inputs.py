@@ -88,7 +88,7 @@ def tiny_study_runs_or_is_refused_first(overrides: dict, arm: str, root: Path) -
         study.check()
     except ConfigError:
         return False
-    run = Run(arm, study.config.comparison.seed, study.config.training.steps, study.config.dictionary.delta)
+    run = Run(arm, study.config.comparison.seed, study.config.training.steps)
     assert study.scores(run).quality.n_tokens > 0
     return True
 

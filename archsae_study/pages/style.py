@@ -77,7 +77,7 @@ def point(axis: Axes, x: float, y: float | int, found: Interval, *, horizontal: 
     axis.errorbar(x, y, **bars, fmt="o", capsize=3, markersize=7, linewidth=1.4, **style)
 
 
-def direct_label(axis: Axes, x: float, y: float, text: str, colour: str, **options: Any) -> None:
+def direct_label(axis: Axes, x: int | float, y: int | float, text: str, colour: str, **options: Any) -> None:
     """A line's name beside its end instead of a legend."""
     place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 8} | options
     axis.annotate(text, (x, y), color=colour, annotation_clip=False, **place)

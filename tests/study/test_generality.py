@@ -1,34 +1,41 @@
-"""The comparison at another layer and with another k: what changes there, what stays, and what is said of it."""
+"""The comparison at another layer and with another k: which settings, which runs, and what is said of them."""
 
-from dataclasses import replace
+from itertools import combinations
 
+import numpy as np
 import pytest
 
 from archsae_core.models.snapshots import snapshots
 from archsae_study.config import configure
-from archsae_study.experiments import generality as robustness
-from archsae_study.experiments.budgets import headline
-from archsae_study.pages import sweep_prose
+from archsae_study.experiments import generality
+from archsae_study.experiments.generality import GeneralityResult, Setting, SettingResult
+from archsae_study.experiments.stability import headline_matrix
+from archsae_study.pages import stability as page
+from archsae_study.runs import Run
 from archsae_study.study import Study
+
+SMOKE = {"preset": "smoke", "n_seeds": 2, "steps": 20, "ablation_steps": 10, "arms": "topk-kmeans-own,ra-own"}
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return Study(configure({"preset": "smoke", "n_seeds": 3, "steps": 20}), tmp_path_factory.mktemp("runs"))
+    return Study(configure(SMOKE), tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
-def table(study):
-    return robustness.robustness(study)
+def result(study):
+    return generality.build(study)
 
 
 def test_each_setting_differs_in_one_thing(study):
-    report, layer, k = robustness.settings(study).values()
-    assert report is study
-    assert (layer.config, k.config) == (study.config.changed(layer=0), study.config.changed(k=2))
-    lowest = study.variant(layer=0, k=1)
-    assert [other.config.language_model.layer for other in robustness.settings(lowest).values()] == [0, 1, 0]
-    assert [other.config.dictionary.k for other in robustness.settings(lowest).values()] == [1, 1, 1]
+    assert [(one.changes, one.skipped) for one in generality.settings(study)] == [({"layer": 0}, ""), ({"k": 2}, "")]
+
+
+def test_the_lowest_layer_is_compared_with_the_next_and_k_of_1_with_nothing(study):
+    layer, k = generality.settings(study.variant(layer=0, k=1))
+    assert layer.changes == {"layer": 1}
+    assert k.skipped == "half of k = 1 is no number of codes"
+    assert generality.setting_runs(study, k) == []
 
 
 def test_another_layer_reads_other_activations_of_the_same_text(study):
@@ -38,33 +45,33 @@ def test_another_layer_reads_other_activations_of_the_same_text(study):
     assert not other.normalizer.mean.equal(study.normalizer.mean)
 
 
-def test_the_step_is_one_that_the_main_runs_keep(study):
-    assert robustness.last_step(study) == 20
-    assert robustness.last_step(study.variant(steps=40)) == 10
-    assert robustness.last_step(study.variant(steps=5000, ablation_steps=2000)) == 1000
+def test_runs_are_those_of_the_contrasts_that_the_study_has(study):
+    (layer, _) = generality.settings(study)
+    expected = {Run(arm, seed, 10, (("layer", 0),)) for arm in ("ra-own", "topk-kmeans-own") for seed in (0, 1)}
+    assert set(generality.setting_runs(study, layer)) == expected
+    assert len(generality.runs(study)) == 8
 
 
-def test_every_setting_has_every_arm_at_the_same_step(study, table):
-    for row in table["settings"]:
-        assert set(row["arms"]) == set(robustness.COMPARED)
-        assert {arm["step"] for arm in row["arms"].values()} == {table["step"]}
-    names = [row["setting"] for row in table["settings"]]
-    assert names == ["layer 1, k 4", "layer 0", "k 2"]
-    r2 = {row["arms"]["topk"]["r2"] for row in table["settings"]}
-    assert len(r2) == 3
+def test_every_setting_scores_the_ends_of_its_own_runs(study, result):
+    assert [one.setting.name for one in result.settings] == ["layer 0", "k = 2"]
+    for one in result.settings:
+        for arm in one.arms:
+            runs = [Run(arm.arm, seed, 10, tuple(one.setting.changes.items())) for seed in arm.seeds]
+            atoms = [snapshots(study.run_folder(run), 10)[10] for run in runs]
+            assert np.allclose(arm.end.stability, headline_matrix(atoms)), (one.setting.name, arm.arm)
+            # on all held-out tokens here, of the model as it was kept
+            assert arm.end.r2 == pytest.approx([study.scores(run).quality.r2 for run in runs], abs=0.01)
+            for first, second in combinations(result.settings, 2):
+                assert first.arms[0].end.r2 != second.arms[0].end.r2
 
 
-def test_the_report_s_own_row_is_that_of_its_runs(study, table):
-    runs = [study.main_run("topk"), replace(study.main_run("topk"), seed=1), replace(study.main_run("topk"), seed=2)]
-    atoms = [snapshots(study.run_folder(run), run.steps)[table["step"]] for run in runs]
-    pairs = [headline(atoms[i], atoms[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
-    assert table["settings"][0]["arms"]["topk"]["stability"]["estimate"] == pytest.approx(sum(pairs) / 3)
+def test_the_rule_is_asked_of_the_contrasts_whose_arms_were_run(result):
+    for one in result.settings:
+        assert [decision.contrast.key for decision in one.decisions()] == ["g1"]
 
 
-def test_prose_says_whether_the_verdict_depends_on_the_setting(table):
-    settings = [row | {"verdict": row["verdict"] | {"verdict": "supported"}} for row in table["settings"]]
-    same = {"step": 10, "settings": settings}
-    assert "the verdict is the same, *supported* in 3 settings" in sweep_prose.robustness(same)
-    settings[1] = settings[1] | {"verdict": settings[1]["verdict"] | {"verdict": "undetermined"}}
-    assert "the verdict depends on the setting" in sweep_prose.robustness(same)
-    assert sweep_prose.robustness_table(same).count("\n") == 1 + 3 * len(robustness.COMPARED)
+def test_a_setting_that_was_left_out_says_why(result):
+    left_out = SettingResult(Setting("layer 1", {"layer": 1}, "the model has 1 block"), [])
+    shown = page.generality_table(GeneralityResult(10, [*result.settings, left_out]))
+    assert list(shown.index) == ["layer 0, g1", "k = 2, g1", "layer 1"]
+    assert shown.iloc[-1].tolist()[-1] == "left out: the model has 1 block"

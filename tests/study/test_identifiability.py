@@ -37,7 +37,7 @@ def share(cosine):
 
 
 def strict(w_step, w_lr):
-    return Learner("ra", "", {"w_step": w_step, "w_lr": w_lr, "delta": 0.0})
+    return Learner("archetypal", "centroids", "", {"w_step": w_step, "w_lr": w_lr, "delta": 0.0})
 
 
 def test_cases_are_what_they_say(planted):
@@ -88,8 +88,9 @@ def test_mean_share_is_students():
 
 
 def test_table_holds_every_case_and_learner(tmp_path, monkeypatch):
-    table = identifiability.table(Store(tmp_path), steps=2, seeds=3)
+    found = identifiability.planted_table(Store(tmp_path), steps=2, seeds=3)
     monkeypatch.setattr(identifiability, "train", None)
-    assert identifiability.table(Store(tmp_path), steps=2, seeds=3) == table  # of what is kept
-    assert [len(case["rows"]) for case in table["cases"].values()] == [len(LEARNERS)] * 3
-    assert table["cases"]["inside"]["allowed"]["estimate"] == 1
+    assert identifiability.planted_table(Store(tmp_path), steps=2, seeds=3) == found  # of what is kept
+    assert [case.key for case in found.cases] == list(identifiability.CASES)
+    assert [[row.label for row in case.rows] for case in found.cases] == [[one.label for one in LEARNERS]] * 3
+    assert found.of("inside").allowed.estimate == 1

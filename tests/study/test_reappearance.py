@@ -46,13 +46,13 @@ def test_without_switches_off_exactly_the_group():
 
 def test_differences_are_of_pairs():
     found = tables._difference(np.array([2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0]))
-    assert (found["stable"], found["unstable"]) == (3, 2)
-    assert found["difference"] == {"estimate": 1.0, "low": 1.0, "high": 1.0}
+    assert (found.stable, found.unstable) == (3, 2)
+    assert found.difference == (1.0, 1.0, 1.0)
 
 
 def test_shares_are_ratios_of_sums():
     sums = np.array([[1.0, 4.0, 8.0, 4.0], [0.0, 4.0, 8.0, 4.0]])
     found = swap._shares(sums)
-    assert [found[name]["estimate"] for name in ("partner", "second", "random")] == pytest.approx([1 / 8, 1, 2])
-    assert found["partner"]["low"] == 0
+    assert [found[name].estimate for name in ("partner", "second", "random")] == pytest.approx([1 / 8, 1, 2])
+    assert found["partner"].low == 0
     assert swap._shares(sums[:0])["partner"] is None

@@ -1,4 +1,4 @@
-"""Tables of structure and probes: text without labels, controls at step 0."""
+"""Topic probes: text without labels, documents too short for a passage, controls at step 0."""
 
 import json
 
@@ -7,7 +7,8 @@ import torch
 
 from archsae_core.data.corpus import Corpus
 from archsae_study.config import configure
-from archsae_study.experiments import probing as interpretability
+from archsae_study.experiments import probing
+from archsae_study.experiments.structure import at_step_0
 from archsae_study.runs import Run
 from archsae_study.study import Study
 
@@ -21,7 +22,7 @@ def study(tmp_path_factory):
 def test_text_without_topics_cannot_be_probed(tmp_path, labels):
     study = Study(configure({"preset": "smoke"}), tmp_path)
     study.__dict__["corpus"] = Corpus(("a", "b"), labels, "0" * 16)
-    assert interpretability.build(study).reason == "the text has no topic labels"
+    assert probing.build(study).reason == "the text has no topic labels"
 
 
 def test_documents_that_are_too_short_for_a_passage_are_said(tmp_path):
@@ -29,20 +30,20 @@ def test_documents_that_are_too_short_for_a_passage_are_said(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     text = {"text": str(tmp_path / "a.jsonl"), "label_field": "topic"}
     study = Study(configure({"preset": "smoke", **text, "n_anchors": 8}), tmp_path / "runs")
-    assert interpretability.build(study).reason == (
+    assert probing.build(study).reason == (
         "no labelled document has 16 consecutive activations, the length of a passage"
     )
 
 
 def test_probe_data_never_shares_a_document(study):
-    train, test = interpretability.probe_data(study)
+    train, test = probing.probe_data(study)
     assert not set(train.about.document) & set(test.about.document)
     assert train.about.rows.shape[1] == 16  # half a window of 32
 
 
 def test_step_0_is_where_training_starts(study):
-    run = Run("topk-kmeans", 0, 40, 1.0)
-    sae = interpretability.at_step_0(study, run)
+    run = Run("topk-kmeans-shared", 0, 40)
+    sae = at_step_0(study, run)
     directions = torch.nn.functional.normalize(study.anchors(), dim=1)
     assert torch.allclose(sae.atoms().detach(), directions, atol=1e-6)
     scale = sae.W_enc.detach().norm(dim=1)
