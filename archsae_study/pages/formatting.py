@@ -47,13 +47,15 @@ def percent(value: float | None, digits: int = 1) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
     """Rows as a data frame of formatted cells, which a notebook shows as a table; the first column is the index."""
     formatted = [[cell(value) for value in row] for row in rows]
-    return pd.DataFrame(formatted, columns=list(header)).set_index(header[0])
+    shown = pd.DataFrame(formatted, columns=list(header)).set_index(header[0])
+    # its name above the first column, not in a row of its own
+    return shown.rename_axis(index=None, columns=header[0])
 
 
 def markdown(shown: pd.DataFrame) -> str:
     """The same table as Markdown, for pages that are no notebook."""
     return markdown_table(
-        [shown.index.name or "", *shown.columns],
+        [shown.columns.name or "", *shown.columns],
         [[key, *row] for key, row in zip(shown.index, shown.to_numpy(), strict=True)],
     )
 
