@@ -16,6 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import archsae_core
 from archsae_study.config import FIELDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,9 +122,14 @@ def test_functions_are_short(path):
 
 
 def test_no_base_class_with_one_child():
-    classes = [node for path in MODULES for node in ast.walk(parse(path)) if isinstance(node, ast.ClassDef)]
+    """A class that is made itself is no mere base, and may have a single special case."""
+    nodes = [node for path in MODULES for node in ast.walk(parse(path))]
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
     bases = [ast.unparse(base).split(".")[-1] for node in classes for base in node.bases]
-    assert [node.name for node in classes if bases.count(node.name) == 1 and not node.name.endswith("Error")] == []
+    named = [node.id for node in nodes if isinstance(node, ast.Name)]
+    made = {name for name in set(named) if named.count(name) > bases.count(name)}
+    once = [node.name for node in classes if bases.count(node.name) == 1 and not node.name.endswith("Error")]
+    assert [name for name in once if name not in made] == []
 
 
 # --- dependencies ---
@@ -220,8 +226,10 @@ def test_readme_names_existing_functions():
         defined[path.stem] = names | {node.id for node in nodes if isinstance(node, ast.Name)}
     everything = set().union(*defined.values())
     for code in readme_code():
-        for module, name in re.findall(r"\barchsae_(?:core|study)(?:\.\w+)*?\.(\w+)(?:\.([A-Z_]\w+))?(?![\w.])", code):
-            assert module in defined, f"archsae_core.{module}"
+        for module, name in re.findall(
+            r"\barchsae_(?:core|study)(?:\.\w+)*?\.([a-z]\w*)(?:\.([A-Z_]\w+))?(?![\w.])", code
+        ):
+            assert module in defined or module in archsae_core.__all__, f"archsae_core.{module}"
             assert not name or name in defined[module], f"archsae_core.{module}.{name}"
         for name in re.findall(r"^(?:\w+\.)*(\w+)\([^()]*\)$", code):
             assert name in everything, f"{name}()"

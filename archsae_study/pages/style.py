@@ -18,14 +18,20 @@ from archsae_study.config import Config
 from archsae_study.pages.formatting import cell, interval, signed
 from archsae_study.pages.rendering import literal
 
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).with_name("findings")),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    autoescape=False,  # Markdown: what comes from data is encoded by `literal` before it gets here
-)
-TEMPLATES.filters |= {"cell": cell, "interval": interval, "signed": signed, "literal": literal}
+
+def _templates() -> jinja2.Environment:
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("findings")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # Markdown: what comes from data is encoded by `literal` before it gets here
+    )
+    found.filters |= {"cell": cell, "interval": interval, "signed": signed, "literal": literal}
+    return found
+
+
+TEMPLATES = _templates()
 TOPK_COLOUR = "#7f7f7f"
 FRAME_TITLES = {"centred": "centred: training mean removed", "raw": "raw: as published"}
 
