@@ -7,10 +7,10 @@ import time
 
 import pytest
 
+from archsae_study.arms import explored_arms
 from archsae_study.config import configure
 from archsae_study.explorer import of_study, write_page
 from archsae_study.explorer.data import About, DictionaryAbout, Summary, TokenLogit, TokenMass
-from archsae_study.explorer.of_study import EXPLORED_ARMS
 from archsae_study.explorer.page import asset, index, rounded, script
 from archsae_study.explorer.widget import answer, module
 from archsae_study.study import Study
@@ -87,7 +87,7 @@ CLIPBOARD = """
     const clipboard = { writeText: async (text) => { globalThis.copied = text; } };
     Object.defineProperty(navigator, "clipboard", { value: clipboard });
 """
-TOPK, RA = EXPLORED_ARMS
+TOPK, RA = explored_arms("centred")
 WIDTHS = {"desktop": (1400, 900), "phone": (390, 844)}
 
 
