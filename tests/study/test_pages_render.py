@@ -1,0 +1,363 @@
+"""Every function of every page renders: from the smoke report's results, and in all branches of its sentences."""
+
+import importlib
+import inspect
+import io
+from dataclasses import replace
+
+import jinja2
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+
+from archsae_core.metrics.intervals import Interval
+from archsae_study.arms import FRAMES
+from archsae_study.config import configure
+from archsae_study.experiments.ablation import AblationResult
+from archsae_study.experiments.checks import CheckedRun, ChecksResult, Flag
+from archsae_study.experiments.longer import LongerResult
+from archsae_study.experiments.reappearance import ReappearanceResult
+from archsae_study.experiments.stability import AtStep, Score, StabilityResult
+from archsae_study.experiments.swap import SwapResult
+from archsae_study.pages import (
+    anchors,
+    answer,
+    archetypal_sae,
+    delta_ablation,
+    evaluation,
+    features,
+    stability,
+    standard_sae,
+    style,
+)
+from archsae_study.pages.claims import claims_table
+from archsae_study.report import Report
+
+SMOKE = configure({"preset": "smoke"})
+K = SMOKE["k"]
+ROWS = 12
+"""Of a table in the running text, at most."""
+
+
+@pytest.fixture(scope="module")
+def report(smoke_runs):
+    return Report(SMOKE, smoke_runs)
+
+
+def both(table):
+    """Standard and archetypal dictionary by the names that notebook 03 gives them."""
+    return {"RA-SAE": table("archetypal_sae"), "TopK, random start": table("standard_sae")}
+
+
+SHOWN = {
+    "anchors": {
+        "headline": lambda t: anchors.headline(t("activations"), t("anchors")),
+        "copies_table": lambda t: anchors.copies_table(t("activations")),
+        "norms_table": lambda t: anchors.norms_table(t("activations")),
+        "norms": lambda t: anchors.norms(t("activations")),
+        "occupancy": lambda t: anchors.occupancy(t("anchors")),
+        "found_again": lambda t: anchors.found_again(t("anchors")),
+        "hull_table": lambda t: anchors.hull_table(t("anchors")),
+        "setting": lambda _: anchors.setting(SMOKE),
+    },
+    "standard_sae": {
+        "headline": lambda t: standard_sae.headline(t("standard_sae")),
+        "curves": lambda t: standard_sae.curves({"TopK, random start": t("standard_sae")}),
+        "quality_table": lambda t: standard_sae.quality_table({"TopK, random start": t("standard_sae")}),
+        "log_table": lambda t: standard_sae.log_table(t("standard_sae")),
+        "setting": lambda _: standard_sae.setting(SMOKE),
+    },
+    "archetypal_sae": {
+        "headline": lambda t: archetypal_sae.headline(t("archetypal_sae"), t("standard_sae"), t("binding")),
+        "curves": lambda t: archetypal_sae.curves(both(t)),
+        "quality_table": lambda t: archetypal_sae.quality_table(both(t)),
+        "log_table": lambda t: archetypal_sae.log_table(t("archetypal_sae")),
+        "binding_figure": lambda t: archetypal_sae.binding_figure(t("binding")),
+        "binding_table": lambda t: archetypal_sae.binding_table(t("binding")),
+        "w_steps_figure": lambda t: archetypal_sae.w_steps_figure(t("w_steps")),
+        "w_steps_sentence": lambda t: archetypal_sae.w_steps_sentence(t("w_steps")),
+        "w_steps_table": lambda t: archetypal_sae.w_steps_table(t("w_steps"), "raw"),
+        "constraint": lambda t: archetypal_sae.constraint(t("archetypal_sae"), t("standard_sae")),
+        "setting": lambda _: archetypal_sae.setting(SMOKE),
+    },
+    "evaluation": {
+        "headline": lambda t: evaluation.headline(t("evaluation")),
+        "scores": lambda t: evaluation.scores(t("evaluation")),
+        "scores_table": lambda t: evaluation.scores_table(t("evaluation"), "raw"),
+        "density": lambda t: evaluation.density(t("evaluation")),
+        "baselines": lambda t: evaluation.baselines(t("evaluation")),
+        "flagged": lambda t: evaluation.flagged(t("evaluation"), K),
+        "setting": lambda _: evaluation.setting(SMOKE),
+    },
+    "stability": {
+        name: (lambda t, name=name: getattr(stability, name)(t("stability")))
+        for name in (
+            "advice", "advice_table", "between_arms", "by_metric_table", "collapse_table", "decisions_table",
+            "equal_terms_table", "gains_figure", "headline", "interaction_table", "movement", "reasons",
+            "stability_figure", "trajectories",
+        )
+    } | {
+        "arms_table": lambda t: stability.arms_table(t("stability"), "raw"),
+        "generality_table": lambda t: stability.generality_table(t("generality")),
+        "longer_figure": lambda t: stability.longer_figure(t("longer")),
+        "longer_table": lambda t: stability.longer_table(t("longer")),
+        "reappearance_table": lambda t: stability.reappearance_table(t("reappearance")),
+        "subspaces_table": lambda t: stability.subspaces_table(t("reappearance")),
+        "structure_table": lambda t: stability.structure_table(t("structure")),
+        "swap_figure": lambda t: stability.swap_figure(t("swap")),
+        "swap_table": lambda t: stability.swap_table(t("swap")),
+        "synthetic_table": lambda _: stability.synthetic_table(),
+        "setting": lambda _: stability.setting(SMOKE),
+    },
+    "delta_ablation": {
+        "headline": lambda t: delta_ablation.headline(t("ablation")),
+        "pareto": lambda t: delta_ablation.pareto(t("ablation")),
+        "radii_table": lambda t: delta_ablation.radii_table(t("ablation"), "centred"),
+        "checks_table": lambda t: delta_ablation.checks_table(t("checks")),
+        "identifiability_figure": lambda t: delta_ablation.identifiability_figure(t("identifiability")),
+        "identifiability_table": lambda t: delta_ablation.identifiability_table(t("identifiability")),
+        "setting": lambda _: delta_ablation.setting(SMOKE),
+    },
+    "features": {
+        name: (lambda t, name=name: getattr(features, name)(t("features")))
+        for name in (
+            "anchors_table", "contexts_table", "gallery", "headline", "inspected", "logits_table", "matches_table",
+            "overview_table", "profile",
+        )
+    } | {
+        "probing_figure": lambda t: features.probing_figure(t("probing")),
+        "probing_sentence": lambda t: features.probing_sentence(t("probing")),
+        "probing_table": lambda t: features.probing_table(t("probing")),
+        "rules": lambda _: features.rules(),
+        "setting": lambda _: features.setting(SMOKE),
+    },
+}  # fmt: skip
+LIVE = {"explain", "sae"}
+"""Of a page, what needs the models themselves: it has tests of its own."""
+LONG = {"log_table", "synthetic_table", "gallery", "by_metric_table", "advice_table", "collapse_table"}
+"""Tables that may be longer, since they list all arms, all scores, or a log."""
+EVERY = [(page, name) for page, functions in SHOWN.items() for name in functions]
+
+
+def rendered(shown):
+    """What a notebook would show, as text; a figure is drawn, closed and named."""
+    if isinstance(shown, Figure):
+        shown.savefig(io.BytesIO(), dpi=40)
+        plt.close(shown)
+        assert plt.get_fignums() == []
+        return "figure"
+    if isinstance(shown, pd.DataFrame):
+        assert len(shown) > 0
+        assert all(isinstance(cell, str) for row in shown.to_numpy() for cell in row)
+        return shown.to_html()
+    assert isinstance(shown, Markdown)
+    return shown.data
+
+
+def sound(text):
+    """Whether no cell or sentence shows what a reader cannot read."""
+    assert text.strip()
+    for wrong in ("None", "nan", "inf ", "Undefined", "object at", "Interval("):
+        assert wrong not in text, text
+    return text
+
+
+@pytest.mark.parametrize("page", SHOWN)
+def test_no_function_of_a_page_is_left_out(page):
+    module = importlib.import_module(f"archsae_study.pages.{page}")
+    named = {name for name in module.__all__ if inspect.isfunction(getattr(module, name))}
+    assert named - LIVE == SHOWN[page].keys()
+
+
+@pytest.mark.parametrize(("page", "name"), EVERY, ids=[f"{page}.{name}" for page, name in EVERY])
+def test_every_function_renders_the_smoke_report(report, page, name):
+    shown = SHOWN[page][name](report.table)
+    if isinstance(shown, pd.DataFrame) and name not in LONG:
+        assert len(shown) <= ROWS
+    sound(rendered(shown))
+
+
+def test_the_claims_of_all_notebooks_render(report):
+    names = ("activations", "binding", "evaluation", "stability", "reappearance", "ablation")
+    results = {name: report.table(name) for name in names}
+    sound(rendered(claims_table(None, standard=report.table("standard_sae"), **results)))
+
+
+# --- other branches ---
+
+
+def four(pairs, wobble=0.02):
+    """The score of two seeds as those of four, which differ a little: enough for an interval."""
+    score, n = np.array(pairs)[0, 1], 4
+    off = score + wobble * np.array([[0, 1, -1, 0], [1, 0, 0, 1], [-1, 0, 0, -1], [0, 1, -1, 0]])
+    return (off * (1 - np.eye(n))).tolist()
+
+
+def with_four_seeds(arm):
+    """An arm of the smoke report as if it had been run on four seeds."""
+
+    def scores(found):
+        return {name: Score(four(one.raw), one.chance) for name, one in found.items()}
+
+    each = ("r2", "mse", "mse_normalised", "dead_share", "cosine_with_start", "ce_recovered", "effective_anchors")
+    doubled = {name: None if getattr(arm, name) is None else getattr(arm, name) * 2 for name in each}
+    trajectory = [
+        AtStep(at.step, at.tokens, at.r2 * 2, at.cosine_with_start * 2, four(at.stability)) for at in arm.trajectory
+    ]
+    return replace(
+        arm, seeds=[0, 1, 2, 3], **doubled, collapse_corrected=four(arm.collapse_corrected), start=scores(arm.start),
+        end=scores(arm.end), trajectory=trajectory,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def wide(report):
+    found = report.table("stability")
+    return StabilityResult([with_four_seeds(arm) for arm in found.arms], found.between)
+
+
+STABILITY = [name for name in SHOWN["stability"] if name in (
+    "advice", "advice_table", "between_arms", "by_metric_table", "collapse_table", "decisions_table",
+    "equal_terms_table", "gains_figure", "headline", "interaction_table", "movement", "reasons", "stability_figure",
+    "trajectories", "arms_table",
+)]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STABILITY)
+def test_comparisons_render_with_intervals(wide, name):
+    text = rendered(SHOWN["stability"][name](lambda _: wide))
+    if name in ("headline", "decisions_table", "arms_table", "interaction_table"):
+        assert "[" in text
+    sound(text)
+
+
+@pytest.mark.parametrize("name", [name for name in STABILITY if name not in ("interaction_table", "advice_table")])
+def test_comparisons_render_where_arms_are_missing_or_have_one_seed(report, name):
+    found = report.table("stability")
+    few = [arm for arm in found.arms if arm.arm in ("ra-own", "raw-ra-own", "topk-kmeans-own", "raw-topk-kmeans-own")]
+    result = StabilityResult(few, [one for one in found.between if {one.first, one.second} <= {a.arm for a in few}])
+    text = sound(rendered(SHOWN["stability"][name](lambda _: result)))
+    if name in ("headline", "reasons", "equal_terms_table"):
+        assert "not computed" in text or "was not run" in text
+    if name == "advice":
+        assert "No advice" in text
+
+
+def test_advice_and_the_2_by_2_of_few_arms_are_empty_tables(report):
+    few = StabilityResult([report.table("stability").by_key()["ra-own"]], [])
+    assert len(stability.advice_table(few)) == 0
+    assert len(stability.interaction_table(few)) == 0
+    assert "No advice" in stability.advice(few).data
+
+
+def test_the_answer_renders_with_and_without_intervals(report, wide):
+    template = style.TEMPLATES.get_template("answer.md")
+    config = SMOKE.flat()
+    for result, said in ((report.table("stability"), "no interval"), (wide, "in stability")):
+        decisions = {one.contrast.key: one for one in result.decisions()}
+        text = template.render(decisions=decisions, config=config)
+        assert text.count("- **") == 3
+        assert said in sound(text)
+    assert "| contrast |" in answer.answer(report.folder)
+
+
+def test_a_number_that_is_not_given_is_an_error():
+    with pytest.raises(jinja2.UndefinedError):
+        style.finding("stability", arms={})
+
+
+@pytest.mark.parametrize("vacuous", [(True, False), (False, True), (True, True), (False, False)])
+def test_the_hull_s_sentence_says_what_each_frame_excludes(report, vacuous):
+    found = report.table("anchors")
+    frames = [replace(found.of(frame), vacuous=one) for frame, one in zip(FRAMES, vacuous, strict=True)]
+    text = sound(anchors.headline(report.table("activations"), replace(found, frames=frames)).data)
+    assert ("in both frames" in text) == (vacuous[0] == vacuous[1])
+
+
+def test_r2_without_an_interval_has_no_brackets(report):
+    found = report.table("standard_sae")
+    without = replace(found, quality=found.quality | {"intervals": {"r2": None}})
+    with_one = replace(found, quality=found.quality | {"intervals": {"r2": (0.1, 0.2)}})
+    assert "[" not in standard_sae.headline(without).data
+    assert "[0.100, 0.200]" in standard_sae.headline(with_one).data
+
+
+def test_the_sentence_on_w_says_whether_another_way_is_better(report):
+    found = report.table("w_steps")
+    for frame in FRAMES:
+        used, other = found.in_use(frame).way, next(t for t in found.of(frame) if t.way == "adam-lr")
+        for best, said in (
+            (used, "the best of the constrained ways"),
+            (other.way, f"here *{other.label}* is better by"),
+        ):
+            trials = [
+                replace(one, r2_validation=0.9 if one.way == best else 0.5) if one.frame == frame else one
+                for one in found.trials
+            ]
+            changed = replace(found, trials=trials)
+            (line,) = [
+                one for one in archetypal_sae.w_steps_sentence(changed).data.splitlines() if f"**{frame}**" in one
+            ]
+            assert said in line
+            rendered(archetypal_sae.w_steps_figure(changed))
+
+
+def test_what_mean_ablation_does_not_harm_cannot_be_recovered(report):
+    found = report.table("evaluation")
+    gone = {"recovered_mean": None, "recovered_zero": None}
+    saes = [replace(sae, behaviour=sae.behaviour | gone, flags=[Flag("l0", "L0 is off")]) for sae in found.saes]
+    result = replace(found, saes=saes)
+    assert "–" in sound(evaluation.headline(result).data)
+    sound(rendered(evaluation.scores(result)))
+    sound(rendered(evaluation.scores_table(result, "centred")))
+    assert len(evaluation.flagged(result, K)) == len(saes)
+    assert "No flags" in evaluation.flagged(replace(found, saes=[replace(one, flags=[]) for one in found.saes]), K).data
+
+
+def diverged(row):
+    seeds = [
+        replace(one, flags=[Flag("failed", "not finite")], **dict.fromkeys(
+            ("r2", "mse", "dead_share", "l0", "cosine_with_start", "relax_at_bound", "effective_anchors")))
+        for one in row.seeds
+    ]  # fmt: skip
+    return replace(row, seeds=seeds, stability=None)
+
+
+def test_a_sweep_whose_every_run_diverged_is_shown(report):
+    found = report.table("ablation")
+    sweeps = [replace(one, rows=[diverged(row) for row in one.rows]) for one in found.sweeps]
+    result = AblationResult(found.steps, sweeps)
+    assert "no radius trained without a flag" in sound(delta_ablation.headline(result).data)
+    sound(rendered(delta_ablation.pareto(result)))
+    assert "not finite" in sound(rendered(delta_ablation.radii_table(result, "raw")))
+
+
+def test_a_sweep_with_intervals_is_shown(report):
+    found = report.table("ablation")
+    sweeps = [
+        replace(one, rows=[replace(row, stability=Interval(0.5, 0.4, 0.6)) for row in one.rows]) for one in found.sweeps
+    ]
+    rendered(delta_ablation.pareto(AblationResult(found.steps, sweeps)))
+    assert "0.500 [0.400, 0.600]" in rendered(delta_ablation.radii_table(AblationResult(10, sweeps), "raw"))
+
+
+@pytest.mark.parametrize("flagged", [0, 1, 30])
+def test_flagged_runs_are_listed_up_to_twelve(flagged):
+    result = ChecksResult(100, [CheckedRun(f"run {place}", [Flag("dead", "dead")]) for place in range(flagged)])
+    shown = delta_ablation.checks_table(result)
+    if not flagged:
+        assert "All 100 runs pass" in shown.data
+    else:
+        assert len(shown) == (1 if flagged == 1 else 13)
+        assert flagged == 1 or shown.index[-1] == "… and 18 more"
+
+
+def test_what_was_not_run_is_said():
+    assert "No run was trained" in stability.longer_table(LongerResult(1, [])).data
+    assert "no feature" in stability.swap_table(SwapResult("no feature of two seeds fires")).data
+    assert len(stability.reappearance_table(ReappearanceResult(0.7, []))) == 0
+    rendered(stability.swap_figure(SwapResult("no feature of two seeds fires")))
+    rendered(stability.longer_figure(LongerResult(1, [])))
