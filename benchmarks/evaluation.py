@@ -32,8 +32,8 @@ def run(study: Study, tokens: int) -> dict[str, float | int]:
     with tempfile.TemporaryDirectory() as folder:
         extract({config.language_model.layer: Path(folder)}, model, text, progress=False)
         heldout = open_activations(Path(folder), config.activations.outlier_factor)
-        mean, scale = fit_normalizer(heldout)
-        points = (heldout.gather(heldout.kept[: config.anchors.n_anchors]) - mean) * scale
+        normalizer = fit_normalizer(heldout, config.activations.frame)
+        points = normalizer.normalize(heldout.gather(heldout.kept[: config.anchors.n_anchors]))
         saes = {}
         for arm in ("topk", "ra"):
             dictionary = make_dictionary(
@@ -43,13 +43,15 @@ def run(study: Study, tokens: int) -> dict[str, float | int]:
                 config.training,
                 torch.Generator().manual_seed(0),
             )
-            saes[arm] = SAE(dictionary, config.dictionary.k, mean, scale).to(study.device)
+            saes[arm] = SAE(dictionary, config.dictionary.k, *normalizer).to(study.device)
         marks = [time.perf_counter()]
         for sae in saes.values():
             batches = ((heldout.gather(rows), heldout.document[rows]) for rows in heldout.kept.split(ROWS))
             with_intervals(document_sums(sae, batches))
         marks.append(time.perf_counter())
-        behaviour(model, config.language_model.layer, text, saes, mean.to(study.device), max_norm=heldout.threshold)
+        behaviour(
+            model, config.language_model.layer, text, saes, normalizer.mean.to(study.device), max_norm=heldout.threshold
+        )
         marks.append(time.perf_counter())
     quality, ce = (after - before for before, after in itertools.pairwise(marks))
     return {"tokens": text.n_tokens, "quality_s": quality, "ce_and_kl_s": ce, "seconds": quality + ce}
