@@ -6,7 +6,7 @@ import shutil
 import hypothesis
 import pytest
 import torch
-from filelock import FileLock
+from sharing import once
 from stub_hub import StubHub
 
 from soak.processes import finish, program, start
@@ -51,19 +51,8 @@ def seeded():
 
 @pytest.fixture(scope="session")
 def smoke_runs(tmp_path_factory):
-    """Folder of runs with every table of the smoke preset, computed once for all tests and processes of a session.
-
-    Tests may add to it; none may change what is there.
-    """
-    base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent
-    root, done = base / "smoke_runs", base / "smoke_runs.done"
-    with FileLock(base / "smoke_runs.lock"):
-        if not done.exists():
-            finish(start(program(root, whole=False)))
-            done.touch()
-    return root
+    """Folder of runs with every table of the smoke preset. Tests may add to it; none may change what is there."""
+    return once(tmp_path_factory, "smoke_runs", lambda root: finish(start(program(root, whole=False))))
 
 
 REQUIRE_BROWSER = "ARCHSAE_REQUIRE_BROWSER"

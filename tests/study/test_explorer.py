@@ -169,8 +169,8 @@ def test_anchors_and_counterparts_by_hand():
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    return of_study(Study(configure({"preset": "smoke"}), tmp_path_factory.mktemp("runs")))
+def smoke(smoke_runs):
+    return of_study(Study(configure({"preset": "smoke"}), smoke_runs))
 
 
 def test_smoke_study_shows_both_dictionaries(smoke):

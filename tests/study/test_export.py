@@ -14,8 +14,8 @@ from archsae_study.study import Study
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
+def root(smoke_runs):
+    return smoke_runs
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,17 @@ import sys
 
 import nbformat
 import pytest
+from sharing import once
 
 from archsae_core.storage import CorruptArtifact
 from archsae_study import publishing, report, runner
 from archsae_study.__main__ import main
 from archsae_study.config import ConfigError, configure
-from archsae_study.report import MissingResult, Report, table_named
-from archsae_study.runs import Run
+from archsae_study.experiments import TABLES
+from archsae_study.experiments.stability import HEADLINE
+from archsae_study.report import MissingResult, Report, run_folder, table_named
 from archsae_study.study import Study
+from archsae_study.typed import to_json
 
 FIGURES = {"eval_comparison.png", "stability_comparison.png", "delta_ablation_pareto.png", "feature_profile.png",
            "identifiability.png", "swap.png", "probing.png"}  # fmt: skip
@@ -25,14 +28,19 @@ DICTIONARIES = {"anchor_points.safetensors", "standard_sae.safetensors", "archet
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+def smoke(smoke_runs, tmp_path_factory):
     """Folder of a finished smoke report, run as a user would from another directory."""
-    root = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "archsae_study", "report", "--preset", "smoke", "--runs", str(root)]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Undetermined" in done.stdout  # two seeds give no interval
-    return next(path for path in root.iterdir() if path.name.startswith("smoke-"))
+    root = smoke_runs  # its tables are there: the notebooks are what is left to run
+
+    def run(elsewhere):
+        elsewhere.mkdir()
+        command = [sys.executable, "-m", "archsae_study", "report", "--preset", "smoke", "--runs", str(root)]
+        done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "no interval" in done.stdout  # of two seeds
+
+    once(tmp_path_factory, "smoke_report", run)
+    return run_folder(configure({"preset": "smoke"}), root)
 
 
 def test_report_leaves_everything_it_promises(smoke):
@@ -50,50 +58,54 @@ def test_second_run_trains_nothing(smoke, monkeypatch):
     monkeypatch.setattr("archsae_study.study.extract", refuse)
     monkeypatch.setattr("archsae_study.study.fit_anchors", refuse)
     again = Report(configure({"preset": "smoke"}), smoke.parent)
-    assert again.table("stability") == json.loads((smoke / "results" / "stability_results.json").read_text())["table"]
-    again.table("ablation")
+    for table in TABLES:
+        found = json.loads(json.dumps(to_json(again.table(table))))
+        assert found == json.loads((smoke / "results" / table.file_name).read_text())["table"]
 
 
-def test_results_are_what_the_formulas_say(smoke):
-    table = json.loads((smoke / "results" / "stability_results.json").read_text())["table"]
-    assert table["arms"]["ra"]["start"]["scores"]["hungarian"]["raw"]["estimate"] == pytest.approx(1, abs=1e-5)
-    start = table["arms"]["topk"]["start"]["scores"]["hungarian_centred"]["normalised"]["estimate"]
-    assert abs(start) < 0.1
-    evaluation = json.loads((smoke / "results" / "eval_results.json").read_text())["table"]
-    assert all(sae["quality"]["l0"] <= 4 for sae in evaluation["saes"].values())
-    rows = json.loads((smoke / "results" / "ablation_results.json").read_text())["table"]["rows"]
-    assert [row["delta"] for row in rows] == [0, 1]
-    assert all(result["violation"] == 0 for row in rows for result in row["results"])
+@pytest.fixture
+def table(smoke):
+    """Tables of the smoke report by name."""
+    return Report(configure({"preset": "smoke"}), smoke.parent).table
 
 
-def table_of(smoke, name):
-    return json.loads((smoke / "results" / f"{name}.json").read_text())["table"]
+def test_results_are_what_the_formulas_say(table):
+    arms = table("stability").by_key()
+    assert arms["ra-shared"].start["hungarian"].interval(normalised=False).estimate == pytest.approx(1, abs=1e-5)
+    assert abs(arms["topk-random-own"].start[HEADLINE].interval().estimate) < 0.1
+    assert all(sae.quality["l0"] <= 4 for sae in table("evaluation").saes)
+    for frame, norm in ((one.frame, one.median_norm) for one in table("ablation").sweeps):
+        rows = table("ablation").sweep(frame).rows
+        assert [row.delta for row in rows] == sorted([0, 1, round(0.01 * norm, 4)])
+        assert not [flag for row in rows for flag in row.flags if flag.kind == "constraint"]
+    assert not [flag for run in table("checks").flagged for flag in run.flags if flag.kind == "constraint"]
 
 
-def test_controls_are_what_the_formulas_say(smoke):
-    probing = table_of(smoke, "probing")
-    rows = {row["name"]: row for row in probing["rows"]}
-    assert {"topk", "ra-indep-anchors", "topk, step 0", "random directions", "raw"} <= rows.keys()
-    assert all(-1 <= score["estimate"] <= 1 for row in rows.values() for score in row["accuracy"].values())
-    assert rows["raw"]["accuracy"]["all"]["estimate"] > 0.3  # the topics of the made-up text can be read
-    assert probing["verdict"]["verdict"] == "undetermined"  # two seeds give no interval
-    assert probing["documents"]["train"] > probing["documents"]["heldout"] > 0
-    arms = table_of(smoke, "reappearance")["arms"]
-    assert arms["ra"]["rate"] == pytest.approx(1, abs=0.1)  # the start is shared
-    assert arms["topk"]["rate"] < 0.5
-    swap = table_of(smoke, "swap")
-    assert sum(row["pairs"] for row in swap["bins"]) == sum(arm["pairs"] for arm in swap["arms"].values())
-    assert swap["arms"]["ra"]["share"]["partner"]["estimate"] < 0.5 < swap["arms"]["ra"]["share"]["random"]["estimate"]
-    structure = {(row["arm"], row["when"]): row for row in table_of(smoke, "structure")["rows"]}
-    assert structure["topk", "step 0"]["ood"] > structure["topk-kmeans", "step 0"]["ood"]  # centroids are near the data
+def test_controls_are_what_the_formulas_say(table):
+    probing = table("probing")
+    rows = {row.key: row for row in probing.rows}
+    assert {"topk-random-own", "ra-own", "random directions", "raw activations"} <= rows.keys()
+    assert all(-1 <= score.estimate <= 1 for row in rows.values() for score in row.accuracy.values())
+    assert rows["raw activations"].accuracy["all"].estimate > 0.3  # the topics of the made-up text can be read
+    assert {(gain.contrast, gain.gain.low) for gain in probing.gains} == {(key, None) for key in ("g1", "g2", "g3")}
+    assert probing.documents[0] > probing.documents[1] > 0
+    found = table("reappearance")
+    assert found.of("topk-random-own").rate < 0.5
+    assert found.of("ra-own").rate > found.of("topk-random-own").rate  # centroids of other documents are close
+    swap = table("swap")
+    assert sum(row.pairs for row in swap.bins) == sum(arm.pairs for arm in swap.arms)
+    assert {row.arm for row in swap.arms} == set(swap.points)
+    structure = table("structure")
+    # centroids are near the data
+    assert structure.of("topk", "centred", "step 0").ood > structure.of("topk-kmeans", "centred", "step 0").ood
 
 
 def test_tables_depend_on_what_they_use():
-    config, other = (configure({"preset": "smoke", "arms": arms}) for arms in ("topk,ra", "topk,frozen"))
+    config, other = (configure({"preset": "smoke", "arms": arms}) for arms in ("ra-own,ra-shared", "ra-own,frozen-own"))
     tables = [table_named(name) for name in ("probing", "swap", "structure")]
     depends = {table.name: table.determining(config) != table.determining(other) for table in tables}
     assert depends == {"probing": True, "swap": True, "structure": False}
-    assert table_named("identifiability").determining(config) == {"steps": 40}
+    assert table_named("identifiability").determining(config) == {"steps": 40, "n_seeds": 2}
 
 
 def test_plain_papermill_from_another_directory(smoke, tmp_path):
@@ -115,7 +127,7 @@ def test_published_results_alone_give_the_same_outputs(smoke, tmp_path, monkeypa
     monkeypatch.setattr(report, "PROJECT", copy)
     monkeypatch.setenv(report.RESULTS_ONLY, "1")
     frozen = Report(configure({"preset": "smoke"}), tmp_path / "nowhere")
-    assert frozen.table("ablation")["rows"]
+    assert frozen.table("ablation").sweep("raw").rows
     with pytest.raises(MissingResult, match="other parameters"):
         Report(configure({"preset": "smoke", "delta": 0.25}), tmp_path / "nowhere").table("evaluation")
     (copy / "results" / "eval_results.json").unlink()
@@ -147,17 +159,6 @@ def test_a_damaged_artefact_is_named_and_not_used(smoke, tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(CorruptArtifact, match=r"sae\.safetensors has .* bytes instead of"):
         Study(configure({"preset": "smoke"}), root).sae(study.main_run("topk"))
-
-
-def test_runs_share_what_they_can_and_nothing_else():
-    study = Study(configure({"preset": "smoke"}))
-    recipe = {name: study.store.path("runs", study.run_recipe(run)) for name, run in {
-        "topk": Run("topk", 0, 40, 1.0), "topk, other delta": Run("topk", 0, 40, 0.0),
-        "ra": Run("ra", 0, 40, 1.0), "ra, other delta": Run("ra", 0, 40, 0.0), "ra, other seed": Run("ra", 1, 40, 1.0),
-        "ra, own anchors": Run("ra-indep-anchors", 0, 40, 1.0), "ra, more steps": Run("ra", 0, 41, 1.0),
-    }.items()}  # fmt: skip
-    assert recipe["topk"] == recipe["topk, other delta"]
-    assert len(set(recipe.values())) == 6
 
 
 def test_bad_input_ends_with_one_line_before_any_work(tmp_path, capsys):
