@@ -6,7 +6,7 @@ matchings of two dictionaries. Nothing is assumed of the processor.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -28,6 +28,8 @@ INDEX_BYTES = 18
 """Of one row in index.safetensors: document, position, token, window, norm."""
 LARGEST = 4096
 """Features, anchors and tokens a batch of what is timed, at most."""
+TRIAL_RATE = 1e-6
+"""Learning rates of the steps that are timed."""
 TRIAL = 0.5
 """Seconds of each trial."""
 
@@ -122,7 +124,8 @@ def training_step(study: Study, arm: Arm) -> Unit:
 
     def seconds() -> float:
         sae, x = _small(study, arm)
-        trainer = Trainer(sae, study.config.training)
+        # at the study's own rates a trial could diverge, which is for the runs to find out
+        trainer = Trainer(sae, replace(study.config.training, lr=TRIAL_RATE, w_lr=TRIAL_RATE))
         larger = _excess(study, "n_features", *(["n_anchors"] if archetypal else ["batch_size"]))
         return larger * _trial("trainer.train_step(x)", trainer=trainer, x=x)
 

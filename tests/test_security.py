@@ -177,24 +177,27 @@ def test_names_of_models_and_texts_do_nothing():
 
 
 def test_a_corpus_of_scripts_stays_text_in_every_table(tmp_path):
-    """From the file to the HTML and Markdown that notebook 07 shows."""
-    from archsae_study.experiments.features import features
+    """From the file to the HTML and Markdown that notebook 07 shows: documents, and the names of their topics."""
+    from archsae_study.experiments.features import TABLE
     from archsae_study.pages import features as shown
     from archsae_study.study import Study
 
-    lines = [
-        f"{SCRIPT} {HOSTILE[i % len(HOSTILE)]} the sea {i} <img src=x onerror=alert(1)> | & $x$ was calm" * 6
+    rows = [
+        {
+            "text": f"{SCRIPT} {HOSTILE[i % len(HOSTILE)]} the sea {i} <img src=x onerror=alert(1)> | & $x$ was calm"
+            * 6,
+            "topic": (f"{SCRIPT}|", "b")[i % 2],
+        }
         for i in range(60)
     ]
-    (tmp_path / "a.txt").write_text("\n\n".join(lines))
-    changes = {"text": str(tmp_path / "a.txt"), "steps": 5}
-    study = Study(configure({"preset": "smoke"} | changes), tmp_path / "runs")
-    table = features(study)
-    table["topics"] = {f"{SCRIPT}|": 0.5, "b": 0.1}  # labels come from the corpus, too
-    pages = (shown.features, shown.scan_table, shown.contexts_table, shown.lens_table, shown.archetypes_table)
-    texts = {page.__name__: page(table) for page in pages}
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    changes = {"text": str(tmp_path / "a.jsonl"), "label_field": "topic", "steps": 5}
+    table = TABLE.build(Study(configure({"preset": "smoke"} | changes), tmp_path / "runs"))
+    pages = ("headline", "gallery", "inspected", "contexts_table", "matches_table", "logits_table", "anchors_table")
+    texts = {name: getattr(shown, name)(table).data for name in pages}
     for name, text in texts.items():
         assert Tags(text).tags <= {"mark", "b", "span", "br"}, name
         assert rendered(text).tags <= SHOWN, name
-    assert f"{SCRIPT}|" in rendered(texts["features"]).data
-    assert "<script>" in rendered(texts["archetypes_table"] + "\n\n" + texts["contexts_table"]).data
+    everything = rendered("\n\n".join(texts.values())).data
+    assert "<script>" in everything
+    assert f"{SCRIPT}|" in everything

@@ -89,7 +89,7 @@ def _position_0(results: Results) -> tuple[str, Outcome]:
         return NOT_RUN
     train = results.activations.train
     ratio = train["position0_norm"] / train["median_norm"]
-    return f"{ratio:.0f} × the median", graded(ratio, 100, 10)
+    return f"{ratio:.0f} × the median", graded(ratio, 100.0, 10.0)
 
 
 def _baseline(results: Results) -> tuple[str, Outcome]:
