@@ -24,9 +24,10 @@ from archsae_core.storage import (
     write_json,
 )
 from archsae_study import estimate, execution, live
+from archsae_study.arms import explored_arms
 from archsae_study.config import Config, configure
 from archsae_study.experiments import TABLES
-from archsae_study.pages.formatting import markdown_table
+from archsae_study.pages.formatting import table as as_table
 from archsae_study.parameters import parameters_in
 from archsae_study.plan import Table, made, plan
 from archsae_study.source import PROJECT, default_root
@@ -116,7 +117,10 @@ class Report:
 
     def _main_runs(self) -> list[Path]:
         study = self.study
-        return [study.store.path("runs", study.run_recipe(study.main_run(role))) for role in ("topk", "ra")]
+        shown = [study.main_run(role) for role in ("topk", "ra")]
+        explored = explored_arms(self.config.activations.frame)
+        shown += [replace(shown[0], arm=arm, changes=()) for arm in explored]
+        return [study.store.path("runs", study.run_recipe(run)) for run in shown]
 
     def status(self) -> Markdown | None:
         """Where the numbers of this notebook come from, for its first cell; nothing where a batch run made them."""
@@ -179,14 +183,14 @@ class Report:
         write_atomically(path, lambda temporary: figure.savefig(temporary, **options))
         return figure
 
-    def stamp(self) -> str:
-        """Markdown: what the tables of this notebook were made with."""
+    def stamp(self) -> "pd.DataFrame":
+        """What the tables of this notebook were made with: one row a table."""
         packages, rows = ("torch", "transformers", "scikit-learn", "numpy"), []
         for manifest in self._manifests.values():
             made = manifest["environment"]
             found = (manifest["table"], made["commit"], manifest["device"], manifest["seconds"])
             rows.append(map(str, (*found, *(made[name] for name in packages))))
-        return markdown_table(("table", "commit", "device", "seconds", *packages), rows)
+        return as_table(("table", "commit", "device", "seconds", *packages), rows)
 
     def _committed(self, table: Table[Any]) -> dict[str, Any] | None:
         """Committed manifest and table, None where they are others; MissingResult where nothing else may be used."""
