@@ -109,7 +109,8 @@ class LanguageModelConfig:
 
     def __post_init__(self) -> None:
         require_not_negative(self, ("layer",))
-        require(self.context >= 2, "context", self.context, "must be at least 2, since position 0 is dropped")
+        fix = "must be at least 3: position 0 is not read, and the last one has no next token to predict"
+        require(self.context >= 3, "context", self.context, fix)
         require_choice("dtype", self.dtype, DTYPES)
         require_choice("device", self.device, DEVICES)
 
@@ -122,12 +123,12 @@ class ActivationConfig:
     """`centred`: the training mean is removed. `raw`: it is not, and there is no decoder bias to learn it."""
     outlier_factor: float = 10.0
     """Positions with a norm above this many medians are dropped (position 0 always is)."""
-    frame: str = "centred"
-    """`centred`: the training mean is removed. `raw`: it is not, and there is no decoder bias that would learn it."""
 
     def __post_init__(self) -> None:
         require_choice("frame", self.frame, FRAMES)
         require_positive(self, ("outlier_factor",))
+        fix = "must be at least 1: a smaller one drops more than half of the positions"
+        require(self.outlier_factor >= 1, "outlier_factor", self.outlier_factor, fix)
 
 
 @dataclass(frozen=True)

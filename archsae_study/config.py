@@ -73,6 +73,9 @@ class ComparisonConfig:
         for name in ("n_seeds", "ablation_seeds"):
             value = getattr(self, name)
             require(value >= 2, name, value, "must be at least 2: stability is compared between seeds")
+        scored = self.heldout_tokens
+        fix = "must be at least 2: R² compares reconstructions with how activations differ"
+        require(scored is None or scored >= 2, "heldout_tokens", scored, fix)
         require_not_negative(self, ("seed",))
         require(self.seed < 2**40, "seed", self.seed, "must be below 2**40")
         unknown = set(self.arms) - set(ARMS)

@@ -14,7 +14,8 @@ from archsae_core.data.activations import ActivationSet, Normalizer, extract, fi
 from archsae_core.data.corpus import Corpus, describe, load_text
 from archsae_core.data.language_model import load_model, load_tokenizer, resolve_device, resolve_dtype
 from archsae_core.data.model_check import check_model
-from archsae_core.data.tokens import TokenSplit, tokenize_split
+from archsae_core.data.tokens import TokenSet, TokenSplit, tokenize_split
+from archsae_core.metrics.behaviour import choose_windows
 from archsae_core.metrics.reconstruction import document_sums, quality_intervals, summarise
 from archsae_core.models.anchors import Anchors, fit_anchors, summarize
 from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary, rounds
@@ -123,6 +124,7 @@ class Study:
         """Raise the error of any input that cannot be used, before work starts. Loads the model and reads the text."""
         model, _, tokens, config = self.model, self.source, self.tokens, self.config
         check_model(model, config.language_model.layer, config.language_model.context)
+        self._check_heldout(tokens.heldout)
         usable = tokens.train.n_tokens - len(tokens.train.ids)
         folds = config.anchors.anchor_folds
         if any(ARMS[arm].own and ARMS[arm].anchors == "kmeans" for arm in config.comparison.arms):
@@ -138,6 +140,21 @@ class Study:
             raise ConfigError(
                 f"n_seeds = {config.comparison.n_seeds}: at most anchor_folds = {folds}: raise anchor_folds"
             )
+
+    def _check_heldout(self, heldout: TokenSet) -> None:
+        """Raise ConfigError where the held-out documents are too short for what is scored on them."""
+        longer = "use longer documents or a larger heldout_fraction"
+        if (rows := heldout.n_tokens - len(heldout.ids)) < 2:
+            text = self.config.corpus.text
+            raise ConfigError(f"text = {text!r}: the held-out documents have {rows} activation to score: {longer}")
+        budget = self.config.comparison.behaviour_tokens
+        # notebook 05 scores a quarter of what 04 does
+        for tokens in (budget, max(1, budget // 4)):
+            if all(len(heldout.ids[window]) < 3 for window in choose_windows(heldout, tokens)):
+                raise ConfigError(
+                    f"behaviour_tokens = {budget}: no window among the first {tokens} tokens has 3, so that none has a "
+                    f"next token to predict: raise it, or {longer}"
+                )
 
     @cached_property
     def source(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from soak import corruption, disk, gpt2_size, kills, memory, together
+from soak import configurations, corruption, disk, extremes, gpt2_size, kills, memory, together
 from soak.processes import PROJECT, table, undisturbed
 
 MIB = 2**20
@@ -58,6 +58,8 @@ EVERYTHING: dict[str, Callable[[Path], Found]] = {
     "memory": _memory,
     "gigabyte-line": _gigabyte,
     "inputs": _inputs,
+    "extremes": extremes.run,
+    "configurations": configurations.run,
     "gpt2-size": gpt2_size.run,
 }
 

@@ -56,7 +56,8 @@ VALUES = [
     ("arms", ["topk-random-own", "nothing"]), ("arms", []), ("arms", ["ra-own", "ra-own"]), ("deltas", []),
     ("deltas", [-1.0]), ("deltas", [1, 1]), ("deltas", "[1, "), ("ablation_steps", 0), ("ablation_seeds", 0),
     ("longer_factor", 0), ("heldout_tokens", 0),
-    ("behaviour_tokens", 0), ("feature", 99999), ("feature", -1), ("outlier_factor", 0), ("kmeans_iterations", 0),
+    ("behaviour_tokens", 0), ("feature", 99999), ("feature", -1), ("outlier_factor", 0),
+    ("outlier_factor", 0.99), ("context", 2), ("heldout_tokens", 1), ("kmeans_iterations", 0),
     ("unit_norm", "perhaps"), ("preset", "huge"), ("scheduler", "local:0"), ("scheduler", "local:many"),
     ("scheduler", "tcp://host"), ("scheduler", "http://host:1"), ("scheduler", "missing.json"), ("scheduler", "8786"),
 ]  # fmt: skip
@@ -397,7 +398,6 @@ ACTIVATIONS = [
         n_anchors=40,
     ),
     _data("ids beyond the embeddings", foreign_tokenizer, "token 7000 exceeds its 384 embeddings", FEW_WORDS),
-    _data("all are outliers", lambda folder: None, "outlier_factor = 1e-09: every activation", outlier_factor=1e-9),
 ]
 
 BAD = [*PARAMETERS, *_notebook_cases(), *COMMANDS, *TEXTS, *MODELS, *ACTIVATIONS]

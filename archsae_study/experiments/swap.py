@@ -66,6 +66,8 @@ class SwapResult:
 
 def build(study: Study) -> SwapResult:
     """Matched pairs of the first two seeds of every compared arm."""
+    if study.config.dictionary.n_features < 3:
+        return SwapResult("a feature's part can be replaced by its match, the next one and another from 3 features on")
     arms, points, pooled = [], {}, []
     for arm in track(compared_arms(study), "swap", unit="arm"):
         if len(arm_runs(study.config, arm)) < 2:
