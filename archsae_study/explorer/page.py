@@ -113,7 +113,8 @@ def _shards(source: Explorable, key: str) -> Iterator[tuple[str, int]]:
 def write_page(source: Explorable, folder: Path, *, progress: bool = False) -> Path:
     """Write the page into `folder`, replacing an explorer that is there; returns the path of `index.html`.
 
-    Nothing is replaced before everything is written. Raises FileExistsError where `folder` holds something else.
+    Nothing is replaced before everything is written, and files of another kind stay. Raises FileExistsError where
+    `folder` holds something, but no explorer.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / "data" / "index.js").is_file():
         raise FileExistsError(f"{folder} exists and is no explorer: choose another folder, or remove it")
@@ -128,9 +129,20 @@ def write_page(source: Explorable, folder: Path, *, progress: bool = False) -> P
         for kind, number in _bar(shards, f"explorer: {dictionary.label}", progress):
             content = shard(source, kind, key, number)
             _write(work / "data" / kind / key / f"{number}.js", script(f"{kind}/{key}/{number}", content))
-    shutil.rmtree(folder, ignore_errors=True)
-    work.rename(folder)
+    _move_into(folder, work)
     return folder / "index.html"
+
+
+def _move_into(folder: Path, work: Path) -> None:
+    """Move the files of `work` into `folder`; of what lies there, only an earlier explorer's own files go."""
+    for kind in ("features", "anchors"):
+        for old in (folder / "data" / kind).glob("*/[0-9]*.js"):
+            old.unlink()
+    for path in [found for found in work.rglob("*") if found.is_file()]:
+        target = folder / path.relative_to(work)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    shutil.rmtree(work)
 
 
 def _bar(items: Iterable[Any], label: str, progress: bool) -> Iterable[Any]:

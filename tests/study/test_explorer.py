@@ -282,9 +282,13 @@ def test_page_names_only_files_that_are_there(folder):
 def test_a_page_is_replaced_and_nothing_else_is(smoke, folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    (copy / "data" / "stale.js").write_text("")
+    stale, own = copy / "data" / "features" / "gone" / "7.js", copy / "assets" / "notes.txt"
+    stale.parent.mkdir()
+    stale.write_text("")
+    own.write_text("years of work")
     page.write_page(smoke, copy)
-    assert not (copy / "data" / "stale.js").exists()
+    assert not stale.exists()
+    assert own.read_text() == "years of work"
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match="no explorer"):
