@@ -11,7 +11,10 @@ from stub_hub import StubHub
 
 from soak.processes import finish, program, start
 
-hypothesis.settings.register_profile("soak", max_examples=200, derandomize=False)
+hypothesis.settings.register_profile("soak", max_examples=200, derandomize=False, deadline=None)
+# a deadline fails a test where the machine is busy
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="session")

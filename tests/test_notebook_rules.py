@@ -68,8 +68,9 @@ def test_parameters_are_literals_of_the_config(name, notebook):
         "not `name: type = value  # help` (one `=`, no `|`): " + parameter_lines(notebook)[found.index(None)]
     )
     values = {match["name"]: ast.literal_eval(match["value"]) for match in found}
+    assert values.pop("compute") is False  # of the notebook alone: as committed, nothing is computed
     assert set(values) <= set(FIELDS)
-    assert len(values) == len(found)
+    assert len(values) == len(found) - 1
     configure(values)
     inspected = papermill.inspect_notebook(str(path_of(name)))
     assert {key: (entry["inferred_type_name"], entry["help"]) for key, entry in inspected.items()} == {

@@ -9,6 +9,7 @@ import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from archsae_core import progress as progress_module
 from archsae_core.data import extraction
 from archsae_core.data.activations import ActivationError, extract, fit_normalizer, open_activations
 from archsae_core.data.language_model import ModelError, load_model
@@ -223,7 +224,8 @@ def test_batches_hold_every_window_once_longest_first_within_the_limit(model, mo
     assert extraction._plan(model, windows, 1).batches == [[1], [2, 3], [4, 6], [0, 5]]
 
 
-def test_a_bar_is_drawn_only_when_asked_for(model, tokens, tmp_path, capfd):
+def test_a_bar_is_drawn_only_when_asked_for(model, tokens, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(progress_module, "LINE_EVERY", 0)
     for progress, expected in ((None, False), (False, False), (True, True)):
         folder = tmp_path / str(progress)
         folder.mkdir()

@@ -1,10 +1,12 @@
 """BatchTopK: trained on k·batch codes a batch, then applied token by token with the threshold that training found."""
 
+import json
+
 import pytest
 import torch
 from models.test_training import build, data, run
+from safetensors.torch import load_file
 
-from archsae_core.config import ConfigError
 from archsae_core.data.activations import Normalizer
 from archsae_core.interop import to_saelens
 from archsae_core.metrics.reconstruction import quality
@@ -96,8 +98,9 @@ def test_file_checkpoint_and_snapshot_keep_the_threshold(tmp_path):
     assert snapshot_sae(tmp_path / "topk", 20, sae.k, Normalizer(sae.mean, float(sae.scale))).activation == "topk"
 
 
-def test_what_saelens_would_misread_is_not_written(tmp_path):
+def test_saelens_gets_it_as_a_jumprelu_with_its_threshold(tmp_path):
     sae, _ = batch_sae()
-    with pytest.raises(ConfigError, match="activation = 'batchtopk': only topk is written for SAELens"):
-        to_saelens(sae, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    to_saelens(sae, tmp_path)
+    assert json.loads((tmp_path / "cfg.json").read_text())["architecture"] == "jumprelu"
+    threshold = load_file(tmp_path / "sae_weights.safetensors")["threshold"]
+    torch.testing.assert_close(threshold * sae.scale, sae.threshold.expand(sae.n_features))

@@ -103,7 +103,7 @@ def page(browser, size):
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="light")
     context.add_init_script(CLIPBOARD)
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(30_000)  # on a busy machine a page takes seconds
     errors = []
     page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: errors.append(str(error)))

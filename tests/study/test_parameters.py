@@ -87,7 +87,9 @@ def test_notebooks_get_absolute_paths_and_folders(here, monkeypatch):
     """`report` as in the README, from a folder of the user's: what each notebook is given leads to the same files."""
     seen = []
     monkeypatch.setattr(runner, "execute", lambda name, output, cell: seen.append((cell, dict(os.environ))))
-    monkeypatch.setattr(runner, "plan", lambda parameters, root: (Study(configure(parameters), root), None))
+    monkeypatch.setattr(runner, "planned", lambda values, root, notebooks: (Study(configure(values), root), None))
+    monkeypatch.setattr(Study, "text_notes", lambda _: [])
+    monkeypatch.setattr(runner.execution, "make_tables", lambda *_, **__: None)
     monkeypatch.setattr(runner.estimate, "summary", lambda *_: "")
     monkeypatch.setattr(runner.estimate, "check_room", lambda *_: None)
     monkeypatch.setenv("ARCHSAE_CACHE", "my-cache")
@@ -110,7 +112,7 @@ def test_notebooks_get_absolute_paths_and_folders(here, monkeypatch):
     ("deltas", np.linspace(0, 2, 3), (0.0, 1.0, 2.0)), ("deltas", range(3), (0.0, 1.0, 2.0)),
     ("deltas", {2.0, 0.0, 1.0}, (0.0, 1.0, 2.0)), ("deltas", (0, np.float64(0.5)), (0.0, 0.5)),
     ("deltas", torch.tensor([0.0, 0.5]), (0.0, 0.5)), ("deltas", collections.deque([1, 2]), (1.0, 2.0)),
-    ("arms", np.array(["topk", "ra"]), ("topk", "ra")),
+    ("arms", np.array(["topk-random-own", "ra-own"]), ("topk-random-own", "ra-own")),
 ])  # fmt: skip
 def test_values_of_other_libraries_are_converted(name, value, wanted):
     found = configure(parameters_in({"preset": "smoke", name: value}))[name]
@@ -138,7 +140,7 @@ def test_a_misspelt_name_is_refused_whatever_its_value(value):
 def test_none_on_the_command_line_wins_over_the_preset():
     for text in ("None", "none", "all"):
         assert configure(parameters_of("quick", [f"tokens={text}"]))["tokens"] is None
-    assert configure({"preset": "quick", "tokens": None})["tokens"] == 100_000  # a notebook's cell: as the preset says
+    assert configure({"preset": "quick", "tokens": None})["tokens"] == 200_000  # a notebook's cell: as the preset says
     config = configure(parameters_of("full", ["anchor_tokens=None", "label_field=None"]))
     assert given(config, ("preset", "anchor_tokens", "label_field")) == {"preset": "full", "anchor_tokens": "all"}
     with pytest.raises(ConfigError, match="layer = 'all'"):

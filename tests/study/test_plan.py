@@ -9,7 +9,7 @@ import pytest
 from archsae_core.models import training
 from archsae_study import code, stages, study
 from archsae_study.code import code_of, imported, item_hash, module_hash
-from archsae_study.config import GROUP_OF, configure
+from archsae_study.config import GROUP_OF, Config, configure
 from archsae_study.experiments import TABLES
 from archsae_study.plan import Table, made, plan, report_runs
 from archsae_study.report import Report
@@ -175,8 +175,11 @@ class Recorder:
 
 
 @pytest.mark.parametrize("table", TABLES, ids=[table.name for table in TABLES])
-def test_a_table_declares_every_parameter_of_the_comparison_that_its_runs_depend_on(table, tmp_path):
-    found, seen = Study(configure(SMOKE), tmp_path), set()
+def test_a_table_declares_every_parameter_of_the_comparison_that_its_runs_depend_on(table, tmp_path, monkeypatch):
+    found, seen, all_values = Study(configure(SMOKE), tmp_path), set(), configure(SMOKE).flat()
+    flat = Config.flat
+    # a variant of the configuration copies every parameter, which is no use of them
+    monkeypatch.setattr(Config, "flat", lambda config: all_values if config is found.config else flat(config))
     object.__setattr__(found.config, "comparison", Recorder(found.config.comparison, seen))
     list(table.runs(found)), list(table.anchors(found))
     assert seen - {"scheduler"} <= set(table.fields)
