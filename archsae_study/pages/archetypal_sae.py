@@ -59,13 +59,13 @@ def binding_figure(binding: BindingResult) -> Figure:
     """Distribution of these cosines: 1 is allowed, below it is excluded."""
     figure, axes = panels(len(binding.frames), width=5.0, sharex=True, sharey=True)
     for axis, one in zip(axes, binding.frames, strict=True):
-        for reach in one.reaches:
+        for place, reach in enumerate(one.reaches):
             colour = ARMS[main_arms(one.frame)[reach.role]].colour
             sns.ecdfplot(x=np.array(reach.cosines), ax=axis, color=colour, linewidth=2)
             middle = reach.cosine["0.5"]
             axis.annotate(
                 f"{reach.label}\nmedian {middle:.2f}",
-                (middle, 0.5),
+                (middle, 0.7 - 0.3 * place),
                 xytext=(-8, 6) if middle > 0.6 else (8, -14),
                 textcoords="offset points",
                 ha="right" if middle > 0.6 else "left",
@@ -124,13 +124,15 @@ def w_steps_figure(result: WStepsResult) -> Figure:
         best, used = result.best(frame), result.in_use(frame)
         named = {free.way: "no constraint", used.way: f"in use: {used.label}", "adam-lr": "as published"}
         named |= {best.way: f"best: {best.label}"} if best.way != used.way else {}
+        # the two best may stand side by side
+        apart = {} if best.way == used.way else {best.way: 5, used.way: -10}
         for one in result.of(frame):
             if one.way in named:
                 right = one.cosine_with_start < 0.7
                 axis.annotate(
                     named[one.way],
                     (one.cosine_with_start, one.r2_validation),
-                    xytext=(8, -3) if right else (-8, -3),
+                    xytext=(8 if right else -8, apart.get(one.way, -3)),
                     textcoords="offset points",
                     ha="left" if right else "right",
                     fontsize=8,
