@@ -61,7 +61,7 @@ def scores_table(evaluation: EvaluationResult, frame: str) -> pd.DataFrame:
 
 def scores(evaluation: EvaluationResult) -> Figure:
     """R² and CE recovered of every dictionary with intervals, both frames side by side."""
-    figure, axes = panels(2, width=5.6, height=3.8)
+    figure, axes = panels(2, width=7.2, height=3.8)
     parts = (
         ("quality", "r2", "R² on held-out text"),
         ("behaviour", "recovered_mean", "CE loss recovered (mean ablation)"),

@@ -1,8 +1,11 @@
 """Notebook 05: figures, tables and the finding."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from archsae_core.metrics.intervals import Interval, seed_interval
@@ -15,9 +18,12 @@ from archsae_study.experiments.reappearance import ReappearanceResult
 from archsae_study.experiments.stability import HEADLINE, ArmResult, StabilityResult
 from archsae_study.experiments.structure import StructureResult
 from archsae_study.experiments.swap import SwapResult
-from archsae_study.pages.formatting import interval, percent, signed, table
+from archsae_study.pages.formatting import cell, interval, percent, signed, table
 from archsae_study.pages.style import FRAME_TITLES, direct_label, finding, heat_map, marker, panels, point, setting
 from archsae_study.report import Report
+
+LABEL_GAP = 0.045
+"""Least distance between two names beside paths, in units of stability."""
 
 __all__ = [
     "Report",
@@ -170,19 +176,34 @@ def movement(result: StabilityResult) -> Figure:
     """Stability against movement: do seeds agree because they learned the same, or because they never moved?"""
     figure, axes = panels(len(FRAMES), width=6.0, height=4.4, sharey=True)
     for axis, frame in zip(axes, FRAMES, strict=True):
+        ends = {}
         for arm in _of(result, frame):
             if len(arm.seeds) < 2:
                 continue
             path = [(1 - np.mean(at.cosine_with_start), _mean(at.stability)) for at in arm.trajectory]
             axis.plot(*zip(*path, strict=True), color=ARMS[arm.arm].colour, alpha=0.5, linewidth=1.2)
             axis.plot(*path[-1], "o", markersize=8, **marker(arm.arm))
-            direct_label(axis, *path[-1], ARMS[arm.arm].label, ARMS[arm.arm].colour, fontsize=7)
+            ends[arm.arm] = path[-1]
+        _label_ends(axis, ends)
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         axis.set(
             xlabel="movement: 1 − mean cosine with the own start", ylabel="stability between seeds", xlim=(-0.03, 1.25)
         )
         axis.set_title(FRAME_TITLES[frame])
     return figure
+
+
+def _label_ends(axis: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
+    """Names of arms beside the ends of their paths, pushed apart where ends are close."""
+    heights = np.array([y for _, y in ends.values()])
+    order = np.argsort(heights)
+    apart = heights[order]
+    for place in range(1, len(apart)):
+        apart[place] = max(apart[place], apart[place - 1] + LABEL_GAP)
+    for (key, (x, y)), height in zip((list(ends.items())[i] for i in order), apart, strict=True):
+        below = {"xytext": (x + 0.04, height), "textcoords": "data", "fontsize": 7}
+        line = {"arrowprops": {"arrowstyle": "-", "color": ARMS[key].colour, "linewidth": 0.5}} if height > y else {}
+        direct_label(axis, x, y, ARMS[key].label, ARMS[key].colour, **below, **line)
 
 
 def _mean(pairs: list[list[float]]) -> float:
@@ -193,6 +214,7 @@ def trajectories(result: StabilityResult) -> Figure:
     """Stability against reconstruction along training: one path an arm, the large dot its end."""
     figure, axes = panels(len(FRAMES), width=6.0, height=4.4, sharey=True)
     for axis, frame in zip(axes, FRAMES, strict=True):
+        ends = {}
         for arm in _of(result, frame):
             if len(arm.seeds) < 2:
                 continue
@@ -203,7 +225,8 @@ def trajectories(result: StabilityResult) -> Figure:
                 *zip(*path, strict=True), "o-", color=ARMS[arm.arm].colour, alpha=0.6, linewidth=1.2, markersize=3
             )
             axis.plot(*path[-1], "o", markersize=8, **marker(arm.arm))
-            direct_label(axis, *path[-1], ARMS[arm.arm].label, ARMS[arm.arm].colour, fontsize=7)
+            ends[arm.arm] = path[-1]
+        _label_ends(axis, ends)
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         axis.set(xlabel="R² on held-out text", ylabel="stability between seeds", xlim=(0, 1.35))
         axis.set_title(FRAME_TITLES[frame])
@@ -446,7 +469,10 @@ def _ends(found: Interval) -> list[list[float]] | None:
 
 
 def advice_table(result: StabilityResult) -> pd.DataFrame:
-    """What each start and dictionary buys in stability and costs in reconstruction, against TopK from random starts."""
+    """What each start and dictionary buys in stability and costs in reconstruction, against TopK from random starts.
+
+    CE recovered is measured for the arms of the primary contrasts.
+    """
     arms, rows = result.by_key(), []
     for frame in FRAMES:
         base = arms.get("topk-random-own" if frame == "centred" else f"{frame}-topk-random-own")
@@ -456,18 +482,16 @@ def advice_table(result: StabilityResult) -> pd.DataFrame:
             if len(arm.seeds) > 1 and arm.arm != base.arm and ARMS[arm.arm].dictionary != "frozen":
                 rows.append([ARMS[arm.arm].title, *_against(arm, base)])
     return table(
-        ["instead of TopK from random starts", "stability", "ΔR²", "ΔCE recovered", "dead", "shared between runs"], rows
+        ["instead of TopK from random starts", "stability", "ΔR²", "CE recovered", "dead", "shared between runs"], rows
     )
 
 
 def _against(arm: ArmResult, base: ArmResult) -> list[str]:
-    ce = None
-    if arm.ce_recovered is not None and base.ce_recovered is not None:
-        ce = float(np.mean(arm.ce_recovered) - np.mean(base.ce_recovered))
+    ce = None if arm.ce_recovered is None else float(np.mean(arm.ce_recovered))
     gain = arm.end[HEADLINE].interval().estimate - base.end[HEADLINE].interval().estimate
     shared = "nothing" if ARMS[arm.arm].own else "the start"
     r2 = float(np.mean(arm.r2) - np.mean(base.r2))
-    return [signed(gain), signed(r2), signed(ce), percent(float(np.mean(arm.dead_share))), shared]
+    return [signed(gain), signed(r2), cell(ce), percent(float(np.mean(arm.dead_share))), shared]
 
 
 def advice(result: StabilityResult) -> Markdown:
