@@ -1,6 +1,7 @@
 """Notebook 05: figures, tables and the finding."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -174,21 +175,45 @@ def _wrapped(one: Decision) -> str:
 
 def movement(result: StabilityResult) -> Figure:
     """Stability against movement: do seeds agree because they learned the same, or because they never moved?"""
+    return _paths(
+        result,
+        lambda at: 1 - np.mean(at.cosine_with_start),
+        {"alpha": 0.5},
+        xlabel="movement: 1 − mean cosine with the own start",
+        xlim=(-0.03, 1.25),
+    )
+
+
+def trajectories(result: StabilityResult) -> Figure:
+    """Stability against reconstruction along training: one path an arm, the large dot its end."""
+    return _paths(
+        result,
+        lambda at: np.mean(at.r2) if np.mean(at.r2) > 0 else None,
+        {"alpha": 0.6, "marker": "o", "markersize": 3},
+        xlabel="R² on held-out text",
+        xlim=(0, 1.35),
+    )
+
+
+def _paths(
+    result: StabilityResult, along: Callable[[Any], float | None], line: Mapping[str, Any], **axes_options: Any
+) -> Figure:
+    """Stability along training of every arm with two seeds, one path an arm; where `along` is None, no point."""
     figure, axes = panels(len(FRAMES), width=6.0, height=4.4, sharey=True)
     for axis, frame in zip(axes, FRAMES, strict=True):
         ends = {}
         for arm in _of(result, frame):
             if len(arm.seeds) < 2:
                 continue
-            path = [(1 - np.mean(at.cosine_with_start), _mean(at.stability)) for at in arm.trajectory]
-            axis.plot(*zip(*path, strict=True), color=ARMS[arm.arm].colour, alpha=0.5, linewidth=1.2)
+            path = [(x, _mean(at.stability)) for at in arm.trajectory if (x := along(at)) is not None]
+            if not path:
+                continue
+            axis.plot(*zip(*path, strict=True), color=ARMS[arm.arm].colour, linewidth=1.2, **line)
             axis.plot(*path[-1], "o", markersize=8, **marker(arm.arm))
             ends[arm.arm] = path[-1]
         _label_ends(axis, ends)
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-        axis.set(
-            xlabel="movement: 1 − mean cosine with the own start", ylabel="stability between seeds", xlim=(-0.03, 1.25)
-        )
+        axis.set(ylabel="stability between seeds", **axes_options)
         axis.set_title(FRAME_TITLES[frame])
     return figure
 
@@ -201,36 +226,13 @@ def _label_ends(axis: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
     for place in range(1, len(apart)):
         apart[place] = max(apart[place], apart[place - 1] + LABEL_GAP)
     for (key, (x, y)), height in zip((list(ends.items())[i] for i in order), apart, strict=True):
-        below = {"xytext": (x + 0.04, height), "textcoords": "data", "fontsize": 7}
+        beside = {"xytext": (x + 0.04, height), "textcoords": "data", "fontsize": 7}
         line = {"arrowprops": {"arrowstyle": "-", "color": ARMS[key].colour, "linewidth": 0.5}} if height > y else {}
-        direct_label(axis, x, y, ARMS[key].label, ARMS[key].colour, **below, **line)
+        direct_label(axis, x, y, ARMS[key].label, ARMS[key].colour, **beside, **line)
 
 
 def _mean(pairs: list[list[float]]) -> float:
     return seed_interval(np.array(pairs)).estimate
-
-
-def trajectories(result: StabilityResult) -> Figure:
-    """Stability against reconstruction along training: one path an arm, the large dot its end."""
-    figure, axes = panels(len(FRAMES), width=6.0, height=4.4, sharey=True)
-    for axis, frame in zip(axes, FRAMES, strict=True):
-        ends = {}
-        for arm in _of(result, frame):
-            if len(arm.seeds) < 2:
-                continue
-            path = [(np.mean(at.r2), _mean(at.stability)) for at in arm.trajectory if np.mean(at.r2) > 0]
-            if not path:
-                continue
-            axis.plot(
-                *zip(*path, strict=True), "o-", color=ARMS[arm.arm].colour, alpha=0.6, linewidth=1.2, markersize=3
-            )
-            axis.plot(*path[-1], "o", markersize=8, **marker(arm.arm))
-            ends[arm.arm] = path[-1]
-        _label_ends(axis, ends)
-        axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-        axis.set(xlabel="R² on held-out text", ylabel="stability between seeds", xlim=(0, 1.35))
-        axis.set_title(FRAME_TITLES[frame])
-    return figure
 
 
 def equal_terms_table(result: StabilityResult) -> pd.DataFrame:
