@@ -26,8 +26,6 @@ GERASIMOV = "Gerasimov et al. 2026, arXiv 2606.12138"
 FROZEN = "arXiv 2602.14111"
 CHESS = "sam-kapusta/chess-deck-research, self-published"
 SUN = "Sun et al. 2024, arXiv 2402.17762"
-ENOUGH_TOKENS = 8 * 10**8
-"""A tenth of the smallest budget of Paulo & Belrose, whose features agree less and less with fewer tokens."""
 
 
 class Outcome(StrEnum):
