@@ -52,7 +52,7 @@ VALUES = [
     ("heldout_fraction", 0.6), ("validation_fraction", 1), ("tokens", 0), ("anchor_tokens", -5), ("aux_k", 0),
     ("aux_coefficient", -1), ("dead_after", 0), ("checkpoint_every", 0), ("seed", -1), ("seed", 2**40),
     ("n_seeds", 0), ("n_seeds", 1), ("ablation_seeds", 1), ("text", ""), ("tokens", ""), ("text", ["a.txt", "b.txt"]),
-    ("deltas", {"low": 0, "high": 1}), ("arms", {"topk-random-own", "ra-own"}), ("revision", 4e10), ("layer", "all"),
+    ("deltas", {"low": 0, "high": 1}), ("arms", {"topk-random-own"}), ("revision", 4e10), ("layer", "all"),
     ("arms", ["topk-random-own", "nothing"]), ("arms", []), ("arms", ["ra-own", "ra-own"]), ("deltas", []),
     ("deltas", [-1.0]), ("deltas", [1, 1]), ("deltas", "[1, "), ("ablation_steps", 0), ("ablation_seeds", 0),
     ("longer_factor", 0), ("heldout_tokens", 0),
