@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from archsae_core.storage import REPAIR, CorruptArtifact, write_json
-from archsae_study.config import PRESETS, ConfigError, coerce
-from archsae_study.values import absolute
+from archsae_study.settings.config import PRESETS, ConfigError, coerce
+from archsae_study.settings.values import absolute
 
 ELSEWHERE = ": set --runs (or ARCHSAE_RUNS), and ARCHSAE_CACHE, to folders that can be written"
 DISK = {
@@ -109,10 +109,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return _timing(arguments.folder, each=arguments.each)
     # Imported here: papermill and torch take seconds, which `--help` and a mistyped name need not wait for.
     from archsae_core.progress import showing
-    from archsae_study import estimate, runner
+    from archsae_study.commands import runner
+    from archsae_study.commands.publishing import publish
+    from archsae_study.engine import estimate
+    from archsae_study.engine.source import default_root
     from archsae_study.pages.answer import answer
-    from archsae_study.publishing import publish
-    from archsae_study.source import default_root
 
     root = arguments.runs or default_root()
     if arguments.command == "clean":
@@ -143,9 +144,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from archsae_study.config import configure
-    from archsae_study.export import export
-    from archsae_study.study import Study
+    from archsae_study.commands.export import export
+    from archsae_study.engine.study import Study
+    from archsae_study.settings.config import configure
 
     config = configure(parameters_of(arguments.preset, arguments.set))
     study = Study(config, arguments.runs, progress=sys.stderr.isatty())
@@ -156,7 +157,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from archsae_study import compare
+    from archsae_study.commands import compare
 
     wanted = arguments.activations is not None
     compare.check_image(arguments.figure)
@@ -174,7 +175,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _timing(folder: Path, *, each: bool) -> int:
-    from archsae_study import execution
+    from archsae_study.engine import execution
 
     rows = execution.read(folder)
     if not rows:
@@ -184,7 +185,7 @@ def _timing(folder: Path, *, each: bool) -> int:
 
 
 def _clean(root: Path, *, dry_run: bool) -> int:
-    from archsae_study.cleaning import clean
+    from archsae_study.commands.cleaning import clean
 
     found = clean(root, dry_run=dry_run)
     if not root.exists():

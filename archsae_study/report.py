@@ -23,17 +23,18 @@ from archsae_core.storage import (
     write_atomically,
     write_json,
 )
-from archsae_study import estimate, execution, live
-from archsae_study.arms import explored_arms
-from archsae_study.config import Config, configure
+from archsae_study import live
+from archsae_study.engine import estimate, execution
+from archsae_study.engine.plan import Table, made, plan
+from archsae_study.engine.source import PROJECT, default_root
+from archsae_study.engine.study import Study
+from archsae_study.engine.typed import from_json
 from archsae_study.experiments import TABLES
-from archsae_study.pages.formatting import table as as_table
-from archsae_study.parameters import parameters_in
-from archsae_study.plan import Table, made, plan
-from archsae_study.source import PROJECT, default_root
-from archsae_study.study import Study
-from archsae_study.typed import from_json
-from archsae_study.values import absolute
+from archsae_study.formatting import table as as_table
+from archsae_study.protocol.arms import explored_arms
+from archsae_study.settings.config import Config, configure
+from archsae_study.settings.parameters import parameters_in
+from archsae_study.settings.values import absolute
 
 if TYPE_CHECKING:
     import pandas as pd

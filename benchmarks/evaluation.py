@@ -16,7 +16,7 @@ from archsae_core.metrics.behaviour import behaviour
 from archsae_core.metrics.reconstruction import document_sums, with_intervals
 from archsae_core.models.dictionary import make_dictionary
 from archsae_core.models.sae import SAE
-from archsae_study.study import Study
+from archsae_study.engine.study import Study
 from benchmarks import of_study
 from benchmarks.extraction import first_windows
 from benchmarks.ours import KINDS

@@ -21,7 +21,7 @@ from archsae_core.data.tokens import TokenSet
 from archsae_core.models.dictionary import make_dictionary
 from archsae_core.models.sae import SAE
 from archsae_core.models.training import Trainer, as_batches
-from archsae_study.study import Study
+from archsae_study.engine.study import Study
 from benchmarks import of_study
 from benchmarks.machine import seconds
 

@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from archsae_study.config import configure
-from archsae_study.study import Study
+from archsae_study.engine.study import Study
+from archsae_study.settings.config import configure
 from benchmarks import results
 from benchmarks.machine import about, check_device
 

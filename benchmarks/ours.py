@@ -8,7 +8,7 @@ import torch
 from archsae_core.models.dictionary import make_dictionary
 from archsae_core.models.sae import SAE
 from archsae_core.models.training import Trainer
-from archsae_study.config import configure
+from archsae_study.settings.config import configure
 from benchmarks.problem import Problem, peak_memory, report
 
 KINDS = {"topk": ("free", "random"), "ra": ("archetypal", "centroids")}

@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any
 
 from archsae_core.storage import read_json
-from archsae_study.pages.formatting import markdown_table as table
+from archsae_study.formatting import markdown_table as table
 from benchmarks import results, scaling
 
 GIB = 2**30

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
-from archsae_study.config import configure
-from archsae_study.runs import Run
-from archsae_study.scheduler import LOG, run_all
-from archsae_study.study import Study
+from archsae_study.engine.runs import Run
+from archsae_study.engine.scheduler import LOG, run_all
+from archsae_study.engine.study import Study
+from archsae_study.settings.config import configure
 from benchmarks import results
 from benchmarks.machine import about
 
@@ -51,7 +51,7 @@ def measure(processes: int, runs: int, steps: int, root: Path) -> float:
 
 
 def _import() -> None:
-    import archsae_study.study  # noqa: F401 (a worker's first task would pay for it)
+    import archsae_study.engine.study  # noqa: F401 (a worker's first task would pay for it)
 
 
 def waves(runs: int, processes: int, cores: int) -> float:

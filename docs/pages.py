@@ -9,11 +9,11 @@ from pathlib import Path
 
 from archsae_core import config as core_config
 from archsae_core.storage import write_atomically
-from archsae_study import config as study_config
-from archsae_study.config import FIELDS, PRESETS, configure
+from archsae_study.engine.source import PROJECT
+from archsae_study.formatting import markdown_table
 from archsae_study.pages.answer import choices, sentences
-from archsae_study.pages.formatting import markdown_table
-from archsae_study.source import PROJECT
+from archsae_study.settings import config as study_config
+from archsae_study.settings.config import FIELDS, PRESETS, configure
 from benchmarks import page, results
 
 

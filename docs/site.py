@@ -16,8 +16,8 @@ import nbformat
 from sphinx.cmd.build import main as build
 
 import archsae_core
-from archsae_study.runner import NOTEBOOKS
-from archsae_study.source import PROJECT
+from archsae_study.commands.runner import NOTEBOOKS
+from archsae_study.engine.source import PROJECT
 
 DOCS = Path(__file__).parent
 PAGES = ("usage", "howto", "interop", "data", "models", "faults", "performance")

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from archsae_core.config import ACTIVATIONS, BOS, DTYPES, FRAMES, W_STEPS
-from archsae_study.arms import ARMS
+from archsae_study.protocol.arms import ARMS
 from soak.studies import attempt, tables
 
 NUMBERS = {

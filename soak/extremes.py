@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from archsae_study.config import FIELDS
+from archsae_study.settings.config import FIELDS
 from soak.studies import Ended, attempt, whole
 
 LEAST = 1e-30

@@ -12,7 +12,7 @@ import transformers
 from archsae_core.data import random_model
 from archsae_core.data.corpus import load_text
 from archsae_core.storage import read_json
-from archsae_study.config import configure
+from archsae_study.settings.config import configure
 from soak.processes import REPORT, finish, start
 
 SHORT = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from archsae_core.data.extraction import CHECKPOINT_BATCHES
-from archsae_study.config import PRESETS
+from archsae_study.settings.config import PRESETS
 from soak.processes import (
     Undisturbed,
     counts,

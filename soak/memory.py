@@ -13,9 +13,9 @@ import json, resource, sys, threading
 from pathlib import Path
 import psutil, torch, transformers
 from archsae_core.data import random_model
-from archsae_study.config import configure
-from archsae_study.runs import Run
-from archsae_study.study import Study
+from archsae_study.settings.config import configure
+from archsae_study.engine.runs import Run
+from archsae_study.engine.study import Study
 
 root, allowed, tokens, width = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 torch.set_num_threads(1)
@@ -74,7 +74,7 @@ LINE = """
 import json, sys
 import psutil
 from pathlib import Path
-from archsae_study.config import ConfigError, configure
+from archsae_study.settings.config import ConfigError, configure
 from archsae_core.data.corpus import load_text
 try:
     load_text(configure({"preset": "smoke", "text": sys.argv[1]}).corpus)

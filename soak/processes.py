@@ -21,7 +21,7 @@ REPORT = ("-m", "archsae_study", "report", "--preset", "smoke")
 TABLES = """
 import sys
 from pathlib import Path
-from archsae_study.config import configure
+from archsae_study.settings.config import configure
 from archsae_study.experiments import TABLES
 from archsae_study.report import Report
 report = Report(configure({"preset": "smoke"}), Path(sys.argv[1]), compute=True)

@@ -12,16 +12,16 @@ import nbformat
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-from archsae_study import costs
-from archsae_study.config import FIELDS, ConfigError, configure
-from archsae_study.estimate import estimate
+from archsae_study.commands.runner import NOTEBOOKS
+from archsae_study.engine import costs
+from archsae_study.engine.estimate import estimate
+from archsae_study.engine.plan import made, plan
+from archsae_study.engine.scheduler import environment
+from archsae_study.engine.source import PROJECT
+from archsae_study.engine.study import Study
 from archsae_study.experiments import TABLES
-from archsae_study.plan import made, plan
 from archsae_study.report import COMPUTE
-from archsae_study.runner import NOTEBOOKS
-from archsae_study.scheduler import environment
-from archsae_study.source import PROJECT
-from archsae_study.study import Study
+from archsae_study.settings.config import FIELDS, ConfigError, configure
 
 SMALL = {
     "preset": "smoke", "tokens": 4000, "context": 16, "n_features": 24, "k": 2, "n_anchors": 16, "steps": 4,

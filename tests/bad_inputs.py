@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save_file
 from archsae_core.data import random_model
 from archsae_core.data.hub import quiet_transformers
 from archsae_study.__main__ import main as command_line
-from archsae_study.config import FIELDS, configure
+from archsae_study.engine.study import Study
 from archsae_study.report import Report
-from archsae_study.study import Study
+from archsae_study.settings.config import FIELDS, configure
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 

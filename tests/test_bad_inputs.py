@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archsae_core.config import DTYPES, W_STEPS
-from archsae_study.arms import ARMS
-from archsae_study.config import Config, ConfigError, configure
-from archsae_study.runs import Run
-from archsae_study.study import Study
+from archsae_study.engine.runs import Run
+from archsae_study.engine.study import Study
+from archsae_study.protocol.arms import ARMS
+from archsae_study.settings.config import Config, ConfigError, configure
 from bad_inputs import BAD, NOTEBOOKS, error_of, parameters_cell
 
 

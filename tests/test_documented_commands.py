@@ -24,10 +24,13 @@ import transformers
 from archsae_core import SAE, ArchetypalDictionary, save_sae
 from archsae_core.data import random_model
 from archsae_core.data.hub import quiet_transformers
-from archsae_study import __main__, config, costs, execution, publishing, runner
-from archsae_study.config import FIELDS, configure
+from archsae_study import __main__
+from archsae_study.commands import publishing, runner
+from archsae_study.engine import costs, execution
 from archsae_study.pages import answer
-from archsae_study.parameters import parameters_in
+from archsae_study.settings import config
+from archsae_study.settings.config import FIELDS, configure
+from archsae_study.settings.parameters import parameters_in
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/usage.md", "docs/howto.md", "docs/faults.md", "docs/data.md", "docs/performance.md",

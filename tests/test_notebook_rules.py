@@ -9,7 +9,7 @@ import nbformat
 import papermill
 import pytest
 
-from archsae_study.config import FIELDS, configure
+from archsae_study.settings.config import FIELDS, configure
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = (

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import archsae_core
-from archsae_study.config import FIELDS
+from archsae_study.settings.config import FIELDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("archsae_core", "archsae_study")

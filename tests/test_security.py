@@ -17,10 +17,10 @@ from nbconvert.filters import markdown2html
 from archsae_core.data import assets
 from archsae_core.data.model_files import HUB_FILES
 from archsae_core.storage import Store, canonical_hash, seal, write_json
-from archsae_study.config import configure
 from archsae_study.pages.rendering import context_html, literal
 from archsae_study.pages.style import setting
 from archsae_study.report import Report
+from archsae_study.settings.config import configure
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -42,7 +42,7 @@ def test_no_reader_of_the_project_unpickles(tmp_path, monkeypatch):
     from archsae_core.data.language_model import load_model
     from archsae_core.models.sae import load_sae
     from archsae_core.storage import CorruptArtifact, read_json
-    from archsae_study.config import ConfigError
+    from archsae_study.settings.config import ConfigError
 
     content = pickle.dumps(Bomb())
     for name in ("a.txt", "a.jsonl", "a.parquet", "a.safetensors", "a.json", "model.safetensors"):
@@ -178,9 +178,9 @@ def test_names_of_models_and_texts_do_nothing():
 
 def test_a_corpus_of_scripts_stays_text_in_every_table(tmp_path):
     """From the file to the HTML and Markdown that notebook 07 shows: documents, and the names of their topics."""
+    from archsae_study.engine.study import Study
     from archsae_study.experiments.features import TABLE
     from archsae_study.pages import features as shown
-    from archsae_study.study import Study
 
     rows = [
         {

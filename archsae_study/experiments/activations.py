@@ -8,9 +8,9 @@ import numpy as np
 from archsae_core.data.copies import CopiesReport
 from archsae_core.data.corpus import Part, Split, composition, describe
 from archsae_core.data.tokens import window_start
-from archsae_study.arms import FRAMES
-from archsae_study.plan import Table
-from archsae_study.study import Study
+from archsae_study.engine.plan import Table
+from archsae_study.engine.study import Study
+from archsae_study.protocol.arms import FRAMES
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Notebook 06: every training run of the report, checked: not those of the sweep alone."""
 
+from archsae_study.engine.plan import Table
+from archsae_study.engine.runs import Run
+from archsae_study.engine.study import Study
 from archsae_study.experiments import ablation, dictionaries, evaluation, generality, longer, stability, w_steps
 from archsae_study.experiments.checks import ChecksResult, check_runs
-from archsae_study.plan import Table
-from archsae_study.runs import Run
-from archsae_study.study import Study
 
 TABLES = (
     dictionaries.STANDARD,

@@ -11,9 +11,9 @@ from torch import Tensor
 from archsae_core.metrics import stability
 from archsae_core.models import hull
 from archsae_core.storage import read_json
-from archsae_study.arms import FRAMES
-from archsae_study.plan import Table
-from archsae_study.study import Study
+from archsae_study.engine.plan import Table
+from archsae_study.engine.study import Study
+from archsae_study.protocol.arms import FRAMES
 
 
 @dataclass(frozen=True)

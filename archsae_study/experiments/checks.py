@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from archsae_core.models.training import TrainingDiverged
-from archsae_study.arms import ARMS
-from archsae_study.runs import Run, Scores, cosines_with_start
-from archsae_study.study import Study
+from archsae_study.engine.runs import Run, Scores, cosines_with_start
+from archsae_study.engine.study import Study
+from archsae_study.protocol.arms import ARMS
 
 COLLAPSED = 0.5
 """Share of dead features above which a run counts as collapsed."""

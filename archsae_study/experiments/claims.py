@@ -10,13 +10,13 @@ from enum import StrEnum
 
 import numpy as np
 
-from archsae_study.contrasts import Verdict
 from archsae_study.experiments.ablation import AblationResult
 from archsae_study.experiments.activations import ActivationsResult
 from archsae_study.experiments.dictionaries import BindingResult, DictionaryResult
 from archsae_study.experiments.evaluation import EvaluationResult
 from archsae_study.experiments.reappearance import ReappearanceResult
 from archsae_study.experiments.stability import HEADLINE, StabilityResult
+from archsae_study.protocol.contrasts import Verdict
 
 FEL = "Fel et al. 2025, arXiv 2502.12892"
 BRZOZOWSKI = "Brzozowski & Chung 2026, arXiv 2606.02061"

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from archsae_core.metrics.behaviour import behaviour
-from archsae_study.arms import FRAMES
-from archsae_study.costs import Cost, spliced, table_cost
+from archsae_study.engine.costs import Cost, spliced, table_cost
+from archsae_study.engine.plan import Table
+from archsae_study.engine.runs import Run
+from archsae_study.engine.study import Study
 from archsae_study.experiments.checks import Flag, flags
 from archsae_study.experiments.dictionaries import main_runs
-from archsae_study.plan import Table
-from archsae_study.runs import Run
-from archsae_study.study import Study
+from archsae_study.protocol.arms import FRAMES
 
 ROLES = ("topk", "topk-kmeans", "ra")
 """Free from a random start, free from the centroids that the archetypal one starts from, archetypal."""

@@ -11,13 +11,13 @@ import numpy as np
 
 from archsae_core.metrics import artefacts, names
 from archsae_core.models.dictionary import ArchetypalDictionary
-from archsae_study.arms import explored_arms
+from archsae_study.engine.plan import Table
+from archsae_study.engine.runs import Run
+from archsae_study.engine.study import Study
 from archsae_study.explorer.build import Explorer
 from archsae_study.explorer.data import About, Anchor, Band, DictionaryAbout, Feature, Summary
 from archsae_study.explorer.of_study import of_study, subject_runs
-from archsae_study.plan import Table
-from archsae_study.runs import Run
-from archsae_study.study import Study
+from archsae_study.protocol.arms import explored_arms
 
 MIN_FIRINGS = 20
 """Held-out tokens on which a feature must fire to be judged: the entropy of its tokens needs as many."""

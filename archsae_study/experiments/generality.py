@@ -5,14 +5,14 @@ from typing import Any
 
 from archsae_core.data.language_model import blocks
 from archsae_core.models.snapshots import snapshots
-from archsae_study import contrasts
-from archsae_study.contrasts import Decision
-from archsae_study.costs import Cost, seed_pairs, table_cost
+from archsae_study.engine.costs import Cost, seed_pairs, table_cost
+from archsae_study.engine.plan import Table
+from archsae_study.engine.runs import Run
+from archsae_study.engine.study import Study
 from archsae_study.experiments.longer import COMPARED, outcome
 from archsae_study.experiments.stability import KEPT_TOKENS, AtStep, at_step
-from archsae_study.plan import Table
-from archsae_study.runs import Run
-from archsae_study.study import Study
+from archsae_study.protocol import contrasts
+from archsae_study.protocol.contrasts import Decision
 
 SEEDS = 3
 """At most so many an arm."""

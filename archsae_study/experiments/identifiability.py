@@ -21,10 +21,10 @@ from archsae_core.models.hull import reach
 from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.training import train
 from archsae_core.storage import Store
-from archsae_study.config import Config, configure
-from archsae_study.costs import Cost, Unit
-from archsae_study.plan import Table
-from archsae_study.study import Study
+from archsae_study.engine.costs import Cost, Unit
+from archsae_study.engine.plan import Table
+from archsae_study.engine.study import Study
+from archsae_study.settings.config import Config, configure
 
 D_MODEL, N_ATOMS, ACTIVE = 24, 24, 2
 """The planted dictionary: complete, so that no two atoms are close, two of them in every sample."""

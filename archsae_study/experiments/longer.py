@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from archsae_core.models.snapshots import snapshot_steps, snapshots
-from archsae_study import contrasts
-from archsae_study.arms import ARMS
-from archsae_study.config import Config
-from archsae_study.contrasts import ArmOutcome, Decision
-from archsae_study.costs import Cost, seed_pairs, table_cost
+from archsae_study.engine.costs import Cost, seed_pairs, table_cost
+from archsae_study.engine.plan import Table
+from archsae_study.engine.runs import Run
+from archsae_study.engine.study import Study
 from archsae_study.experiments.stability import KEPT_TOKENS, AtStep, at_step
-from archsae_study.plan import Table
-from archsae_study.runs import Run
-from archsae_study.study import Study
+from archsae_study.protocol import contrasts
+from archsae_study.protocol.arms import ARMS
+from archsae_study.protocol.contrasts import ArmOutcome, Decision
+from archsae_study.settings.config import Config
 
 COMPARED = ("ra-own", "topk-kmeans-own", "raw-ra-own", "raw-topk-kmeans-own")
 """The arms of g1 and g3."""

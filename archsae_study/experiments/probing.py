@@ -15,13 +15,13 @@ from archsae_core.metrics.stability import Side, unrelated
 from archsae_core.models.dictionary import FreeDictionary
 from archsae_core.models.sae import SAE
 from archsae_core.progress import track
-from archsae_study import contrasts
-from archsae_study.arms import ARMS
-from archsae_study.costs import Cost, table_cost
+from archsae_study.engine.costs import Cost, table_cost
+from archsae_study.engine.plan import Table
+from archsae_study.engine.runs import Run, arm_runs
+from archsae_study.engine.study import Study
 from archsae_study.experiments.structure import at_step_0
-from archsae_study.plan import Table
-from archsae_study.runs import Run, arm_runs
-from archsae_study.study import Study
+from archsae_study.protocol import contrasts
+from archsae_study.protocol.arms import ARMS
 
 PASSAGE = 32
 """Tokens in a passage, or half a window where that is shorter."""

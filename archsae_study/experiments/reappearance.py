@@ -20,13 +20,13 @@ from archsae_core.metrics.reconstruction import bootstrap_interval
 from archsae_core.metrics.stability import SHARED
 from archsae_core.models.sae import SAE, Codes
 from archsae_core.progress import track
-from archsae_study import contrasts
-from archsae_study.arms import ARMS
-from archsae_study.costs import Cost, seed_pairs, spliced, table_cost
+from archsae_study.engine.costs import Cost, seed_pairs, spliced, table_cost
+from archsae_study.engine.plan import Table
+from archsae_study.engine.runs import Run, arm_runs
+from archsae_study.engine.study import Study
 from archsae_study.experiments.probing import ProbeData, probe_data
-from archsae_study.plan import Table
-from archsae_study.runs import Run, arm_runs
-from archsae_study.study import Study
+from archsae_study.protocol import contrasts
+from archsae_study.protocol.arms import ARMS
 
 STABLE = 0.5
 """A feature is stable when it reappears in at least this share of the other seeds."""

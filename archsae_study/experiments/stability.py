@@ -18,15 +18,15 @@ from archsae_core.models.sae import SAE, Codes
 from archsae_core.models.snapshots import snapshot_sae, snapshot_steps, snapshots
 from archsae_core.models.training import read_log
 from archsae_core.progress import track
-from archsae_study import contrasts, equal_terms
-from archsae_study.arms import ARMS
-from archsae_study.config import Config
-from archsae_study.contrasts import ArmOutcome, Decision, Interaction
-from archsae_study.costs import Cost, seed_pairs, spliced, table_cost
-from archsae_study.equal_terms import OnEqualTerms, Trajectory
-from archsae_study.plan import Table
-from archsae_study.runs import Run, arm_runs
-from archsae_study.study import Study
+from archsae_study.engine.costs import Cost, seed_pairs, spliced, table_cost
+from archsae_study.engine.plan import Table
+from archsae_study.engine.runs import Run, arm_runs
+from archsae_study.engine.study import Study
+from archsae_study.protocol import contrasts, equal_terms
+from archsae_study.protocol.arms import ARMS
+from archsae_study.protocol.contrasts import ArmOutcome, Decision, Interaction
+from archsae_study.protocol.equal_terms import OnEqualTerms, Trajectory
+from archsae_study.settings.config import Config
 
 HEADLINE = "hungarian_centred"
 """The score that the verdict is about: signed Hungarian cosine of centred atoms."""

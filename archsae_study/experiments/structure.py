@@ -7,12 +7,12 @@ import torch
 from archsae_core.metrics.structure import Structure, structure
 from archsae_core.models.sae import SAE
 from archsae_core.models.training import as_batches
-from archsae_study.arms import ARMS, FRAMES
-from archsae_study.costs import Cost, table_cost
+from archsae_study.engine.costs import Cost, table_cost
+from archsae_study.engine.plan import Table
+from archsae_study.engine.runs import Run
+from archsae_study.engine.study import Study
 from archsae_study.experiments.evaluation import ROLES, runs
-from archsae_study.plan import Table
-from archsae_study.runs import Run
-from archsae_study.study import Study
+from archsae_study.protocol.arms import ARMS, FRAMES
 
 TOKENS = 8192
 """Held-out tokens for the OOD score and the metrics of the codes, the same for every dictionary."""

@@ -12,12 +12,12 @@ from archsae_core.metrics import swap as swapping
 from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.reconstruction import bootstrap_interval
 from archsae_core.progress import track
-from archsae_study.arms import ARMS
-from archsae_study.costs import Cost, spliced, table_cost
+from archsae_study.engine.costs import Cost, spliced, table_cost
+from archsae_study.engine.plan import Table
+from archsae_study.engine.runs import arm_runs
+from archsae_study.engine.study import Study
 from archsae_study.experiments.reappearance import compared_arms, needed
-from archsae_study.plan import Table
-from archsae_study.runs import arm_runs
-from archsae_study.study import Study
+from archsae_study.protocol.arms import ARMS
 
 FEATURES, WINDOWS, CONTEXT = 32, 2, 64
 """Features an arm, windows a feature, and tokens of each window."""

@@ -12,10 +12,10 @@ from archsae_core.data.activations import ActivationSet
 from archsae_core.metrics.probing import NoPassages
 from archsae_core.models.sae import SAE
 from archsae_core.storage import environment
-from archsae_study.arms import ARMS, explored_arms
+from archsae_study.engine.runs import Run, arm_runs
+from archsae_study.engine.study import Study
 from archsae_study.explorer.build import Corpus, Explorer, Part, Probes, Subject
-from archsae_study.runs import Run, arm_runs
-from archsae_study.study import Study
+from archsae_study.protocol.arms import ARMS, explored_arms
 
 LABELS = {"free": "TopK", "archetypal": "RA-SAE", "frozen": "frozen"}
 """Of dictionaries, where each kind is on show once; else arms have their own labels."""

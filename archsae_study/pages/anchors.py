@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from archsae_study.experiments.activations import ActivationsResult
 from archsae_study.experiments.anchors import AnchorsResult
-from archsae_study.pages.formatting import percent, table
+from archsae_study.formatting import percent, table
 from archsae_study.pages.style import FRAME_TITLES, TOPK_COLOUR, finding, panels, setting
 from archsae_study.report import Report
 

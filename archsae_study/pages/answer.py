@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from archsae_study.engine.typed import from_json
 from archsae_study.experiments import stability
 from archsae_study.experiments.stability import StabilityResult
-from archsae_study.pages.formatting import markdown
+from archsae_study.formatting import markdown
 from archsae_study.pages.stability import advice_table, decisions_table
 from archsae_study.pages.style import TEMPLATES
 from archsae_study.report import read_result
-from archsae_study.typed import from_json
 
 
 def read(folder: Path) -> tuple[StabilityResult, dict[str, Any]]:

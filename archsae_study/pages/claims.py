@@ -3,7 +3,7 @@
 import pandas as pd
 
 from archsae_study.experiments.claims import CLAIMS, Results
-from archsae_study.pages.formatting import table
+from archsae_study.formatting import table
 
 
 def claims_table(notebook: str | None = None, **results: object) -> pd.DataFrame:

@@ -9,8 +9,6 @@ from matplotlib.figure import Figure
 from archsae_core.data.tokens import window_start
 from archsae_core.metrics.explain import explain as explain_text
 from archsae_core.models.sae import SAE
-from archsae_study import contrasts
-from archsae_study.arms import ARMS
 from archsae_study.experiments.features import (
     DENSE,
     MIN_FIRINGS,
@@ -24,9 +22,11 @@ from archsae_study.experiments.probing import HEADLINE_SIZE, SIZES, ProbeRow, Pr
 from archsae_study.explorer.data import Context
 from archsae_study.explorer.frame import visible
 from archsae_study.explorer.of_study import subject_runs
-from archsae_study.pages.formatting import interval, markdown_table, percent, signed, table
+from archsae_study.formatting import interval, markdown_table, percent, signed, table
 from archsae_study.pages.rendering import context_html, literal
 from archsae_study.pages.style import direct_label, finding, marker, panels, point, setting
+from archsae_study.protocol import contrasts
+from archsae_study.protocol.arms import ARMS
 from archsae_study.report import Report
 
 __all__ = [

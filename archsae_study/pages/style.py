@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from archsae_core.metrics.intervals import Interval
-from archsae_study.arms import ARMS
-from archsae_study.config import Config
-from archsae_study.pages.formatting import cell, interval, signed
+from archsae_study.formatting import cell, interval, signed
 from archsae_study.pages.rendering import literal
+from archsae_study.protocol.arms import ARMS
+from archsae_study.settings.config import Config
 
 
 def _templates() -> jinja2.Environment:

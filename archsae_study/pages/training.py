@@ -6,10 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from archsae_core.metrics.intervals import Interval
-from archsae_study.arms import ARMS
 from archsae_study.experiments.dictionaries import DictionaryResult
-from archsae_study.pages.formatting import interval, percent, table
+from archsae_study.formatting import interval, percent, table
 from archsae_study.pages.style import direct_label, panels
+from archsae_study.protocol.arms import ARMS
 
 
 def curves(dictionaries: Mapping[str, DictionaryResult]) -> Figure:

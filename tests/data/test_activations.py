@@ -14,7 +14,7 @@ from archsae_core.data import extraction
 from archsae_core.data.activations import ActivationError, extract, fit_normalizer, open_activations
 from archsae_core.data.language_model import ModelError, load_model
 from archsae_core.data.tokens import TokenSet
-from archsae_study.config import ConfigError, configure
+from archsae_study.settings.config import ConfigError, configure
 
 MAPS = Path("/proc/self/maps")
 LENGTHS = [5, 32, 2, 17, 32, 9]

@@ -14,7 +14,7 @@ from archsae_core.data import assets
 from archsae_core.data.assets import EMBEDDED_MODELS, AssetError, WheelAsset, fetch, model_folder, text_folder
 from archsae_core.data.language_model import load_model, load_tokenizer
 from archsae_core.storage import CorruptArtifact
-from archsae_study.config import configure
+from archsae_study.settings.config import configure
 
 METADATA = "Metadata-Version: 2.1\nName: tiny-text\nVersion: 1.0\n"
 TAGS = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

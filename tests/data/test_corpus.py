@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from archsae_core.data import corpus
 from archsae_core.data.corpus import load_text, split_documents, synthetic
 from archsae_core.data.text_files import TextError
-from archsae_study.config import configure
+from archsae_study.settings.config import configure
 
 WIKI = [
     "",

@@ -19,7 +19,7 @@ from archsae_core.data.language_model import (
     resolve_dtype,
 )
 from archsae_core.kernels.processor import fast_bfloat16
-from archsae_study.config import ConfigError, configure
+from archsae_study.settings.config import ConfigError, configure
 from bad_inputs import change_weights, drop_weight, own_code, reshape_weight, save_model, truncate
 
 SMALL = dict(vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32)

@@ -11,7 +11,7 @@ from archsae_core.data.corpus import Corpus, copies_report, load_text, shuffled,
 from archsae_core.data.language_model import load_tokenizer
 from archsae_core.data.text_files import TextError
 from archsae_core.data.tokens import take_budget, tokenize, tokenize_split, window_start
-from archsae_study.config import ConfigError, configure
+from archsae_study.settings.config import ConfigError, configure
 
 
 def smoke(**changes):

@@ -6,7 +6,7 @@ from sklearn.cluster import KMeans
 
 from archsae_core.models import anchors
 from archsae_core.models.anchors import fit_anchors, summarize
-from archsae_study.config import ConfigError
+from archsae_study.settings.config import ConfigError
 
 
 def blobs(per_blob=30):

@@ -13,8 +13,8 @@ from archsae_core.models.dictionary import (
     make_dictionary,
     random_weights,
 )
-from archsae_study.arms import ARMS
-from archsae_study.config import configure
+from archsae_study.protocol.arms import ARMS
+from archsae_study.settings.config import configure
 
 ANCHORS = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
 

@@ -12,7 +12,7 @@ from scipy.optimize import linprog, nnls
 
 from archsae_core.models import hull
 from archsae_core.models.hull import origin, reach, weights_for
-from archsae_study.config import ConfigError
+from archsae_study.settings.config import ConfigError
 
 SQUARE = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
 EQUAL = torch.ones(4, dtype=torch.int64)

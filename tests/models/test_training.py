@@ -18,7 +18,7 @@ from archsae_core.models.training import (
     learning_rate_of_relax,
     train,
 )
-from archsae_study.config import configure
+from archsae_study.settings.config import configure
 
 D_MODEL, N_ANCHORS = 16, 48
 KINDS = {"topk": ("free", "random"), "ra": ("archetypal", "centroids"), "frozen": ("frozen", "centroids")}

@@ -5,15 +5,15 @@ import pytest
 from archsae_core.models.snapshots import snapshots
 from archsae_core.models.training import TrainingDiverged
 from archsae_core.storage import read_json
-from archsae_study.arms import ARMS
-from archsae_study.config import configure
+from archsae_study.engine.plan import made
+from archsae_study.engine.study import Study
+from archsae_study.engine.typed import from_json
 from archsae_study.experiments import ablation
 from archsae_study.experiments.checks import Flag
 from archsae_study.experiments.stability import headline_matrix
-from archsae_study.plan import made
+from archsae_study.protocol.arms import ARMS
 from archsae_study.report import Report
-from archsae_study.study import Study
-from archsae_study.typed import from_json
+from archsae_study.settings.config import configure
 
 SMOKE = {"preset": "smoke", "ablation_steps": 5, "deltas": "0.5"}
 FRAMES = ("centred", "raw")

@@ -2,10 +2,10 @@
 
 import pytest
 
-from archsae_study import contrasts
-from archsae_study.arms import ARMS, BEST, FRAMES, PUBLISHED, main_arms, sweep_arm, sweep_references
-from archsae_study.config import PRESETS, configure
 from archsae_study.experiments.w_steps import WAYS
+from archsae_study.protocol import contrasts
+from archsae_study.protocol.arms import ARMS, BEST, FRAMES, PUBLISHED, main_arms, sweep_arm, sweep_references
+from archsae_study.settings.config import PRESETS, configure
 
 PROTOCOL = {
     ("centred", "free", "random", "none", True): 5,

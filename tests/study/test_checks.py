@@ -4,9 +4,9 @@ import pytest
 
 from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.reconstruction import Quality
+from archsae_study.engine.runs import Scores
 from archsae_study.experiments.ablation import Row, SeedResult, Sweep
 from archsae_study.experiments.checks import Flag, flags
-from archsae_study.runs import Scores
 
 GOOD = Quality(
     r2=0.8, mse=1.0, mse_normalised=0.2, l0=32.0, cosine=0.9, cosine_centred=0.8, utilisation=1.0, dead_share=0.0,

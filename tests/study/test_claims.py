@@ -10,7 +10,6 @@ from archsae_core.data.copies import CopiesReport
 from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.structure import collapse
 from archsae_core.metrics.subspaces import Subspaces
-from archsae_study.contrasts import Verdict
 from archsae_study.experiments.ablation import AblationResult, Row, SeedResult, Sweep
 from archsae_study.experiments.activations import ActivationsResult
 from archsae_study.experiments.claims import CLAIMS, Outcome, Results
@@ -19,6 +18,7 @@ from archsae_study.experiments.evaluation import EvaluatedSAE, EvaluationResult
 from archsae_study.experiments.reappearance import ReappearanceResult, ReappearanceRow
 from archsae_study.experiments.stability import HEADLINE, ArmResult, AtStep, Score, StabilityResult
 from archsae_study.pages.claims import claims_table
+from archsae_study.protocol.contrasts import Verdict
 
 MATCH, PARTLY, NO, NOT_COMPARABLE, NOT_RUN = Outcome
 

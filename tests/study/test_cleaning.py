@@ -8,11 +8,11 @@ import pytest
 from filelock import FileLock
 
 from archsae_core.storage import MARKER, Store, canonical_hash, mark, write_json
-from archsae_study import cleaning
 from archsae_study.__main__ import main
-from archsae_study.cleaning import clean
-from archsae_study.config import ConfigError, configure
+from archsae_study.commands import cleaning
+from archsae_study.commands.cleaning import clean
 from archsae_study.report import identity, run_folder
+from archsae_study.settings.config import ConfigError, configure
 
 
 def everything(folder):

@@ -13,8 +13,8 @@ from archsae_core.metrics import stability
 from archsae_core.models.about import About
 from archsae_core.models.dictionary import FreeDictionary
 from archsae_core.models.sae import SAE, load_sae, save_sae
-from archsae_study import compare
 from archsae_study.__main__ import main
+from archsae_study.commands import compare
 
 
 def sae_of(atoms, seed=0, **about):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archsae_study.config import FIELDS, PRESETS, Config, ConfigError, coerce, configure
+from archsae_study.settings.config import FIELDS, PRESETS, Config, ConfigError, coerce, configure
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archsae_core.metrics.intervals import PRIMARY_LEVEL, common_seeds, mean_interval, seed_interval, share_interval
-from archsae_study import contrasts
-from archsae_study.contrast_cases import CASE, WOBBLE, arm, study, synthetic_cases, synthetic_table
-from archsae_study.contrasts import PRIMARY, SQUARES, ArmOutcome, ProbeOutcome, Square, Verdict, decide, decide_probes
+from archsae_study.protocol import contrasts
+from archsae_study.protocol.contrast_cases import CASE, WOBBLE, arm, study, synthetic_cases, synthetic_table
+from archsae_study.protocol.contrasts import (
+    PRIMARY,
+    SQUARES,
+    ArmOutcome,
+    ProbeOutcome,
+    Square,
+    Verdict,
+    decide,
+    decide_probes,
+)
 
 POSITIVE = (Verdict.SUPPORTED, Verdict.AT_A_COST)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from archsae_core.metrics.intervals import seed_interval
-from archsae_study.equal_terms import Kept, Trajectory, equal_terms, movement, on_equal_terms, reconstruction
+from archsae_study.protocol.equal_terms import Kept, Trajectory, equal_terms, movement, on_equal_terms, reconstruction
 
 
 def path(*points, seeds=(0, 1, 2, 3), scatter=0.0, start=0):

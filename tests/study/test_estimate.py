@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from archsae_core.models import training
-from archsae_study import costs, estimate, execution, scheduler
 from archsae_study.__main__ import main
-from archsae_study.arms import ARMS
-from archsae_study.config import ConfigError, configure
-from archsae_study.costs import Cost, Unit
-from archsae_study.estimate import Estimate, Stated, check_room, duration
-from archsae_study.execution import Taken
+from archsae_study.engine import costs, estimate, execution, scheduler
+from archsae_study.engine.costs import Cost, Unit
+from archsae_study.engine.estimate import Estimate, Stated, check_room, duration
+from archsae_study.engine.execution import Taken
+from archsae_study.engine.plan import Node, plan
+from archsae_study.engine.study import Study
 from archsae_study.experiments import TABLES
-from archsae_study.plan import Node, plan
+from archsae_study.protocol.arms import ARMS
 from archsae_study.report import Report
-from archsae_study.study import Study
+from archsae_study.settings.config import ConfigError, configure
 
 Usage = namedtuple("Usage", "total used free")
 SMALL = {"preset": "smoke", "steps": 10, "ablation_steps": 5, "n_seeds": 2, "longer_factor": 1}

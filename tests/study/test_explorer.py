@@ -18,14 +18,14 @@ from archsae_core.metrics import features as inspection
 from archsae_core.models.dictionary import ArchetypalDictionary
 from archsae_core.models.sae import SAE
 from archsae_study.__main__ import main
-from archsae_study.arms import explored_arms
-from archsae_study.config import ConfigError, configure
+from archsae_study.engine.study import Study
 from archsae_study.explorer import build, features_frame, of_study, page
 from archsae_study.explorer.build import Corpus, Explorer, Part, Subject
 from archsae_study.explorer.data import asdict
 from archsae_study.explorer.widget import FeatureWidget, answer
+from archsae_study.protocol.arms import explored_arms
 from archsae_study.report import Report
-from archsae_study.study import Study
+from archsae_study.settings.config import ConfigError, configure
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

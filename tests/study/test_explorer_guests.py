@@ -7,10 +7,10 @@ from archsae_core.interop import from_saelens, to_saelens
 from archsae_core.interop.saelens import OURS
 from archsae_core.models.dictionary import FreeDictionary
 from archsae_core.models.sae import SAE
-from archsae_study.config import ConfigError, configure
+from archsae_study.engine.runs import arm_runs
+from archsae_study.engine.study import Study
 from archsae_study.explorer import of_study
-from archsae_study.runs import arm_runs
-from archsae_study.study import Study
+from archsae_study.settings.config import ConfigError, configure
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from archsae_study.arms import explored_arms
-from archsae_study.config import configure
+from archsae_study.engine.study import Study
 from archsae_study.explorer import of_study, write_page
 from archsae_study.explorer.data import About, DictionaryAbout, Summary, TokenLogit, TokenMass
 from archsae_study.explorer.page import asset, index, rounded, script
 from archsae_study.explorer.widget import answer, module
-from archsae_study.study import Study
+from archsae_study.protocol.arms import explored_arms
+from archsae_study.settings.config import configure
 
 pytestmark = pytest.mark.browser
 

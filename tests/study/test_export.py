@@ -8,9 +8,9 @@ import torch
 from archsae_core.interop import from_saelens
 from archsae_core.models.sae import SAE
 from archsae_study.__main__ import main
-from archsae_study.config import configure
-from archsae_study.runs import arm_runs
-from archsae_study.study import Study
+from archsae_study.engine.runs import arm_runs
+from archsae_study.engine.study import Study
+from archsae_study.settings.config import configure
 
 
 @pytest.fixture(scope="module")

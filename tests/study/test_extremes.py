@@ -2,8 +2,8 @@
 
 import pytest
 
-from archsae_study.config import FIELDS, ConfigError, configure
-from archsae_study.study import Study
+from archsae_study.engine.study import Study
+from archsae_study.settings.config import FIELDS, ConfigError, configure
 from soak import configurations, extremes
 from soak.studies import SMALL, Ended, attempt, names_a_parameter, tables, until_checked
 

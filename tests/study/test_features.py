@@ -14,7 +14,7 @@ from archsae_core.metrics.artefacts import KINDS, WORD, kinds_of
 from archsae_core.metrics.contexts import WindowTexts
 from archsae_core.metrics.features import scan
 from archsae_core.metrics.intervals import Interval
-from archsae_study.config import configure
+from archsae_study.engine.typed import from_json, to_json
 from archsae_study.experiments import features as experiment
 from archsae_study.experiments.features import DictionaryFeatures, FeaturesResult, Inspected
 from archsae_study.experiments.probing import ProbeGain, ProbeRow, ProbingResult
@@ -38,7 +38,7 @@ from archsae_study.explorer.data import (
 )
 from archsae_study.pages import features as page
 from archsae_study.report import Report
-from archsae_study.typed import from_json, to_json
+from archsae_study.settings.config import configure
 
 TOKENS = 1000
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from archsae_core.models.sae import load_sae
-from archsae_study.config import configure
-from archsae_study.study import Study
+from archsae_study.engine.study import Study
+from archsae_study.settings.config import configure
 
 SMOKE = configure({"preset": "smoke", "steps": 10})
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from archsae_core.models.snapshots import snapshots
-from archsae_study.config import configure
+from archsae_study.engine.runs import Run
+from archsae_study.engine.study import Study
 from archsae_study.experiments import generality
 from archsae_study.experiments.generality import GeneralityResult, Setting, SettingResult
 from archsae_study.experiments.stability import headline_matrix
 from archsae_study.pages import stability as page
-from archsae_study.runs import Run
-from archsae_study.study import Study
+from archsae_study.settings.config import configure
 
 SMOKE = {"preset": "smoke", "n_seeds": 2, "steps": 20, "ablation_steps": 10, "arms": "topk-kmeans-own,ra-own"}
 

@@ -4,9 +4,9 @@ import pytest
 
 from archsae_core.data import extraction
 from archsae_core.storage import Store
-from archsae_study import layers
-from archsae_study.config import configure
-from archsae_study.study import Study
+from archsae_study.engine import layers
+from archsae_study.engine.study import Study
+from archsae_study.settings.config import configure
 
 
 @pytest.fixture

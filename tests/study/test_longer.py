@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from archsae_core.models.snapshots import snapshots
-from archsae_study.config import configure
+from archsae_study.engine.plan import report_runs
+from archsae_study.engine.study import Study
 from archsae_study.experiments import TABLES, longer
 from archsae_study.experiments.longer import LongerArm, LongerResult
 from archsae_study.experiments.stability import AtStep, headline_matrix
 from archsae_study.pages import stability as page
-from archsae_study.plan import report_runs
-from archsae_study.study import Study
+from archsae_study.settings.config import configure
 
 SMOKE = {"preset": "smoke", "n_seeds": 2, "steps": 10, "longer_factor": 3, "arms": "topk-kmeans-own,ra-own"}
 

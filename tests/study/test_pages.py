@@ -2,7 +2,7 @@
 
 import pytest
 
-from archsae_study.config import FIELDS
+from archsae_study.settings.config import FIELDS
 from docs import pages
 
 

@@ -14,8 +14,6 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from archsae_core.metrics.intervals import Interval
-from archsae_study.arms import FRAMES
-from archsae_study.config import configure
 from archsae_study.experiments.ablation import AblationResult
 from archsae_study.experiments.checks import CheckedRun, ChecksResult, Flag
 from archsae_study.experiments.longer import LongerResult
@@ -34,7 +32,9 @@ from archsae_study.pages import (
     style,
 )
 from archsae_study.pages.claims import claims_table
+from archsae_study.protocol.arms import FRAMES
 from archsae_study.report import Report
+from archsae_study.settings.config import configure
 
 SMOKE = configure({"preset": "smoke"})
 K = SMOKE["k"]

@@ -16,13 +16,13 @@ import torch
 from nbclient import NotebookClient
 
 from archsae_core.storage import cache_dir
-from archsae_study import runner
 from archsae_study.__main__ import main, parameters_of
-from archsae_study.config import ConfigError, configure, given
-from archsae_study.parameters import parameters_in
+from archsae_study.commands import runner
+from archsae_study.engine.source import default_root
+from archsae_study.engine.study import Study
 from archsae_study.report import PROJECT, Report, run_folder
-from archsae_study.source import default_root
-from archsae_study.study import Study
+from archsae_study.settings.config import ConfigError, configure, given
+from archsae_study.settings.parameters import parameters_in
 
 
 @pytest.fixture
@@ -162,7 +162,8 @@ def test_an_empty_folder_is_refused(capsys):
 # --- which names of a notebook are parameters ---
 
 CELLS = {
-    "imports": "import numpy as np\nfrom pathlib import Path\nfrom archsae_study.parameters import parameters_in",
+    "imports": "from pathlib import Path\nimport numpy as np\n"
+    "from archsae_study.settings.parameters import parameters_in",
     "parameters": 'preset: str = "smoke"  # help\nn_anchors: int = None  # help\ndeltas: list = None  # help',
     "report": "found = parameters_in(globals())\nprint(sorted(found.items()))",
     "own": "names = ['a']\nrows = [[n, {}] for n in names]\nfor i in range(2):\n    total = i\ntable = {'x': 1}",
@@ -234,8 +235,8 @@ def test_a_parameters_cell_that_was_not_run_is_named():
 @pytest.mark.parametrize("path", sorted((PROJECT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_no_notebook_uses_a_parameters_name_for_something_else(path):
     """Or a cell that is run again would take its value for the parameter's."""
-    from archsae_study.config import FIELDS
-    from archsae_study.parameters import _names_set
+    from archsae_study.settings.config import FIELDS
+    from archsae_study.settings.parameters import _names_set
 
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     own = [cell.source for cell in cells if "parameters" not in cell.metadata.get("tags", [])]

@@ -7,18 +7,18 @@ from functools import partial
 import pytest
 
 from archsae_core.models import training
-from archsae_study import code, stages, study
-from archsae_study.code import code_of, imported, item_hash, module_hash
-from archsae_study.config import GROUP_OF, Config, configure
+from archsae_study.engine import code, stages, study
+from archsae_study.engine.code import code_of, imported, item_hash, module_hash
+from archsae_study.engine.plan import Table, made, plan, report_runs
+from archsae_study.engine.study import Study
 from archsae_study.experiments import TABLES
-from archsae_study.plan import Table, made, plan, report_runs
 from archsae_study.report import Report
-from archsae_study.study import Study
+from archsae_study.settings.config import GROUP_OF, Config, configure
 
 ARMS = "topk-random-own,topk-kmeans-own,ra-own"
 SMOKE = {"preset": "smoke", "steps": 10, "ablation_steps": 5, "n_seeds": 2, "longer_factor": 1, "arms": ARMS}
 BUILDER = '''"""A table for this test."""
-from archsae_study.plan import Table
+from archsae_study.engine.plan import Table
 
 
 def build(study):
@@ -87,7 +87,7 @@ def test_code_that_is_not_there_is_named():
     with pytest.raises(ModuleNotFoundError, match=r"archsae_study\.nowhere"):
         module_hash("archsae_study.nowhere")
     with pytest.raises(LookupError, match=r"defines no Study\.nothing"):
-        item_hash("archsae_study.study:Study.nothing")
+        item_hash("archsae_study.engine.study:Study.nothing")
 
 
 def test_the_code_of_expensive_stages_is_that_of_their_versions():
@@ -157,7 +157,7 @@ def replaced(table):
     def build(_):
         return Tokens(3)
 
-    build.__module__ = "archsae_study.typed"
+    build.__module__ = "archsae_study.engine.typed"
     return replace(table, build=build)
 
 
@@ -216,7 +216,7 @@ def test_made_is_made_once(tmp_path):
         calls.append(1)
         return {}
 
-    build.__module__ = "archsae_study.typed"
+    build.__module__ = "archsae_study.engine.typed"
     table = Table(name="counted", result=dict, build=build, only=())
     twice = partial(made, found, table)
     assert twice() == twice()

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from archsae_core.data.corpus import Corpus
-from archsae_study.config import configure
+from archsae_study.engine.runs import Run
+from archsae_study.engine.study import Study
 from archsae_study.experiments import probing
 from archsae_study.experiments.structure import at_step_0
-from archsae_study.runs import Run
-from archsae_study.study import Study
+from archsae_study.settings.config import configure
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import ast
 import nbformat
 import pytest
 
-from archsae_study import publishing
+from archsae_study.commands import publishing
 
 CELL = 'preset: str = "full"  # where defaults come from\ntext: str = None  # a file\ndeltas: list = None  # radii'
 

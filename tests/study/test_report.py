@@ -11,14 +11,15 @@ import pytest
 from sharing import once
 
 from archsae_core.storage import CorruptArtifact
-from archsae_study import publishing, report, runner
+from archsae_study import report
 from archsae_study.__main__ import main
-from archsae_study.config import ConfigError, configure
+from archsae_study.commands import publishing, runner
+from archsae_study.engine.study import Study
+from archsae_study.engine.typed import to_json
 from archsae_study.experiments import TABLES
 from archsae_study.experiments.stability import HEADLINE
 from archsae_study.report import MissingResult, Report, run_folder, table_named
-from archsae_study.study import Study
-from archsae_study.typed import to_json
+from archsae_study.settings.config import ConfigError, configure
 
 FIGURES = {"eval_comparison.png", "stability_comparison.png", "delta_ablation_pareto.png", "feature_profile.png",
            "identifiability.png", "swap.png", "probing.png"}  # fmt: skip
@@ -54,9 +55,9 @@ def test_second_run_trains_nothing(smoke, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("something was computed again")
 
-    monkeypatch.setattr("archsae_study.study.train", refuse)
-    monkeypatch.setattr("archsae_study.study.extract", refuse)
-    monkeypatch.setattr("archsae_study.study.fit_anchors", refuse)
+    monkeypatch.setattr("archsae_study.engine.study.train", refuse)
+    monkeypatch.setattr("archsae_study.engine.study.extract", refuse)
+    monkeypatch.setattr("archsae_study.engine.study.fit_anchors", refuse)
     again = Report(configure({"preset": "smoke"}), smoke.parent)
     for table in TABLES:
         found = json.loads(json.dumps(to_json(again.table(table))))

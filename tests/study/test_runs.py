@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from archsae_study.config import ConfigError, configure
-from archsae_study.runs import Run, arm_runs, sweep_runs
-from archsae_study.study import Study
+from archsae_study.engine.runs import Run, arm_runs, sweep_runs
+from archsae_study.engine.study import Study
+from archsae_study.settings.config import ConfigError, configure
 
 SMOKE = {"preset": "smoke", "anchor_folds": 3}
 

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from archsae_core.models.training import TrainingDiverged
-from archsae_study import runner, scheduler
 from archsae_study.__main__ import main
-from archsae_study.config import ConfigError, configure
+from archsae_study.commands import runner
+from archsae_study.engine import scheduler
+from archsae_study.engine.runs import Run
+from archsae_study.engine.scheduler import LOG, SchedulerError
+from archsae_study.engine.study import Study
 from archsae_study.experiments.stability import TABLE
 from archsae_study.report import run_folder
-from archsae_study.runs import Run
-from archsae_study.scheduler import LOG, SchedulerError
-from archsae_study.study import Study
+from archsae_study.settings.config import ConfigError, configure
 from soak.processes import HOOKS, PROJECT, events
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Dask's own: as errors in its threads, they would stop its loop
@@ -166,9 +167,9 @@ def test_a_killed_worker_costs_its_task_only_and_a_lost_scheduler_is_named(clust
     script = f"""
 import sys, torch
 from pathlib import Path
-from archsae_study.config import ConfigError, configure
-from archsae_study.runs import Run
-from archsae_study.study import Study
+from archsae_study.settings.config import ConfigError, configure
+from archsae_study.engine.runs import Run
+from archsae_study.engine.study import Study
 torch.set_num_threads(1)
 study = Study(configure({{"preset": "smoke", "scheduler": {cluster.address!r}}}), Path({str(tmp_path)!r}))
 try:

@@ -6,8 +6,8 @@ import torch
 
 from archsae_core.metrics import stability as metrics
 from archsae_core.metrics.structure import collapse
+from archsae_study.engine.typed import from_json, to_json
 from archsae_study.experiments.stability import HEADLINE, ArmResult, AtStep, Score, StabilityResult, headline_matrix
-from archsae_study.typed import from_json, to_json
 
 
 def at(step, score, r2, cosine, seeds=3):

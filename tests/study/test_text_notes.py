@@ -2,8 +2,8 @@
 
 import random
 
-from archsae_study.config import configure
-from archsae_study.study import Study
+from archsae_study.engine.study import Study
+from archsae_study.settings.config import configure
 
 
 def test_documents_layout_and_copies_are_told(tmp_path):

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import psutil
 import torch
 
-from archsae_study.config import Config, ConfigError
-from archsae_study.costs import Cost, Unit
-from archsae_study.pages.formatting import markdown_table
-from archsae_study.plan import Node
-from archsae_study.scheduler import local_processes, threads_each
+from archsae_study.engine.costs import Cost, Unit
+from archsae_study.engine.plan import Node
+from archsae_study.engine.scheduler import local_processes, threads_each
+from archsae_study.formatting import markdown_table
+from archsae_study.settings.config import Config, ConfigError
 
 NOTEBOOK_SECONDS = 6.0
 """A kernel's start and its imports."""

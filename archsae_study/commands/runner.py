@@ -16,15 +16,15 @@ from traitlets.config import Config as Settings
 
 from archsae_core.interop import open_sae
 from archsae_core.storage import cache_dir, mark, write_json
-from archsae_study import estimate, execution, scheduler
-from archsae_study.compare import short_names
-from archsae_study.config import ConfigError, configure, given
+from archsae_study.commands.compare import short_names
+from archsae_study.engine import estimate, execution, scheduler
+from archsae_study.engine.plan import Table, plan
+from archsae_study.engine.source import default_root, has_notebooks
+from archsae_study.engine.study import Study
 from archsae_study.experiments import TABLES
 from archsae_study.explorer import of_study, write_page
-from archsae_study.plan import Table, plan
 from archsae_study.report import COMPUTE, PROJECT, identity, run_folder
-from archsae_study.source import default_root, has_notebooks
-from archsae_study.study import Study
+from archsae_study.settings.config import ConfigError, configure, given
 
 NOTEBOOKS = (
     "01_anchors", "02_standard_sae", "03_archetypal_sae", "04_evaluation", "05_stability", "06_delta_ablation",

@@ -1,15 +1,15 @@
 """The stages that take hours, with the version of the code that makes them.
 
-The version is part of a result's key. `python -m archsae_study.stages` records the code as it is now in stages.json,
-and a test compares: after a change of that code, either raise the stage's version, which makes everything again that
-rests on it, or keep it, where every bit of the result is the same; record in both cases.
+The version is part of a result's key. `python -m archsae_study.engine.stages` records the code as it is now in
+stages.json, and a test compares: after a change of that code, either raise the stage's version, which makes everything
+again that rests on it, or keep it, where every bit of the result is the same; record in both cases.
 """
 
 import json
 from pathlib import Path
 from typing import NamedTuple
 
-from archsae_study.code import item_hash
+from archsae_study.engine.code import item_hash
 
 RECORD = Path(__file__).with_name("stages.json")
 
@@ -38,9 +38,9 @@ ACTIVATIONS = Stage("activations", 2, (
 NORMALIZER = Stage("normalizer", 2, ("archsae_core.data.activations",))
 ANCHORS = Stage("anchors", 3, (
     "archsae_core.models.anchors",
-    "archsae_study.study:Study.fit_anchors",
-    "archsae_study.study:Study._anchor_rows",
-    "archsae_study.study:Study._normalized",
+    "archsae_study.engine.study:Study.fit_anchors",
+    "archsae_study.engine.study:Study._anchor_rows",
+    "archsae_study.engine.study:Study._normalized",
 ))  # fmt: skip
 RUNS = Stage("runs", 4, (
     "archsae_core.kernels.sparse",
@@ -52,7 +52,7 @@ RUNS = Stage("runs", 4, (
     "archsae_core.models.snapshots",
     "archsae_core.models.training",
     "archsae_core.models.w_step",
-    "archsae_study.study:Study.untrained",
+    "archsae_study.engine.study:Study.untrained",
 ))  # fmt: skip
 STAGES = (ACTIVATIONS, NORMALIZER, ANCHORS, RUNS)
 
@@ -77,12 +77,12 @@ def changed() -> list[str]:
             item for item in {**before["code"], **stage["code"]} if before["code"].get(item) != stage["code"].get(item)
         ]
         if items and before["version"] == stage["version"]:
-            advice = f"raise the version of {name} in archsae_study/stages.py, or keep it where every bit is the same"
+            advice = f"raise the version of {name} in stages.py, or keep it where every bit is the same"
             found.append(
-                f"{', '.join(items)} changed: {advice}; then run `python -m archsae_study.stages` to record it"
+                f"{', '.join(items)} changed: {advice}; then run `python -m archsae_study.engine.stages` to record it"
             )
         elif before != stage:
-            found.append(f"{name} is not recorded: run `python -m archsae_study.stages`")
+            found.append(f"{name} is not recorded: run `python -m archsae_study.engine.stages`")
     return found
 
 

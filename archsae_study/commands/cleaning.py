@@ -17,8 +17,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from archsae_core.storage import MANIFEST, MARKER, CorruptArtifact, canonical_hash, is_marked, read_json
-from archsae_study.config import ConfigError
-from archsae_study.source import PROJECT, STORE
+from archsae_study.engine.source import PROJECT, STORE
+from archsae_study.settings.config import ConfigError
 
 STAGE = re.compile(r"[a-z][a-z0-9_-]*")
 ARTEFACT = re.compile(r"(?P<hash>[0-9a-f]{16})(?P<ending>|\.partial|\.new\.partial|\.lock)")

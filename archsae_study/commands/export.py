@@ -7,9 +7,9 @@ from archsae_core.config import ConfigError, require_choice
 from archsae_core.data.assets import EMBEDDED_MODELS
 from archsae_core.interop import to_saelens
 from archsae_core.models.about import About
-from archsae_study.arms import ARMS
-from archsae_study.runs import Run, arm_runs
-from archsae_study.study import Study
+from archsae_study.engine.runs import Run, arm_runs
+from archsae_study.engine.study import Study
+from archsae_study.protocol.arms import ARMS
 
 TOOLS = ("pretrained", "saelens", "neuronpedia", "sae-dashboard")
 """What a dictionary is written for; `pretrained` is the folder of `SAE.from_pretrained`, as the hub holds it."""

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from archsae_core.progress import has_bars, progress_bar
 from archsae_core.storage import read_json, write_json
-from archsae_study.estimate import Estimate, Stated, duration, estimate
-from archsae_study.pages.formatting import markdown_table
-from archsae_study.plan import Table, plan, report_runs
-from archsae_study.runs import Run
-from archsae_study.scheduler import train_ahead
-from archsae_study.study import Study
-from archsae_study.typed import from_json, to_json
+from archsae_study.engine.estimate import Estimate, Stated, duration, estimate
+from archsae_study.engine.plan import Table, plan, report_runs
+from archsae_study.engine.runs import Run
+from archsae_study.engine.scheduler import train_ahead
+from archsae_study.engine.study import Study
+from archsae_study.engine.typed import from_json, to_json
+from archsae_study.formatting import markdown_table
 
 TIMING = "timing.json"
 OVERALL = "{desc}{postfix}, {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"

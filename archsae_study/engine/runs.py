@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from archsae_core.metrics.reconstruction import Quality
 from archsae_core.metrics.stability import cosine_with_start
 from archsae_core.models.snapshots import snapshots
-from archsae_study.arms import ARMS
-from archsae_study.config import Config
+from archsae_study.protocol.arms import ARMS
+from archsae_study.settings.config import Config
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 
 from archsae_core.storage import write_atomically
-from archsae_study.runner import NOTEBOOKS, PROJECT, NotebookFailed
+from archsae_study.commands.runner import NOTEBOOKS, PROJECT, NotebookFailed
 
 KEPT = ("tags", "alt")
 """Metadata of a cell that belong to the report: `alt` is the alternative text of its figure."""

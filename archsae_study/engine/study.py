@@ -23,15 +23,15 @@ from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.training import train
 from archsae_core.progress import track
 from archsae_core.storage import Store, canonical_hash, read_json, write_atomically, write_json
-from archsae_study.arms import ARMS, main_arms
-from archsae_study.code import code_of
-from archsae_study.config import GROUP_OF, Config, ConfigError, configure
-from archsae_study.runs import Run, Scores
-from archsae_study.scheduler import train_ahead
-from archsae_study.source import STORE, default_root, fields_of, source_of
-from archsae_study.stages import ACTIVATIONS, ANCHORS, COVERED, NORMALIZER, RUNS
-from archsae_study.typed import from_json, to_json
-from archsae_study.values import absolute
+from archsae_study.engine.code import code_of
+from archsae_study.engine.runs import Run, Scores
+from archsae_study.engine.scheduler import train_ahead
+from archsae_study.engine.source import STORE, default_root, fields_of, source_of
+from archsae_study.engine.stages import ACTIVATIONS, ANCHORS, COVERED, NORMALIZER, RUNS
+from archsae_study.engine.typed import from_json, to_json
+from archsae_study.protocol.arms import ARMS, main_arms
+from archsae_study.settings.config import GROUP_OF, Config, ConfigError, configure
+from archsae_study.settings.values import absolute
 
 ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations", "anchor_folds")
 TRAIN_FIELDS = ("n_features", "k", "activation", "lr", "decay", "batch_size", "aux_k", "aux_coefficient", "dead_after")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archsae_core.data.extraction import extract
-from archsae_study.study import Study
+from archsae_study.engine.study import Study
 
 
 def read_layers(studies: Iterable[Study]) -> None:

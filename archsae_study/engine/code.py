@@ -12,38 +12,40 @@ Only what is run counts: comments, docstrings and layout do not. Two ways to nam
 import ast
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("archsae_core", "archsae_study")
-PLUMBING = frozenset(
-    f"{package}.{name}"
-    for package, names in (
-        ("archsae_core", "config progress storage"),
-        (
-            "archsae_study",
-            "code config costs estimate execution layers live plan report runner runs scheduler source stages study "
-            "typed",
-        ),
-    )
-    for name in names.split()
+PLUMBING = (
+    "archsae_core.config",
+    "archsae_core.progress",
+    "archsae_core.storage",
+    "archsae_study.commands",
+    "archsae_study.engine",
+    "archsae_study.live",
+    "archsae_study.report",
+    "archsae_study.settings",
 )
-"""Modules that carry results and determine none: what they pass on is in the keys already."""
+"""Modules and rooms that carry results and determine none: what they pass on is in the keys already."""
 
 
-def code_of(modules: Iterable[str], without: Iterable[str] = ()) -> str:
+def code_of(modules: Iterable[str], without: Collection[str] = ()) -> str:
     """16 hex digits of the code of `modules` and of every module of ours that they import, directly or not.
 
     `without` and `PLUMBING` are neither read nor followed.
     """
-    left_out, found, waiting = PLUMBING | set(without), {}, list(modules)
+    hashes, waiting = {}, list(modules)
     while waiting:
         module = waiting.pop()
-        if module not in found and module not in left_out:
-            found[module] = module_hash(module)
+        if module not in hashes and module not in without and not _is_plumbing(module):
+            hashes[module] = module_hash(module)
             waiting += imported(module)
-    return _digest(f"{module} {found[module]}" for module in sorted(found))
+    return _digest(f"{module} {hashes[module]}" for module in sorted(hashes))
+
+
+def _is_plumbing(module: str) -> bool:
+    return any(module == place or module.startswith(f"{place}.") for place in PLUMBING)
 
 
 def module_hash(module: str) -> str:

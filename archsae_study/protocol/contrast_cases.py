@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from archsae_study.contrasts import PRIMARY, ArmOutcome, Verdict, decide
+from archsae_study.protocol.contrasts import PRIMARY, ArmOutcome, Verdict, decide
 
 CASE = PRIMARY[0]
 """The contrast whose arms the cases make up; the rule is the same for all."""

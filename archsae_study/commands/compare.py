@@ -21,7 +21,7 @@ from archsae_core.metrics import stability
 from archsae_core.models.dictionary import ArchetypalDictionary
 from archsae_core.models.sae import SAE, Codes
 from archsae_core.storage import write_atomically
-from archsae_study.pages.formatting import markdown_table
+from archsae_study.formatting import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

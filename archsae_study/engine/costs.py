@@ -20,9 +20,9 @@ from archsae_core.models.dictionary import make_dictionary
 from archsae_core.models.sae import SAE
 from archsae_core.models.snapshots import snapshot_steps
 from archsae_core.models.training import Trainer
-from archsae_study.arms import ARMS, Arm
-from archsae_study.runs import Run
-from archsae_study.study import SCORE_BATCH, Study
+from archsae_study.engine.runs import Run
+from archsae_study.engine.study import SCORE_BATCH, Study
+from archsae_study.protocol.arms import ARMS, Arm
 
 INDEX_BYTES = 18
 """Of one row in index.safetensors: document, position, token, window, norm."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from archsae_core.data.corpus import load_text
 from archsae_core.data.model_files import model_fingerprint
-from archsae_study.config import Config
-from archsae_study.values import absolute
+from archsae_study.settings.config import Config
+from archsae_study.settings.values import absolute
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 """The project's folder: notebooks, results, figures, runs."""
 STORE = "store"
 """Folder of artefacts in the folder of runs."""

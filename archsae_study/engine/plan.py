@@ -15,16 +15,16 @@ from typing import Any, Generic, TypeVar
 
 from archsae_core.models.training import TrainingDiverged
 from archsae_core.storage import canonical_hash, jsonable, write_json
-from archsae_study import costs
-from archsae_study.arms import ARMS
-from archsae_study.code import code_of
-from archsae_study.config import FIELDS, GROUP_OF, Config
-from archsae_study.costs import Cost, Costing
-from archsae_study.layers import read_layers
-from archsae_study.runs import Run
-from archsae_study.stages import COVERED
-from archsae_study.study import Study
-from archsae_study.typed import to_json
+from archsae_study.engine import costs
+from archsae_study.engine.code import code_of
+from archsae_study.engine.costs import Cost, Costing
+from archsae_study.engine.layers import read_layers
+from archsae_study.engine.runs import Run
+from archsae_study.engine.stages import COVERED
+from archsae_study.engine.study import Study
+from archsae_study.engine.typed import to_json
+from archsae_study.protocol.arms import ARMS
+from archsae_study.settings.config import FIELDS, GROUP_OF, Config
 
 R = TypeVar("R")
 

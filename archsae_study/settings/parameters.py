@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from archsae_study.config import FIELDS, ConfigError
+from archsae_study.settings.config import FIELDS, ConfigError
 
 SHELL = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 """Names that IPython puts into every namespace."""

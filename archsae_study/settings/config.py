@@ -25,8 +25,8 @@ from archsae_core.config import (
     require_not_negative,
 )
 from archsae_core.storage import jsonable
-from archsae_study.arms import ARMS
-from archsae_study.values import PATHS, located, plain
+from archsae_study.protocol.arms import ARMS
+from archsae_study.settings.values import PATHS, located, plain
 
 SCHEDULER = re.compile(r"local:[1-9]\d{0,3}|(tcp|tls|ws|wss)://[^\s/:]+:\d{1,5}")
 """`scheduler` where it is no file."""

@@ -15,8 +15,8 @@ from torch import get_num_threads, set_num_threads
 from archsae_core.models.training import TrainingDiverged
 from archsae_core.progress import progress_bar
 from archsae_core.storage import Store
-from archsae_study.config import Config, ConfigError
-from archsae_study.runs import Run
+from archsae_study.engine.runs import Run
+from archsae_study.settings.config import Config, ConfigError
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -1,0 +1,1 @@
+"""The parameters of a study, and values as people give them."""
