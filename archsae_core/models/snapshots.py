@@ -44,9 +44,13 @@ def snapshots(folder: Path, steps: int) -> dict[int, Float[Tensor, "n_features d
 
 
 def snapshot_sae(folder: Path, step: int, k: int, normalizer: Normalizer) -> SAE:
-    """The autoencoder of a run as it was at one of `snapshot_steps`, rounded to bfloat16 as it was kept."""
+    """The autoencoder of a run as it was at one of `snapshot_steps`, rounded to bfloat16 as it was kept.
+
+    Its atoms stand in a frozen free dictionary with the norms that they had, whatever dictionary made them.
+    """
     tensors = {name: tensor.float() for name, tensor in load_file(folder / snapshot_file(step)).items()}
     activation = "batchtopk" if "threshold" in tensors else "topk"
-    sae = SAE(FreeDictionary(tensors.pop("atoms"), trainable=False), k, *normalizer, activation=activation)
+    dictionary = FreeDictionary(tensors.pop("atoms"), trainable=False, unit_norm=False)
+    sae = SAE(dictionary, k, *normalizer, activation=activation)
     sae.load_state_dict(tensors, strict=False)
     return sae

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from archsae_core.data.activations import Normalizer
+from archsae_core.metrics.reconstruction import quality
 from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary
 from archsae_core.models.sae import SAE, load_sae
-from archsae_core.models.snapshots import snapshot_steps
+from archsae_core.models.snapshots import snapshot_sae, snapshot_steps
 from archsae_core.models.training import (
     CHECKPOINT,
     RELAX_SHARE,
@@ -54,6 +56,7 @@ def run(arm, folder, batches=data, steps=20, **overrides):
     return train(sae, batches, config, folder)
 
 
+FREE_NORMS = {"w_step": "published", "unit_norm": False, "learn_scale": True}
 ARCHETYPAL = [{"w_step": step, "delta": delta} for step in ("published", "mirror", "sparse") for delta in (0.0, 0.5)]
 DENSE = [more for more in ARCHETYPAL if more["w_step"] != "sparse"]
 """Where W is a parameter: a sparse W's support moves by rules of its own (test_sparse_w)."""
@@ -183,7 +186,7 @@ def dense_loss(sae, config, x, dead):
     return loss + config.aux_coefficient * rest.square().sum() / error.detach().square().sum()
 
 
-FACTORISED = {"w_step": "published", "unit_norm": False, "learn_scale": True, "n_features": 512}
+FACTORISED = FREE_NORMS | {"n_features": 512}
 
 
 @pytest.mark.parametrize("dead", [[], [1, 30, 41], list(range(12, 46))], ids=["none", "few", "more-than-aux_k"])
@@ -239,6 +242,18 @@ def test_nan_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
 def test_snapshots_are_log_spaced_with_both_ends():
     assert snapshot_steps(600) == [0, 1, 3, 10, 32, 100, 316, 600]
     assert snapshot_steps(1) == [0, 1]
+
+
+EVERY_DICTIONARY = [("topk", {}), ("frozen", {}), ("ra", FREE_NORMS), *(("ra", more) for more in ARCHETYPAL)]
+
+
+@pytest.mark.parametrize(("arm", "overrides"), EVERY_DICTIONARY)
+def test_a_snapshot_is_the_model_rounded_to_bfloat16(tmp_path, arm, overrides):
+    trained = run(arm, tmp_path, **overrides)
+    kept = snapshot_sae(tmp_path, 20, trained.k, Normalizer(trained.mean, float(trained.scale)))
+    assert torch.equal(kept.atoms(), trained.atoms().bfloat16().float())
+    assert torch.equal(kept.W_enc, trained.W_enc.bfloat16().float())
+    assert quality(kept, data(3)).r2 == pytest.approx(quality(trained, data(3)).r2, abs=0.02)
 
 
 def test_published_step_is_adam_then_relu_and_row_normalise():
