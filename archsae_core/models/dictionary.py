@@ -68,9 +68,12 @@ class FreeDictionary(nn.Module):
 class ArchetypalDictionary(nn.Module):
     """D = (W C + Λ)·exp(m), W row-stochastic, ‖Λ_i‖₂ ≤ delta (Fel et al. 2025, eq. 4 and 5).
 
-    With `unit_norm` the atoms are (W C + Λ) scaled to norm 1 instead; exp(m) then has no effect. The constraint holds
-    after `project_()`, which the training loop calls after every step. `rounded` lets training multiply by C in
-    bfloat16; `hull_points` and `atoms` are exact.
+    With `unit_norm` the atoms are (W C + Λ) scaled to norm 1 instead; exp(m) then has no effect. `rounded` lets training
+    multiply by C in bfloat16; `hull_points` and `atoms` are exact.
+
+    The constraint holds after every training step. Λ is always kept in its ball by `project_relax_()`. What keeps W's
+    rows on the simplex depends on `TrainingConfig.w_step`: with `published`, `project_()` after Adam's step; with
+    `mirror` and `sparse`, the step itself (`w_step.py`), which multiplies weights and normalises rows.
     """
 
     C: Float[Tensor, "n_anchors d_model"]
@@ -168,7 +171,10 @@ class ArchetypalDictionary(nn.Module):
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Make W row-stochastic (ReLU, then row-normalise) and shrink each Λ_i into the ball of radius delta."""
+        """Make W row-stochastic (ReLU, then row-normalise) and shrink each Λ_i into the ball of radius delta.
+
+        Training with the published step calls it after every step of Adam.
+        """
         gpu = kernels.on_gpu(self.W)
         size = len(self.W) if gpu else CACHED_ROWS
         copy = self._copy[1]  # its memory is taken again
@@ -188,7 +194,7 @@ class ArchetypalDictionary(nn.Module):
 
     @torch.no_grad()
     def project_relax_(self) -> None:
-        """Shrink each Λ_i into the ball of radius delta; with delta = 0, Λ is exactly 0."""
+        """Shrink each Λ_i into the ball of radius delta, after every step; with delta = 0, Λ is exactly 0."""
         norms = self.relax.norm(dim=1, keepdim=True)
         # The last bit of a rescaled norm may exceed delta: aim one part in a million below it.
         self.relax.mul_(torch.where(norms > self.delta, self.delta * (1 - 1e-6) / norms.clamp_min(1e-30), 1.0))
@@ -206,7 +212,7 @@ class SparseArchetypalDictionary(ArchetypalDictionary):
 
     Indices of a row are distinct; unused places have the value 0. Memory is n_features·m instead of
     n_features·n_anchors, W C takes m rows of C an atom, and W as a matrix is made only where it is asked for.
-    `SparseMirrorStep` moves values and indices.
+    `SparseMirrorStep` moves values and indices, and keeps the values of a row at or above 0 with the sum 1.
     """
 
     W_indices: Int[Tensor, "n_features m"]
@@ -251,7 +257,7 @@ class SparseArchetypalDictionary(ArchetypalDictionary):
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Shrink each Λ_i into its ball; W's rows stay on the simplex by the way they move."""
+        """Shrink each Λ_i into its ball; `SparseMirrorStep` keeps W's rows on the simplex."""
         self.project_relax_()
 
 

@@ -63,6 +63,7 @@ class MirrorStep:
         self.hull[rows] = kernels.linear(weights, self.columns)
 
     def _multiplied(self, weights: Tensor, slope: Tensor, share: float) -> Float[Tensor, "rows width"]:
+        """Some rows after the multiplicative step: at or above 0 with the sum 1, so that W needs no projection."""
         weights = weights * slope.mul_(-self.lr * share * BLOCKS).clamp_(-5, 5).exp_()
         return weights / weights.sum(dim=1, keepdim=True)
 
