@@ -17,6 +17,7 @@ DTYPES = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
 ACTIVATIONS = ("topk", "batchtopk")
 FRAMES = ("centred", "raw")
+"""See `ActivationConfig.frame`."""
 TEXT_LAYOUTS = ("auto", "lines", "blocks")
 
 

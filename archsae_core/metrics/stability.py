@@ -1,7 +1,7 @@
 """Do two dictionaries hold the same features? Every score on the same pair, raw and against chance."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,8 +14,29 @@ from archsae_core.metrics.matching import Matching, centred_cosines, cosines, gr
 from archsae_core.metrics.structure import DUPLICATE, merge_duplicates
 from archsae_core.models.sae import SAE, Codes
 
-SHARED = 0.7
+SAME_FEATURE = 0.7
 """A matched pair counts as one feature above this cosine, in decoder and encoder (Paulo & Belrose 2025)."""
+HEADLINE = "hungarian_centred"
+"""The score that verdicts rest on: signed Hungarian cosine of centred atoms."""
+SCORES = {
+    HEADLINE: "matched one to one, atoms less their mean",
+    "hungarian": "matched one to one",
+    "pw_mcc": "matched one to one, sign ignored",
+    "greedy_centred": "best partner, atoms less their mean",
+    "greedy": "best partner, mean of both directions",
+    "greedy_ab": "best partner of each atom of the first",
+    "greedy_ba": "best partner of each atom of the second",
+    "hungarian_centred_alive": "as the first, features that fire",
+    "hungarian_alive": "as the second, features that fire",
+    "greedy_alive": "best partner, features that fire",
+    "encoder_cosine": "encoder rows of matched atoms",
+    "shared": f"share of pairs above {SAME_FEATURE} in atoms and encoder",
+    "firing_correlation": "correlation of the codes of matched features",
+}
+"""Every score of `scores`, the headline first, and what it compares: mean cosines, where it says nothing else."""
+
+Level = TypeVar("Level", float, np.ndarray)
+"""One score, or an array of them."""
 
 
 class Side(NamedTuple):
@@ -44,7 +65,8 @@ def shared_share(cosine: Tensor, decoder: Matching, encoder_cosine: Tensor, enco
     """Share of pairs that decoder and encoder both match, with cosine > 0.7 in both (Paulo & Belrose 2025)."""
     partner = torch.full((len(cosine),), -1).scatter_(0, encoder.rows, encoder.cols)
     rows, cols = decoder.rows, decoder.cols
-    same = (partner[rows] == cols) & (cosine[rows, cols] > SHARED).cpu() & (encoder_cosine[rows, cols] > SHARED).cpu()
+    both = (cosine[rows, cols] > SAME_FEATURE).cpu() & (encoder_cosine[rows, cols] > SAME_FEATURE).cpu()
+    same = (partner[rows] == cols) & both
     return same.double().mean().item() if len(rows) else 0.0
 
 
@@ -177,9 +199,9 @@ def chance_levels(a: Side, b: Side, *, seed: int = 0, covariance: bool = True) -
     return found
 
 
-def chance_normalised(score: float, chance: float) -> float:
+def chance_normalised(score: Level, chance: float) -> Level:
     """(s − s₀) / (1 − s₀): 0 for unrelated dictionaries, 1 for equal ones. 0 where chance itself is 1."""
-    return (score - chance) / (1 - chance) if chance < 1 else 0.0
+    return (score - chance) / (1 - chance) if chance < 1 else 0.0 * score
 
 
 def compare(a: Side, b: Side, *, chance: Mapping[str, float] | None = None, seed: int = 0) -> dict:

@@ -68,8 +68,8 @@ class FreeDictionary(nn.Module):
 class ArchetypalDictionary(nn.Module):
     """D = (W C + Λ)·exp(m), W row-stochastic, ‖Λ_i‖₂ ≤ delta (Fel et al. 2025, eq. 4 and 5).
 
-    With `unit_norm` the atoms are (W C + Λ) scaled to norm 1 instead; exp(m) then has no effect. `rounded` lets training
-    multiply by C in bfloat16; `hull_points` and `atoms` are exact.
+    With `unit_norm` the atoms are (W C + Λ) scaled to norm 1 instead; exp(m) then has no effect. `rounded` lets
+    training multiply by C in bfloat16; `hull_points` and `atoms` are exact.
 
     The constraint holds after every training step. Λ is always kept in its ball by `project_relax_()`. What keeps W's
     rows on the simplex depends on `TrainingConfig.w_step`: with `published`, `project_()` after Adam's step; with

@@ -18,6 +18,7 @@ from archsae_core.config import ConfigError, require_choice
 from archsae_core.data.activations import open_activations
 from archsae_core.interop import open_sae
 from archsae_core.metrics import stability
+from archsae_core.metrics.stability import HEADLINE, SCORES
 from archsae_core.models.dictionary import ArchetypalDictionary
 from archsae_core.models.sae import SAE, Codes
 from archsae_core.storage import write_atomically
@@ -26,23 +27,6 @@ from archsae_study.formatting import markdown_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SCORES = {
-    "hungarian_centred": "matched one to one, atoms less their mean",
-    "hungarian": "matched one to one",
-    "pw_mcc": "matched one to one, sign ignored",
-    "greedy_centred": "best partner, atoms less their mean",
-    "greedy": "best partner, mean of both directions",
-    "greedy_ab": "best partner of each atom of the first",
-    "greedy_ba": "best partner of each atom of the second",
-    "hungarian_centred_alive": "as the first, features that fire",
-    "hungarian_alive": "as the second, features that fire",
-    "greedy_alive": "best partner, features that fire",
-    "encoder_cosine": "encoder rows of matched atoms",
-    "shared": "share of pairs above 0.7 in atoms and encoder",
-    "firing_correlation": "correlation of the codes of matched features",
-}
-"""Every score, the headline first, and what it compares: mean cosines, where it says nothing else."""
-HEADLINE = "hungarian_centred"
 TOKENS = 20_000
 """Activations that codes are taken of, at most."""
 BATCH = 4096

@@ -22,7 +22,7 @@ from archsae_core.models.snapshots import snapshot_steps
 from archsae_core.models.training import Trainer
 from archsae_study.engine.runs import Run
 from archsae_study.engine.study import SCORE_BATCH, Study
-from archsae_study.protocol.arms import ARMS, Arm
+from archsae_study.protocol.arms import ARMS, Arm, main_arms
 
 INDEX_BYTES = 18
 """Of one row in index.safetensors: document, position, token, window, norm."""
@@ -136,7 +136,7 @@ def encoding(study: Study) -> Unit:
     """A token encoded and decoded by a dictionary."""
 
     def seconds() -> float:
-        sae, x = _small(study, ARMS["topk-random-own"])
+        sae, x = _small(study, ARMS[main_arms("centred")["topk"]])
         with torch.no_grad():
             return _excess(study, "n_features") * _trial("sae(x)", sae=sae, x=x) / len(x)
 

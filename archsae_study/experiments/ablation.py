@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import Interval, seed_interval
 from archsae_core.models.snapshots import snapshots
 from archsae_core.models.training import TrainingDiverged, read_log
@@ -14,7 +15,7 @@ from archsae_study.engine.runs import Run, cosines_with_start, sweep_runs
 from archsae_study.engine.study import Study
 from archsae_study.experiments.checks import Flag, flags
 from archsae_study.experiments.stability import headline_matrix
-from archsae_study.protocol.arms import ARMS, FRAMES, sweep_arm, sweep_references
+from archsae_study.protocol.arms import ARMS, sweep_arm, sweep_references
 
 PUBLISHED_SHARE = 0.01
 """The paper's headline radius, as a share of the median norm of the anchors."""

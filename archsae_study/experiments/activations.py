@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from archsae_core.config import FRAMES
 from archsae_core.data.copies import CopiesReport
 from archsae_core.data.corpus import Part, Split, composition, describe
 from archsae_core.data.tokens import window_start
 from archsae_study.engine.plan import Table
 from archsae_study.engine.study import Study
-from archsae_study.protocol.arms import FRAMES
 
 
 @dataclass(frozen=True)

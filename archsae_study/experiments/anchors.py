@@ -8,12 +8,12 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
+from archsae_core.config import FRAMES
 from archsae_core.metrics import stability
 from archsae_core.models import hull
 from archsae_core.storage import read_json
 from archsae_study.engine.plan import Table
 from archsae_study.engine.study import Study
-from archsae_study.protocol.arms import FRAMES
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def artefact(folder: Path) -> str:
 
 def _agreement(label: str, a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"]) -> Agreement:
     compared = stability.compare(stability.Side(a), stability.Side(b))
-    return Agreement(label, *(compared[name]["hungarian_centred"] for name in ("raw", "chance", "normalised")))
+    return Agreement(label, *(compared[name][stability.HEADLINE] for name in ("raw", "chance", "normalised")))
 
 
 def needed(study: Study) -> list[tuple[Study, int | None]]:

@@ -1,9 +1,14 @@
-"""Checks of every trained dictionary: an expectation that does not hold is a flagged result, never an error."""
+"""Notebook 06: every training run of the report, checked, not those of the sweep alone.
 
-from collections.abc import Iterable
+An expectation that does not hold is a flagged result, never an error.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from archsae_core.models.training import TrainingDiverged
+from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run, Scores, cosines_with_start
 from archsae_study.engine.study import Study
 from archsae_study.protocol.arms import ARMS
@@ -60,6 +65,19 @@ def check_runs(study: Study, runs: Iterable[Run]) -> ChecksResult:
     found = {study.run_key(run): run for run in runs}
     checked = [CheckedRun(str(run), _flags_of(study, run)) for run in found.values()]
     return ChecksResult(len(found), [one for one in checked if one.flags])
+
+
+def of_runs(tables: Sequence[Table[Any]]) -> Table[ChecksResult]:
+    """The table that checks every run that some tables look at."""
+
+    def runs(study: Study) -> list[Run]:
+        return [run for table in tables for run in table.runs(study)]
+
+    def build(study: Study) -> ChecksResult:
+        return check_runs(study, runs(study))
+
+    fields = tuple(sorted({field for table in tables for field in table.fields}))
+    return Table(name="checks", result=ChecksResult, build=build, runs=runs, fields=fields)
 
 
 def _flags_of(study: Study, run: Run) -> list[Flag]:

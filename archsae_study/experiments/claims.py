@@ -10,12 +10,14 @@ from enum import StrEnum
 
 import numpy as np
 
+from archsae_core.metrics.stability import HEADLINE
 from archsae_study.experiments.ablation import AblationResult
 from archsae_study.experiments.activations import ActivationsResult
 from archsae_study.experiments.dictionaries import BindingResult, DictionaryResult
 from archsae_study.experiments.evaluation import EvaluationResult
 from archsae_study.experiments.reappearance import ReappearanceResult
-from archsae_study.experiments.stability import HEADLINE, StabilityResult
+from archsae_study.experiments.stability import StabilityResult
+from archsae_study.protocol.arms import sweep_references
 from archsae_study.protocol.contrasts import Verdict
 
 FEL = "Fel et al. 2025, arXiv 2502.12892"
@@ -176,9 +178,10 @@ def _frozen(results: Results) -> tuple[str, Outcome]:
     if results.ablation is None:
         return NOT_RUN
     rows = {row.arm: row.mean("r2") for row in results.ablation.sweep("centred").references}
-    if None in rows.values() or not {"frozen-own", "topk-kmeans-own"} <= rows.keys():
+    free, frozen = sweep_references("centred")
+    if None in rows.values() or not {free, frozen} <= rows.keys():
         return NOT_RUN
-    ours = rows["frozen-own"] - rows["topk-kmeans-own"]
+    ours = rows[frozen] - rows[free]
     return f"R² {ours:+z.3f}", graded(ours, -0.02, -0.1)
 
 

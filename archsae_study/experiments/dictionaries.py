@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from archsae_core.config import FRAMES
 from archsae_core.models import hull
 from archsae_core.models.training import read_log
 from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run, cosines_with_start
 from archsae_study.engine.study import Study
 from archsae_study.experiments.anchors import artefact
-from archsae_study.protocol.arms import FRAMES
 
 SAMPLED = 512
 """Atoms whose nearest point of the anchors' cone is computed."""

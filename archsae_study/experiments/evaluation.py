@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from archsae_core.config import FRAMES
 from archsae_core.metrics.behaviour import behaviour
 from archsae_study.engine.costs import Cost, spliced, table_cost
 from archsae_study.engine.plan import Table
@@ -10,7 +11,6 @@ from archsae_study.engine.runs import Run
 from archsae_study.engine.study import Study
 from archsae_study.experiments.checks import Flag, flags
 from archsae_study.experiments.dictionaries import main_runs
-from archsae_study.protocol.arms import FRAMES
 
 ROLES = ("topk", "topk-kmeans", "ra")
 """Free from a random start, free from the centroids that the archetypal one starts from, archetypal."""

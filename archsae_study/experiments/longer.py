@@ -15,7 +15,7 @@ from archsae_study.protocol.arms import ARMS
 from archsae_study.protocol.contrasts import ArmOutcome, Decision
 from archsae_study.settings.config import Config
 
-COMPARED = ("ra-own", "topk-kmeans-own", "raw-ra-own", "raw-topk-kmeans-own")
+COMPARED = tuple(arm for one in contrasts.PRIMARY if one.key in ("g1", "g3") for arm in (one.ra, one.free))
 """The arms of g1 and g3."""
 SEEDS = 5
 """At most so many an arm."""

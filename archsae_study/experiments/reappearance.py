@@ -17,7 +17,7 @@ from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.matching import cosines, match
 from archsae_core.metrics.probing import NoPassages
 from archsae_core.metrics.reconstruction import bootstrap_interval
-from archsae_core.metrics.stability import SHARED
+from archsae_core.metrics.stability import SAME_FEATURE
 from archsae_core.models.sae import SAE, Codes
 from archsae_core.progress import track
 from archsae_study.engine.costs import Cost, seed_pairs, spliced, table_cost
@@ -54,7 +54,7 @@ def reappearance(
     for i, j in combinations(range(len(atoms)), 2):
         cosine = cosines(atoms[i], atoms[j])
         pairs = match(cosine)
-        same = (cosine[pairs.rows, pairs.cols] > SHARED).numpy()
+        same = (cosine[pairs.rows, pairs.cols] > SAME_FEATURE).numpy()
         found[i, pairs.rows.numpy()] += same
         found[j, pairs.cols.numpy()] += same
     return found / (len(atoms) - 1)
@@ -139,7 +139,7 @@ def build(study: Study) -> ReappearanceResult:
     components = principal_components(study)
     arms = [arm for arm in compared_arms(study) if len(arm_runs(study.config, arm)) > 1]
     return ReappearanceResult(
-        SHARED, [_arm(study, arm, data, components) for arm in track(arms, "reappearance", unit="arm")]
+        SAME_FEATURE, [_arm(study, arm, data, components) for arm in track(arms, "reappearance", unit="arm")]
     )
 
 

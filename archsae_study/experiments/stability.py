@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from archsae_core.config import FRAMES
 from archsae_core.metrics import intervals, stability
 from archsae_core.metrics.behaviour import behaviour
 from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.reconstruction import document_sums, summarise
+from archsae_core.metrics.stability import HEADLINE
 from archsae_core.metrics.structure import Collapse, collapse
 from archsae_core.models.sae import SAE, Codes
 from archsae_core.models.snapshots import snapshot_sae, snapshot_steps, snapshots
@@ -28,8 +30,6 @@ from archsae_study.protocol.contrasts import ArmOutcome, Decision, Interaction
 from archsae_study.protocol.equal_terms import OnEqualTerms, Trajectory
 from archsae_study.settings.config import Config
 
-HEADLINE = "hungarian_centred"
-"""The score that the verdict is about: signed Hungarian cosine of centred atoms."""
 FIRING_TOKENS = 4096
 """Held-out tokens on which matched features' codes are correlated."""
 KEPT_TOKENS = 10_000
@@ -47,9 +47,8 @@ class Score:
 
     @property
     def normalised(self) -> np.ndarray:
-        """(raw − chance) / (1 − chance): 0 for unrelated dictionaries, 1 for equal ones."""
-        raw = np.array(self.raw)
-        return (raw - self.chance) / (1 - self.chance) if self.chance < 1 else np.zeros_like(raw)
+        """`chance_normalised`: 0 for unrelated dictionaries, 1 for equal ones."""
+        return stability.chance_normalised(np.array(self.raw), self.chance)
 
     def interval(self, *, normalised: bool = True) -> Interval:
         """Mean over pairs with its interval over seeds."""
@@ -283,7 +282,7 @@ def scores(sides: Sequence[stability.Side]) -> dict[str, Score]:
 def between_arms(study: Study) -> list[BetweenArms]:
     """Do free and archetypal dictionaries find the same features? Every two arms of a frame, an arm with itself too."""
     config, found = study.config, []
-    for frame in ("centred", "raw"):
+    for frame in FRAMES:
         arms = [arm for arm in config.comparison.arms if ARMS[arm].frame == frame and len(arm_runs(config, arm)) > 1]
         atoms = {arm: [study.sae(run).atoms().detach().cpu() for run in arm_runs(config, arm)[:2]] for arm in arms}
         found += [

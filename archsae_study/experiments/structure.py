@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from archsae_core.config import FRAMES
 from archsae_core.metrics.structure import Structure, structure
 from archsae_core.models.sae import SAE
 from archsae_core.models.training import as_batches
@@ -12,7 +13,7 @@ from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run
 from archsae_study.engine.study import Study
 from archsae_study.experiments.evaluation import ROLES, runs
-from archsae_study.protocol.arms import ARMS, FRAMES
+from archsae_study.protocol.arms import ARMS
 
 TOKENS = 8192
 """Held-out tokens for the OOD score and the metrics of the codes, the same for every dictionary."""

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from archsae_core.config import FRAMES
 from archsae_core.models.training import read_log
 from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run, cosines_with_start
 from archsae_study.engine.study import Study
-from archsae_study.protocol.arms import BEST, FRAMES, PUBLISHED, main_arms
+from archsae_study.protocol.arms import BEST, PUBLISHED, main_arms
 from archsae_study.settings.config import Config
 
 STEPS = 500

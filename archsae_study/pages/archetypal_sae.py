@@ -6,12 +6,13 @@ import seaborn as sns
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
+from archsae_core.config import FRAMES
 from archsae_study.experiments.dictionaries import BindingResult, DictionaryResult
 from archsae_study.experiments.w_steps import WStepsResult
 from archsae_study.formatting import percent, table
 from archsae_study.pages.style import FRAME_TITLES, finding, panels, setting
 from archsae_study.pages.training import curves, log_table, quality_table
-from archsae_study.protocol.arms import ARMS, FRAMES, main_arms
+from archsae_study.protocol.arms import ARMS, main_arms
 from archsae_study.report import Report
 
 __all__ = [

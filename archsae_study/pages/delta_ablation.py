@@ -4,13 +4,14 @@ import pandas as pd
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
+from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import Interval
 from archsae_study.experiments.ablation import AblationResult, Row, Sweep
 from archsae_study.experiments.checks import ChecksResult
 from archsae_study.experiments.identifiability import IdentifiabilityResult
 from archsae_study.formatting import interval, percent, table
 from archsae_study.pages.style import FRAME_TITLES, direct_label, error_bar, finding, panels, setting
-from archsae_study.protocol.arms import ARMS, FRAMES
+from archsae_study.protocol.arms import ARMS
 from archsae_study.report import Report
 
 __all__ = [

@@ -9,17 +9,19 @@ from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import Interval, seed_interval
+from archsae_core.metrics.stability import HEADLINE
 from archsae_study.experiments.generality import GeneralityResult
 from archsae_study.experiments.longer import LongerResult
 from archsae_study.experiments.reappearance import ReappearanceResult
-from archsae_study.experiments.stability import HEADLINE, ArmResult, StabilityResult
+from archsae_study.experiments.stability import ArmResult, StabilityResult
 from archsae_study.experiments.structure import StructureResult
 from archsae_study.experiments.swap import SwapResult
 from archsae_study.formatting import cell, interval, percent, signed, table
 from archsae_study.pages.style import FRAME_TITLES, direct_label, finding, heat_map, marker, panels, point, setting
 from archsae_study.protocol import contrast_cases, contrasts
-from archsae_study.protocol.arms import ARMS, FRAMES
+from archsae_study.protocol.arms import ARMS
 from archsae_study.protocol.contrasts import Decision
 from archsae_study.report import Report
 

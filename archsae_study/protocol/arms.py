@@ -104,8 +104,6 @@ ARMS: dict[str, Arm] = {
     )
 }  # fmt: skip
 
-FRAMES = ("centred", "raw")
-
 
 def main_arms(frame: str) -> dict[str, str]:
     """Keys of the arms that notebooks 02 to 04 look at, by the kind of dictionary they stand for."""

@@ -283,6 +283,12 @@ def test_chance_is_seeded_and_can_be_shared():
 def test_chance_normalised_by_hand():
     assert stability.chance_normalised(0.75, 0.5) == 0.5
     assert stability.chance_normalised(1.0, 1.0) == 0.0
+    assert stability.chance_normalised(np.array([0.5, 0.75]), 0.5).tolist() == [0.0, 0.5]
+
+
+def test_every_score_says_what_it_compares():
+    a, b = sides()
+    assert stability.scores(a, b).keys() == stability.SCORES.keys()
 
 
 def test_comparison_is_json_and_names_sizes():

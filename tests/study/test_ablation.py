@@ -2,6 +2,7 @@
 
 import pytest
 
+from archsae_core.config import FRAMES
 from archsae_core.models.snapshots import snapshots
 from archsae_core.models.training import TrainingDiverged
 from archsae_core.storage import read_json
@@ -16,7 +17,6 @@ from archsae_study.report import Report
 from archsae_study.settings.config import configure
 
 SMOKE = {"preset": "smoke", "ablation_steps": 5, "deltas": "0.5"}
-FRAMES = ("centred", "raw")
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,10 @@
 
 import pytest
 
+from archsae_core.config import FRAMES
 from archsae_study.experiments.w_steps import WAYS
 from archsae_study.protocol import contrasts
-from archsae_study.protocol.arms import ARMS, BEST, FRAMES, PUBLISHED, main_arms, sweep_arm, sweep_references
+from archsae_study.protocol.arms import ARMS, BEST, PUBLISHED, main_arms, sweep_arm, sweep_references
 from archsae_study.settings.config import PRESETS, configure
 
 PROTOCOL = {

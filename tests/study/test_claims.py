@@ -8,6 +8,7 @@ import torch
 
 from archsae_core.data.copies import CopiesReport
 from archsae_core.metrics.intervals import Interval
+from archsae_core.metrics.stability import HEADLINE
 from archsae_core.metrics.structure import collapse
 from archsae_core.metrics.subspaces import Subspaces
 from archsae_study.experiments.ablation import AblationResult, Row, SeedResult, Sweep
@@ -16,7 +17,7 @@ from archsae_study.experiments.claims import CLAIMS, Outcome, Results
 from archsae_study.experiments.dictionaries import BindingResult, DictionaryResult, FrameBinding, Reach
 from archsae_study.experiments.evaluation import EvaluatedSAE, EvaluationResult
 from archsae_study.experiments.reappearance import ReappearanceResult, ReappearanceRow
-from archsae_study.experiments.stability import HEADLINE, ArmResult, AtStep, Score, StabilityResult
+from archsae_study.experiments.stability import ArmResult, AtStep, Score, StabilityResult
 from archsae_study.pages.claims import claims_table
 from archsae_study.protocol.contrasts import Verdict
 

@@ -13,6 +13,7 @@ import pytest
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
+from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import Interval
 from archsae_study.experiments.ablation import AblationResult
 from archsae_study.experiments.checks import CheckedRun, ChecksResult, Flag
@@ -32,7 +33,6 @@ from archsae_study.pages import (
     style,
 )
 from archsae_study.pages.claims import claims_table
-from archsae_study.protocol.arms import FRAMES
 from archsae_study.report import Report
 from archsae_study.settings.config import configure
 

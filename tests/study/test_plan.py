@@ -209,6 +209,12 @@ def test_runs_of_several_tables_are_made_once(tmp_path):
     assert steps == sorted(steps, reverse=True)
 
 
+def test_every_run_of_the_report_is_checked(tmp_path):
+    found = Study(configure(SMOKE), tmp_path)
+    checks = next(table for table in TABLES if table.name == "checks")
+    assert set(checks.runs(found)) == set(report_runs(found, TABLES))
+
+
 def test_made_is_made_once(tmp_path):
     found, calls = Study(configure(SMOKE), tmp_path), []
 

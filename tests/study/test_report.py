@@ -10,6 +10,7 @@ import nbformat
 import pytest
 from sharing import once
 
+from archsae_core.metrics.stability import HEADLINE
 from archsae_core.storage import CorruptArtifact
 from archsae_study import report
 from archsae_study.__main__ import main
@@ -17,7 +18,6 @@ from archsae_study.commands import publishing, runner
 from archsae_study.engine.study import Study
 from archsae_study.engine.typed import to_json
 from archsae_study.experiments import TABLES
-from archsae_study.experiments.stability import HEADLINE
 from archsae_study.report import MissingResult, Report, run_folder, table_named
 from archsae_study.settings.config import ConfigError, configure
 

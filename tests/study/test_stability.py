@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from archsae_core.metrics import stability as metrics
+from archsae_core.metrics.stability import HEADLINE
 from archsae_core.metrics.structure import collapse
 from archsae_study.engine.typed import from_json, to_json
-from archsae_study.experiments.stability import HEADLINE, ArmResult, AtStep, Score, StabilityResult, headline_matrix
+from archsae_study.experiments.stability import ArmResult, AtStep, Score, StabilityResult, headline_matrix
 
 
 def at(step, score, r2, cosine, seeds=3):
