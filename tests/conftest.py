@@ -19,8 +19,9 @@ hypothesis.settings.load_profile("untimed")
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
-    """Tests of tiny models are faster on one thread, and their sums do not depend on the machine."""
+    """Tiny models are faster on one thread, here and in what a test starts; sums do not depend on the machine."""
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture
