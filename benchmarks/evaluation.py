@@ -13,7 +13,7 @@ import torch
 from archsae_core.data.activations import extract, fit_normalizer, open_activations
 from archsae_core.data.tokens import TokenSet
 from archsae_core.metrics.behaviour import behaviour
-from archsae_core.metrics.reconstruction import document_sums, with_intervals
+from archsae_core.metrics.reconstruction import document_sums, quality_intervals, summarise
 from archsae_core.models.dictionary import make_dictionary
 from archsae_core.models.sae import SAE
 from archsae_study.engine.study import Study
@@ -47,7 +47,8 @@ def run(study: Study, tokens: int) -> dict[str, float | int]:
         marks = [time.perf_counter()]
         for sae in saes.values():
             batches = ((heldout.gather(rows), heldout.document[rows]) for rows in heldout.kept.split(ROWS))
-            with_intervals(document_sums(sae, batches))
+            sums = document_sums(sae, batches)
+            summarise(sums), quality_intervals(sums)
         marks.append(time.perf_counter())
         behaviour(
             model, config.language_model.layer, text, saes, normalizer.mean.to(study.device), max_norm=heldout.threshold

@@ -123,11 +123,6 @@ def tokenize_split(
     return TokenSplit(**sets, copies=copies_report(found, documents, config))
 
 
-def longest_window(tokens: TokenSet) -> int:
-    """Activations that the longest window has at most: its tokens without position 0."""
-    return max(len(window) for window in tokens.ids) - 1
-
-
 def _token_ids(corpus: Corpus, documents: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     ids: list[list[int]] = []
     for start in range(0, len(documents), BATCH_DOCUMENTS):

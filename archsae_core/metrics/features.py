@@ -1,7 +1,6 @@
-"""Looking at single features: where they fire, what they do to the output, what their archetypes are."""
+"""Looking at features: where they fire, what they do to the output, which anchors they are made of."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,10 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from archsae_core.data.activations import ActivationSet
-from archsae_core.data.corpus import topic_indices
 from archsae_core.data.splice import readout
-from archsae_core.data.tokens import TokenSet
-from archsae_core.metrics.contexts import context
 from archsae_core.models.dictionary import ArchetypalDictionary
 from archsae_core.models.sae import SAE
 
@@ -95,16 +91,6 @@ def table(found: Scan, top: int = 5) -> dict[str, list]:
     }
 
 
-def strongest(found: Scan, *, min_firings: int = 20, max_rate: float = 0.1) -> int:
-    """Feature with the largest code among those that fire often enough to look at and on at most a tenth of tokens.
-
-    Where no feature qualifies, the one with the largest code of all.
-    """
-    counts, largest = np.diff(found.offsets), np.array(table(found, top=0)["max"])
-    fit = (counts >= min_firings) & (counts <= max_rate * len(found.scanned))
-    return int(np.argmax(np.where(fit, largest, -1.0) if fit.any() else largest))
-
-
 def token_entropy(found: Scan, activations: ActivationSet, top: int = 20) -> list[float | None]:
     """Entropy in bits of the token under each feature's `top` largest codes; None for fewer firings than that.
 
@@ -116,52 +102,6 @@ def token_entropy(found: Scan, activations: ActivationSet, top: int = 20) -> lis
         counts = np.unique(activations.token[rows].numpy(), return_counts=True)[1] / top
         entropies.append(float(-(counts * np.log2(counts)).sum()) + 0.0 if len(rows) == top else None)
     return entropies
-
-
-def topic_rates(
-    found: Scan, feature: int, activations: ActivationSet, labels: Sequence[str | None]
-) -> dict[str, float]:
-    """Share of each topic's scanned tokens on which the feature fires; `labels` of all documents (`Corpus.labels`)."""
-    names, topic = topic_indices(labels)
-    tokens, fired = (
-        np.bincount(topic[activations.document[rows].numpy()] + 1, minlength=len(names) + 1)[1:]
-        for rows in (found.scanned, found.firings(feature)[1])
-    )
-    return {str(name): float(f / t) for name, f, t in zip(names, fired, tokens, strict=True) if t}
-
-
-def inspect(
-    found: Scan,
-    feature: int,
-    activations: ActivationSet,
-    tokens: TokenSet,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    per_band: int = 3,
-    before: int = 12,
-    after: int = 6,
-) -> dict[str, Any]:
-    """What one feature fires on: rate, histogram of its codes, contexts at several quantiles of them. JSON-able.
-
-    `bands`: per quantile of `BANDS` its `contexts`, each from another window, as `context` gives them. A feature that
-    never fires has none.
-    """
-    values, rows = found.firings(feature)
-    counts, edges = np.histogram(values, bins=20, range=(0, max(float(values.max(initial=0)), 1e-12)))
-    code = {key: float(value) for key, value in zip(_places(activations, rows), values, strict=True)}
-    bands = []
-    for quantile, value, picked in band_rows(found, feature, activations, per_band):
-        contexts = [context(activations, tokens, tokenizer, row, code, before=before, after=after) for row in picked]
-        bands.append({"quantile": quantile, "value": value, "contexts": contexts})
-    return {
-        "feature": feature,
-        "firings": len(values),
-        "firing_rate": len(values) / len(found.scanned),
-        "max": float(values.max(initial=0)),
-        "mean_active": float(values.mean()) if len(values) else 0.0,
-        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
-        "bands": bands,
-    }
 
 
 def band_rows(
@@ -177,10 +117,6 @@ def band_rows(
         (quantile, float(values[start]), _one_a_window(activations, rows[start:], per_band))
         for quantile, start in starts
     ]
-
-
-def _places(activations: ActivationSet, rows: Int64[np.ndarray, " n"]) -> Iterable[tuple[int, int]]:
-    return zip(activations.window[rows].tolist(), activations.position[rows].tolist(), strict=True)
 
 
 def _one_a_window(activations: ActivationSet, rows: Int64[np.ndarray, " n"], count: int) -> list[int]:
@@ -238,24 +174,6 @@ def output_effects(
     return Effects(*(torch.cat(pieces) for pieces in zip(*parts, strict=True)))
 
 
-def logit_lens(
-    model: PreTrainedModel, sae: SAE, feature: int, tokenizer: PreTrainedTokenizerBase, top: int = 10
-) -> dict[str, list[dict[str, Any]]]:
-    """Output tokens that one atom promotes and suppresses most, by `output_effects`: `token`, `id`, `logit`."""
-    found = output_effects(model, sae, tokenizer, torch.tensor([feature]), top)
-    pairs = {
-        "promoted": (found.promoted[0], found.promoted_logit[0]),
-        "suppressed": (found.suppressed[0], found.suppressed_logit[0]),
-    }
-    return {
-        name: [
-            {"token": tokenizer.decode([i]), "id": i, "logit": logit}
-            for i, logit in zip(ids.tolist(), logits.tolist(), strict=True)
-        ]
-        for name, (ids, logits) in pairs.items()
-    }
-
-
 class Mixtures(NamedTuple):
     """What some archetypal atoms are made of."""
 
@@ -291,37 +209,6 @@ def mixtures(sae: SAE, features: Int[Tensor, " features"] | None = None, top: in
     share = hull / (hull + relaxation).clamp_min(1e-12)
     found = (largest.indices, largest.values, torch.stack(cosines, dim=1), effective, relaxation, share)
     return Mixtures(*(tensor.cpu() for tensor in found))
-
-
-def archetypes(
-    sae: SAE,
-    feature: int,
-    activations: ActivationSet,
-    tokens: TokenSet,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    top: int = 5,
-    n_contexts: int = 3,
-    rows: Int[Tensor, " n"] | None = None,
-) -> dict[str, Any]:
-    """What an archetypal atom is made of: its largest weights in W, each centroid with its nearest activations.
-
-    `anchors`: `anchor`, `weight`, `cosine` with the atom, `contexts` (as `context` gives them) of the activations
-    nearest to the centroid among `rows` (None: all kept). With `effective_anchors` = exp(entropy of the row of W),
-    `relaxation` = ‖Λ_i‖ and `hull_share` = ‖W_i C‖ / (‖W_i C‖ + ‖Λ_i‖). Raises TypeError for another dictionary.
-    """
-    found = mixtures(sae, torch.tensor([feature]), top)
-    used = found.weight[0] > 0
-    points = sae.dictionary.C[found.anchor[0][used].to(sae.dictionary.C.device)]
-    near = nearest_rows(sae, points, activations, rows, n_contexts).tolist()
-    parts = (part[0][used].tolist() for part in (found.anchor, found.weight, found.cosine))
-    anchors = [
-        {"anchor": anchor, "weight": weight, "cosine": cosine}
-        | {"contexts": [context(activations, tokens, tokenizer, row, {}) for row in nearest]}
-        for anchor, weight, cosine, nearest in zip(*parts, near, strict=True)
-    ]
-    about = {name: getattr(found, name).item() for name in ("effective_anchors", "relaxation", "hull_share")}
-    return {"feature": feature, "anchors": anchors} | about
 
 
 def nearest_rows(

@@ -174,11 +174,6 @@ def quality(sae: SAE, x: Float[Tensor, "tokens d_model"] | Iterable[Tensor]) -> 
     return summarise(document_sums(sae, ((x, torch.zeros(len(x), dtype=torch.int64)) for x in x_batches)))
 
 
-def with_intervals(by_document: DocumentSums) -> dict[str, Any]:
-    """`Quality` of sums already taken, as a dict, with `intervals`."""
-    return summarise(by_document)._asdict() | {"intervals": quality_intervals(by_document)}
-
-
 def quality_intervals(by_document: DocumentSums, **options: Any) -> dict[str, list[float] | None]:
     """95 % bootstrap interval [low, high] of each streamed score; `options` go to `bootstrap_interval`.
 

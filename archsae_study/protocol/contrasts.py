@@ -151,10 +151,6 @@ class Decision:
     seeds_to_decide: int | None
     """Seeds that would take the gain's interval off the margin; None where it is decided or no number would do."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able, for a table of results."""
-        return {name: _plain(value) for name, value in vars(self).items()}
-
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Interval):
@@ -301,13 +297,6 @@ class Interaction:
     interaction: Interval
     """How much more sharing the start brings to an archetypal dictionary than to a free one; equally, how much more the
     constraint brings from a shared start than from starts of each seed's own."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able: cells as rows."""
-        cells = [{"start": start, "dictionary": kind} | found._asdict() for (start, kind), found in self.cells.items()]
-        effects = {"constraint": self.constraint, "sharing": self.sharing}
-        by_effect = {name: {key: found._asdict() for key, found in of.items()} for name, of in effects.items()}
-        return {"seeds": list(self.seeds), "cells": cells} | by_effect | {"interaction": self.interaction._asdict()}
 
 
 def interaction(

@@ -6,7 +6,6 @@ is read off along their kept training steps, at a common value of R² or of move
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -85,10 +84,6 @@ class OnEqualTerms:
     seeds: tuple[int, ...]
     reason: str
     """Why there is no gain or no interval; empty where there are both."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able, for a table of results."""
-        return vars(self) | {"gain": self.gain and self.gain._asdict(), "seeds": list(self.seeds)}
 
 
 Coordinate = Callable[[Kept], Float[np.ndarray, " n_seeds"]]

@@ -74,14 +74,6 @@ def test_unknown_feature_is_an_error():
             features.scan(sae, activations).firings(feature)
 
 
-def test_strongest_passes_over_rare_and_dense_features():
-    sae, activations, _ = example()
-    found = features.scan(sae, activations)
-    assert features.strongest(found) == 0  # none qualifies: the largest code of all
-    assert features.strongest(found, min_firings=1, max_rate=0.5) in (1, 3)
-    assert features.strongest(found, min_firings=2, max_rate=0.7) == 0
-
-
 def test_token_entropy_by_hand():
     sae, activations, _ = example()
     found = features.scan(sae, activations)
@@ -91,30 +83,19 @@ def test_token_entropy_by_hand():
     assert features.token_entropy(found, activations, top=1) == [0, 0, None, 0]
 
 
-def test_topic_rates_by_hand():
+# --- contexts ---
+
+
+def test_bands_hold_rows_of_different_windows_from_a_quantile_downwards():
     sae, activations, _ = example()
-    rates = features.topic_rates(features.scan(sae, activations), 0, activations, ["tech", "sport", "unseen"])
-    assert rates == {"sport": 0.5, "tech": pytest.approx(2 / 3)}
-    rates = features.topic_rates(features.scan(sae, activations), 0, activations, ["tech", None, "unseen"])
-    assert rates == {"tech": pytest.approx(2 / 3)}
-
-
-# --- inspecting ---
-
-
-def test_inspect_shows_each_band_with_its_tokens_and_values(tokenizer):
-    sae, activations, tokens = example()
-    found = features.inspect(features.scan(sae, activations), 0, activations, tokens, tokenizer)
-    json.dumps(found)
-    assert (found["firings"], found["firing_rate"], found["max"], found["mean_active"]) == (3, 0.6, 5, 4)
-    assert sum(found["histogram"]["counts"]) == 3
-    assert [band["value"] for band in found["bands"]] == [5, 5, 5, 4, 3, 3]
-    top = found["bands"][0]["contexts"]
-    assert [context["row"] for context in top] == [2, 4]  # one a window
-    assert top[0]["values"] == [0, 3, 0, 5]  # row 0 is position 1 of window 0, row 2 position 3
-    assert (top[0]["marked"], top[0]["position"], top[0]["document"]) == (3, 3, 0)
-    assert top[0]["tokens"][3] == tokenizer.decode([tokens.ids[0][3]])
-    assert found["bands"][-1]["contexts"][0]["row"] == 0
+    found = features.scan(sae, activations)
+    bands = features.band_rows(found, 0, activations)
+    assert [(quantile, value) for quantile, value, _ in bands] == list(
+        zip(features.BANDS, [5, 5, 5, 4, 3, 3], strict=True)
+    )
+    assert [rows for _, _, rows in bands] == [[2, 4], [2, 4], [2, 4], [4, 0], [0], [0]]  # rows 0 and 2 share a window
+    assert features.band_rows(found, 0, activations, per_band=1)[0][2] == [2]
+    assert features.band_rows(found, 2, activations) == []  # it never fires
 
 
 def test_a_context_is_cut_around_the_marked_token(tokenizer):
@@ -124,12 +105,6 @@ def test_a_context_is_cut_around_the_marked_token(tokenizer):
     assert found["marked"] == 3
     assert found["values"] == [0, 0, 0, 1.5, 0, 0.5]
     assert "".join(found["tokens"]) == tokenizer.decode(tokens.ids[0][17:23])
-
-
-def test_a_feature_that_never_fires_can_be_inspected(tokenizer):
-    sae, activations, tokens = example()
-    found = features.inspect(features.scan(sae, activations), 2, activations, tokens, tokenizer)
-    assert (found["firings"], found["max"], found["mean_active"], found["bands"]) == (0, 0, 0, [])
 
 
 def test_token_strings_join_to_the_text(tokenizer):
@@ -156,44 +131,42 @@ def test_dollars_cannot_start_a_formula():
     assert context_html(["$5", "$6"], [0.0, 0.0], 5) == "<span>&#36;</span>5<span>&#36;</span>6"
 
 
-# --- output and archetypes ---
+# --- output and anchors ---
 
 
-def test_logit_lens_is_the_atom_through_norm_and_unembedding(tokenizer):
+def test_output_effects_are_the_atom_through_norm_and_unembedding(tokenizer):
     model, sae = language_model("llama"), unit_sae(D_MODEL, D_MODEL, scale=0.1)
     model.model.norm.weight.data.uniform_(0.5, 2)
-    found = features.logit_lens(model, sae, 3, tokenizer, top=4)
+    found = features.output_effects(model, sae, tokenizer, torch.tensor([3]), top=4)
     # RMSNorm of e_3 is √d γ_3 e_3
     effect = model.lm_head.weight[:, 3] * model.model.norm.weight[3] * D_MODEL**0.5
     effect = effect - effect.mean()
-    assert [entry["id"] for entry in found["promoted"]] == effect.topk(4).indices.tolist()
-    assert [entry["id"] for entry in found["suppressed"]] == (-effect).topk(4).indices.tolist()
-    assert found["promoted"][0]["logit"] == pytest.approx(effect.max().item(), rel=1e-4)
-    assert found["promoted"][0]["token"] == tokenizer.decode([effect.argmax().item()])
+    assert found.promoted[0].tolist() == effect.topk(4).indices.tolist()
+    assert found.suppressed[0].tolist() == (-effect).topk(4).indices.tolist()
+    assert float(found.promoted_logit[0, 0]) == pytest.approx(effect.max().item(), rel=1e-4)
 
 
-def test_logit_lens_ranks_what_the_tokenizer_knows_and_nothing_else():
+def test_output_effects_rank_what_the_tokenizer_knows_and_nothing_else():
     model, sae = language_model("llama"), unit_sae(D_MODEL, D_MODEL, scale=0.1)
     known = [7, 0, 21, 30, 49]  # of 50 embeddings
     words = {f"w{i}": i for i in known} | {"beyond": 60}
     entries = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
     few = transformers.PreTrainedTokenizerFast(tokenizer_object=entries)
-    found = features.logit_lens(model, sae, 3, few, top=10)
+    found = features.output_effects(model, sae, few, torch.tensor([3]), top=10)
     effect = (model.lm_head.weight[:, 3] * model.model.norm.weight[3] * D_MODEL**0.5)[known]
     effect = effect - effect.mean()
     order = effect.argsort(descending=True)
-    assert [entry["id"] for entry in found["promoted"]] == [known[i] for i in order]
-    assert [entry["id"] for entry in found["suppressed"]] == [known[i] for i in order.flip(0)]
-    logits = torch.tensor([entry["logit"] for entry in found["promoted"]])
-    torch.testing.assert_close(logits, effect[order], rtol=1e-4, atol=1e-5)
+    assert found.promoted[0].tolist() == [known[i] for i in order]
+    assert found.suppressed[0].tolist() == [known[i] for i in order.flip(0)]
+    torch.testing.assert_close(found.promoted_logit[0], effect[order], rtol=1e-4, atol=1e-5)
 
 
-def test_logit_lens_leaves_out_what_the_norm_adds_by_itself(tokenizer):
+def test_output_effects_leave_out_what_the_norm_adds_by_itself(tokenizer):
     model, sae = language_model("gpt2"), unit_sae(D_MODEL, D_MODEL)
-    plain = features.logit_lens(model, sae, 0, tokenizer, top=3)
+    plain = features.output_effects(model, sae, tokenizer, torch.tensor([0]), top=3)
     model.transformer.ln_f.bias.data.normal_(std=100)
-    biased = features.logit_lens(model, sae, 0, tokenizer, top=3)
-    assert [entry["id"] for entry in plain["promoted"]] == [entry["id"] for entry in biased["promoted"]]
+    biased = features.output_effects(model, sae, tokenizer, torch.tensor([0]), top=3)
+    assert torch.equal(plain.promoted, biased.promoted)
 
 
 def archetypal():
@@ -203,32 +176,33 @@ def archetypal():
     return SAE(dictionary, 1, torch.ones(2), 1.0)  # activations are centred by (1, 1)
 
 
-def test_archetypes_by_hand(tokenizer):
-    tokens = token_set([4, 3], [0, 1])
-    activations = activation_set(X, tokens)
-    found = features.archetypes(archetypal(), 0, activations, tokens, tokenizer, top=3, n_contexts=2)
-    json.dumps(found)
-    assert [(entry["anchor"], entry["weight"]) for entry in found["anchors"]] == [(1, 0.75), (0, 0.25)]
+def test_mixtures_by_hand():
+    found = features.mixtures(archetypal(), torch.tensor([0]), top=3)
+    assert found.anchor[0, :2].tolist() == [1, 0]
+    assert found.weight[0].tolist() == [0.75, 0.25, 0]
     # atom ∝ (0.5 + 0.5, 1.5)
-    assert found["anchors"][0]["cosine"] == pytest.approx(1.5 / math.hypot(1, 1.5))
-    # anchor 1 lies at raw (1, 3): row 1 is 1 away, row 0 √8; anchor 0 at (3, 1): row 0 itself, then row 4
-    near = [[context["row"] for context in entry["contexts"]] for entry in found["anchors"]]
-    assert near == [[1, 0], [0, 4]]
-    assert found["relaxation"] == 0.5
-    assert found["hull_share"] == pytest.approx(math.hypot(0.5, 1.5) / (math.hypot(0.5, 1.5) + 0.5))
+    assert float(found.cosine[0, 0]) == pytest.approx(1.5 / math.hypot(1, 1.5))
+    assert float(found.relaxation[0]) == 0.5
+    assert float(found.hull_share[0]) == pytest.approx(math.hypot(0.5, 1.5) / (math.hypot(0.5, 1.5) + 0.5))
     entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
-    assert found["effective_anchors"] == pytest.approx(math.exp(entropy))
+    assert float(found.effective_anchors[0]) == pytest.approx(math.exp(entropy))
 
 
-def test_nearest_contexts_do_not_depend_on_the_chunks(tokenizer, monkeypatch):
-    tokens = token_set([41], [0])
-    activations = activation_set(torch.randn(40, 2), tokens)
-    whole = features.archetypes(archetypal(), 0, activations, tokens, tokenizer)
+def test_nearest_rows_by_hand():
+    sae, activations = archetypal(), activation_set(X, token_set([4, 3], [0, 1]))
+    # anchor 1 lies at raw (1, 3): row 1 is 1 away, row 0 √8; anchor 0 at (3, 1): row 0 itself, then row 4
+    near = features.nearest_rows(sae, sae.dictionary.C[[1, 0]], activations, None, 2)
+    assert near.tolist() == [[1, 0], [0, 4]]
+    assert features.nearest_rows(sae, sae.dictionary.C[[1]], activations, torch.tensor([0, 4]), 1).tolist() == [[0]]
+
+
+def test_nearest_rows_do_not_depend_on_the_chunks(monkeypatch):
+    sae, activations = archetypal(), activation_set(torch.randn(40, 2), token_set([41], [0]))
+    whole = features.nearest_rows(sae, sae.dictionary.C, activations, None, 3)
     monkeypatch.setattr(features, "SCAN_ROWS", 3)
-    assert features.archetypes(archetypal(), 0, activations, tokens, tokenizer) == whole
+    assert torch.equal(features.nearest_rows(sae, sae.dictionary.C, activations, None, 3), whole)
 
 
-def test_a_free_dictionary_has_no_archetypes(tokenizer):
-    sae, activations, tokens = example()
+def test_a_free_dictionary_has_no_anchors():
     with pytest.raises(TypeError, match="no anchors"):
-        features.archetypes(sae, 0, activations, tokens, tokenizer)
+        features.mixtures(example()[0])

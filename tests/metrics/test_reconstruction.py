@@ -94,13 +94,14 @@ def test_documents_may_spread_over_batches():
     assert found.sums[:, 2] == pytest.approx([variation[12:].sum().item(), variation[:12].sum().item()], rel=1e-5)
 
 
-def test_result_with_intervals_is_json():
+def test_intervals_are_json_and_hold_the_score():
     x = torch.randn(90, 4)
     batches = zip(x.split(9), torch.arange(10).repeat_interleave(9).split(9), strict=True)
-    found = metrics.with_intervals(metrics.document_sums(unit_sae(4, 4), batches))
-    json.dumps(found, allow_nan=False)
-    assert set(found["intervals"]) == {"r2", "mse", "mse_normalised", "l0", "cosine", "cosine_centred"}
-    assert found["intervals"]["r2"][0] < found["r2"] < found["intervals"]["r2"][1]
+    sums = metrics.document_sums(unit_sae(4, 4), batches)
+    intervals = metrics.quality_intervals(sums)
+    json.dumps(intervals, allow_nan=False)
+    assert set(intervals) == {"r2", "mse", "mse_normalised", "l0", "cosine", "cosine_centred"}
+    assert intervals["r2"][0] < metrics.summarise(sums).r2 < intervals["r2"][1]
 
 
 def test_no_activations_is_an_error():

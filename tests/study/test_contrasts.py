@@ -146,14 +146,6 @@ def test_frozen_begins_at_a_cosine_of_095(cosine):
     assert found.verdict is (Verdict.FROZEN if cosine >= 0.95 else Verdict.SUPPORTED)
 
 
-def test_decisions_are_json():
-    for case in synthetic_cases():
-        row = json.loads(json.dumps(decide(CASE, case.outcomes).as_dict(), allow_nan=False))
-        assert row["verdict"] == case.expected
-        assert row["contrast"]["key"] == "g1"
-        assert row["gain"] is None or row["gain"].keys() == {"estimate", "low", "high"}
-
-
 # --- what may never happen ---
 
 
@@ -304,9 +296,7 @@ def test_interaction_by_hand():
     combined = scores["shared archetypal"] - scores["own archetypal"] - scores["shared free"] + scores["own free"]
     assert table.interaction == pytest.approx(seed_interval(combined, np.zeros((5, 5))))
     assert table.interaction.low < -0.10 < table.interaction.high
-    row = json.loads(json.dumps(table.as_dict()))
-    assert row["interaction"]["estimate"] == pytest.approx(-0.10)
-    assert {(cell["start"], cell["dictionary"]) for cell in row["cells"]} == set(square.arms)
+    assert table.cells.keys() == square.arms.keys()
 
 
 def test_the_interaction_takes_the_seeds_of_all_four_and_needs_each():

@@ -182,27 +182,29 @@ def test_smoke_study_shows_both_dictionaries(smoke):
     assert smoke.anchors(RA)
 
 
-def test_batched_parts_agree_with_the_inspection_of_one_feature(smoke):
-    """Against the functions that look at one feature, which share only the scan with the builder."""
+def test_a_feature_shows_its_codes_and_its_row_of_w(smoke):
+    """Against dense codes of the same tokens, and the row of W itself."""
     dictionary = smoke._dictionaries[RA]
-    heldout, model = dictionary.corpus.heldout, dictionary.corpus.model
-    tokenizer, sae = dictionary.corpus.tokenizer, dictionary.subject.sae
-    feature = inspection.strongest(dictionary.found)
-    shown = smoke.feature(RA, feature)
-    one = inspection.inspect(dictionary.found, feature, heldout.activations, heldout.tokens, tokenizer)
-    assert (shown.firings, shown.summary.density) == (one["firings"], one["firing_rate"])
-    assert shown.histogram.counts == one["histogram"]["counts"]
-    assert shown.bands[0].contexts[0].document == one["bands"][0]["contexts"][0]["document"]
-    lens = inspection.logit_lens(model, sae, feature, tokenizer)
-    assert [each.id for each in shown.summary.promoted] == [each["id"] for each in lens["promoted"]]
+    heldout, sae = dictionary.corpus.heldout, dictionary.subject.sae
+    rows = torch.from_numpy(dictionary.found.scanned)
+    codes = sae.encode(heldout.activations.gather(rows)).dense(sae.n_features)
+    feature = int((codes > 0).sum(dim=0).argmax())
+    shown, fired = smoke.feature(RA, feature), codes[:, feature] > 0
+    assert shown.firings == int(fired.sum())
+    assert shown.summary.density == pytest.approx(float(fired.double().mean()))
+    assert sum(shown.histogram.counts) == shown.firings
+    top = rows[codes[:, feature].argmax()]
+    assert shown.bands[0].contexts[0].document == int(heldout.activations.document[top])
+    weights = sae.dictionary.W[feature].detach()
+    largest = weights.topk(len(shown.archetypes.anchors)).indices
+    assert [each.anchor for each in shown.archetypes.anchors] == largest.tolist()
+    assert shown.archetypes.effective_anchors == pytest.approx(float(torch.special.entr(weights).sum().exp()), rel=1e-5)
     train = dictionary.corpus.train
-    made = inspection.archetypes(
-        sae, feature, train.activations, train.tokens, tokenizer, rows=torch.from_numpy(train.rows)
+    near = inspection.nearest_rows(
+        sae, sae.dictionary.C[largest[:1]], train.activations, torch.from_numpy(train.rows), 1
     )
-    assert [each.anchor for each in shown.archetypes.anchors] == [each["anchor"] for each in made["anchors"]]
-    assert shown.archetypes.effective_anchors == pytest.approx(made["effective_anchors"])
-    contexts = smoke.anchor(RA, shown.archetypes.anchors[0].anchor).contexts
-    assert [each.document for each in contexts] == [each["document"] for each in made["anchors"][0]["contexts"]]
+    documents = [each.document for each in smoke.anchor(RA, int(largest[0])).contexts]
+    assert documents[0] == int(train.activations.document[near[0, 0]])
 
 
 def test_probe_scores_are_those_of_the_probing_module(smoke):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from archsae_core.models.hull import reach, weights_for
+from archsae_core.models.hull import origin, reach
 from archsae_core.storage import Store
 from archsae_study.experiments import identifiability
 from archsae_study.experiments.identifiability import (
@@ -46,7 +46,7 @@ def test_cases_are_what_they_say(planted):
     assert allowed["centred"] == 1
     assert allowed["outside"] < 0.5
     centred = planted["centred"]
-    weights_for(centred.atoms, centred.anchors, torch.ones(len(centred.anchors), dtype=torch.int64))
+    assert origin(centred.anchors).vacuous
     x = (centred.samples(4096, 1) - centred.mean) * centred.scale
     assert x.square().sum(dim=1).mean().item() == pytest.approx(identifiability.D_MODEL, rel=0.05)
     with pytest.raises(KeyError, match="elsewhere"):
