@@ -15,7 +15,7 @@ W_STEPS = ("published", "mirror", "sparse")
 BOS = ("auto", "true", "false")
 DTYPES = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
-ACTIVATIONS = ("topk", "batchtopk")
+ACTIVATION_FUNCTIONS = ("topk", "batchtopk")
 FRAMES = ("centred", "raw")
 """See `ActivationConfig.frame`."""
 TEXT_LAYOUTS = ("auto", "lines", "blocks")
@@ -171,7 +171,7 @@ class DictionaryConfig:
 
     def __post_init__(self) -> None:
         require_counts(self, ("n_features", "k"))
-        require_choice("activation", self.activation, ACTIVATIONS)
+        require_choice("activation", self.activation, ACTIVATION_FUNCTIONS)
         require_not_negative(self, ("delta",))
         require(self.k <= self.n_features, "k", self.k, f"must not exceed n_features = {self.n_features}")
         require(0 < self.smoothing < 1, "smoothing", self.smoothing, "must lie between 0 and 1")

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from archsae_core.config import ACTIVATIONS, BOS, DTYPES, FRAMES, W_STEPS
+from archsae_core.config import ACTIVATION_FUNCTIONS, BOS, DTYPES, FRAMES, W_STEPS
 from archsae_study.protocol.arms import ARMS
 from soak.studies import attempt, tables
 
@@ -27,8 +27,8 @@ SHARES = {
     "aux_coefficient": (0, 2),
 }  # fmt: skip
 CHOICES = {
-    "dtype": DTYPES, "bos": BOS, "frame": FRAMES, "activation": ACTIVATIONS, "w_step": W_STEPS, "w_dtype": DTYPES,
-    "unit_norm": (False, True), "learn_scale": (False, True), "near_copies": (False, True),
+    "dtype": DTYPES, "bos": BOS, "frame": FRAMES, "activation": ACTIVATION_FUNCTIONS, "w_step": W_STEPS,
+    "w_dtype": DTYPES, "unit_norm": (False, True), "learn_scale": (False, True), "near_copies": (False, True),
 }  # fmt: skip
 LISTS = {
     "deltas": st.lists(st.floats(0, 8), min_size=1, max_size=3, unique=True),

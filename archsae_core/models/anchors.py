@@ -91,7 +91,7 @@ def _distinct_start(points: np.ndarray, n_anchors: int, seed: int) -> np.ndarray
     )
 
 
-def summarize(anchors: Anchors) -> dict[str, float | int | list[float]]:
+def anchor_statistics(anchors: Anchors) -> dict[str, float | int | list[float]]:
     """Checks of a fit: occupancy, distinctness, unexplained variance, norms. JSON-able.
 
     `nearest_cosine` is each centroid's largest cosine with another one; `duplicates` counts centroids closer than

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from archsae_core.config import ACTIVATIONS, FRAMES, ConfigError, require_choice
+from archsae_core.config import ACTIVATION_FUNCTIONS, FRAMES, ConfigError, require_choice
 from archsae_core.data.hub import HubError, reachable
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.batch_topk import above, batch_top_k
@@ -81,7 +81,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
     ) -> None:
         super().__init__()
         require_choice("frame", frame, FRAMES)
-        require_choice("activation", activation, ACTIVATIONS)
+        require_choice("activation", activation, ACTIVATION_FUNCTIONS)
         self.dictionary, self.k, self.frame, self.activation = dictionary, k, frame, activation
         with torch.no_grad():
             atoms = dictionary.atoms()

@@ -17,7 +17,7 @@ from archsae_core.data.model_check import check_model
 from archsae_core.data.tokens import TokenSet, TokenSplit, tokenize_split
 from archsae_core.metrics.behaviour import choose_windows
 from archsae_core.metrics.reconstruction import document_sums, quality_intervals, summarise
-from archsae_core.models.anchors import Anchors, fit_anchors, summarize
+from archsae_core.models.anchors import Anchors, anchor_statistics, fit_anchors
 from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary, rounds
 from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.training import train
@@ -234,7 +234,7 @@ class Study:
             fitted = self.fit_anchors(fold, seed=0 if fold is None else fold + 1)
             tensors = {"anchors": fitted.points.contiguous(), "occupancy": fitted.occupancy}
             write_atomically(work / "anchor_points.safetensors", lambda path: save_file(tensors, path))
-            write_json(work / "summary.json", summarize(fitted) | {"tokens": int(fitted.occupancy.sum())})
+            write_json(work / "summary.json", anchor_statistics(fitted) | {"tokens": int(fitted.occupancy.sum())})
 
         return self.store.artifact("anchors", self.anchor_recipe(fold), build)
 

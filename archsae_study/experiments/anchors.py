@@ -34,7 +34,7 @@ class FrameAnchors:
     artefact: str
     """Where they lie in the store."""
     summary: dict[str, Any]
-    """`anchors.summarize`: norms, nearest cosines, unexplained variance, empty and coinciding centroids."""
+    """`anchor_statistics`: norms, nearest cosines, unexplained variance, empty and coinciding centroids."""
     gamma: float
     """‖mean‖ / spread of the anchors: how much of them is a mean that they share."""
     origin_inside: bool

@@ -39,7 +39,7 @@ class DictionaryResult:
 
 
 @dataclass(frozen=True)
-class Reach:
+class ReachOfAtoms:
     """How near the cone of a frame's anchors comes to the atoms of a free dictionary."""
 
     role: str
@@ -58,7 +58,7 @@ class FrameBinding:
 
     frame: str
     vacuous: bool
-    reaches: list[Reach]
+    reaches: list[ReachOfAtoms]
     anchor_cosine_with_mean: dict[str, float]
     """Quantiles of the cosines of the anchors with their mean: a narrow cone has large ones."""
 
@@ -120,11 +120,11 @@ def _binding(study: Study, frame: str) -> FrameBinding:
 
 def _reach(
     study: Study, role: str, label: str, frame: str, points: Float[Tensor, "n_anchors d_model"], origin: hull.Origin
-) -> Reach:
+) -> ReachOfAtoms:
     atoms = study.sae(study.main_run(role, frame)).atoms().detach().cpu()
     chosen = torch.randperm(len(atoms), generator=torch.Generator().manual_seed(0))[:SAMPLED]
     found = hull.reach(atoms[chosen], points, origin)
-    return Reach(
+    return ReachOfAtoms(
         role,
         label,
         _quantiles(found.cosine),

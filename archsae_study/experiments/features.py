@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from archsae_core.metrics import artefacts, names
+from archsae_core.metrics import artefacts, feature_names
 from archsae_core.models.dictionary import ArchetypalDictionary
 from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run
@@ -184,7 +184,7 @@ def overview(summaries: Sequence[Summary], formatting: np.ndarray, tokens: int) 
         dead=sum(one.density == 0 for one in summaries),
         dense=sum(one.density > DENSE for one in summaries),
         judged=len(fit),
-        named=sum(names.MORE not in one.name for one in fit),
+        named=sum(feature_names.MORE not in one.name for one in fit),
         with_topic=sum(one.topic is not None for one in fit),
         artefacts=sum(bool(formatting[one.feature] >= MOSTLY) for one in fit),
         stability=_median([one.stability for one in fit]),

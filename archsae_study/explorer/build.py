@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from archsae_core.data.activations import ActivationSet
 from archsae_core.data.corpus import topic_indices
 from archsae_core.data.tokens import TokenSet
-from archsae_core.metrics import artefacts, names, probing
+from archsae_core.metrics import artefacts, feature_names, probing
 from archsae_core.metrics import features as inspection
 from archsae_core.metrics.contexts import WindowTexts
 from archsae_core.metrics.features import Scan
@@ -80,7 +80,7 @@ class Subject:
     r2: float | None = None
 
 
-class Part(NamedTuple):
+class MaterialPart(NamedTuple):
     """Activations of one part of the documents, and their text."""
 
     activations: ActivationSet
@@ -98,11 +98,11 @@ class Probes(NamedTuple):
     """Name of each topic that the passages index."""
 
 
-class Corpus(NamedTuple):
+class Material(NamedTuple):
     """What all dictionaries are looked at with."""
 
-    heldout: Part
-    train: Part | None
+    heldout: MaterialPart
+    train: MaterialPart | None
     """For the contexts of anchors; None leaves them out."""
     tokenizer: Any
     model: Any
@@ -125,7 +125,7 @@ class _Matched(NamedTuple):
 class Tokens:
     """Per activation of one part: its token, the one before, its topic; and tokens as text."""
 
-    def __init__(self, part: Part, tokenizer: Any, labels: Sequence[str | None] | None) -> None:
+    def __init__(self, part: MaterialPart, tokenizer: Any, labels: Sequence[str | None] | None) -> None:
         self.part, self.tokenizer, self.labels = part, tokenizer, labels
         self.texts = WindowTexts(part.tokens, tokenizer)
         self._decoded: dict[int, str] = {}
@@ -208,12 +208,12 @@ class Tokens:
             topic=None if self.labels is None else self.labels[document],
         )
 
-    def masses(self, found: Scan, feature: int) -> tuple[list[tuple[int, float]], names.Masses]:
+    def masses(self, found: Scan, feature: int) -> tuple[list[tuple[int, float]], feature_names.Masses]:
         """Where the activation mass of a feature lies: heaviest token ids with their shares, and what names it."""
         values, rows = found.firings(feature)
-        on = names.mass_shares(self.token[rows], values, NAME_TOKENS)
-        after = names.mass_shares(self.before[rows], values, NAME_TOKENS)
-        at_start = float(values[self.part.activations.position.numpy()[rows] <= names.START].sum(dtype=float))
+        on = feature_names.mass_shares(self.token[rows], values, NAME_TOKENS)
+        after = feature_names.mass_shares(self.before[rows], values, NAME_TOKENS)
+        at_start = float(values[self.part.activations.position.numpy()[rows] <= feature_names.START].sum(dtype=float))
         topics, topic = self.topics
         shares = np.zeros(0)
         if topics:
@@ -221,28 +221,28 @@ class Tokens:
         total = max(float(values.sum(dtype=float)), 1e-30)
         of_topics = dict(zip(topics, (shares / total).tolist(), strict=True)) if len(values) else {}
         as_text = [[(self.text(token), share) for token, share in part] for part in (on, after)]
-        return on[:TOP_TOKENS], names.Masses(*as_text, at_start / total, of_topics)
+        return on[:TOP_TOKENS], feature_names.Masses(*as_text, at_start / total, of_topics)
 
     @cached_property
-    def usual(self) -> names.Usual:
+    def usual(self) -> feature_names.Usual:
         """Shares of the looked-at tokens that written forms and topics have."""
         total = max(1, len(self.part.rows))
         forms: dict[str, float] = {}
         for token, count in zip(*np.unique(self.token[self.part.rows], return_counts=True), strict=True):
-            form = names.form(self.text(int(token)))
+            form = feature_names.form(self.text(int(token)))
             forms[form] = forms.get(form, 0.0) + int(count) / total
-        return names.Usual(forms, dict(zip(self.topics[0], (self.topic_tokens / total).tolist(), strict=True)))
+        return feature_names.Usual(forms, dict(zip(self.topics[0], (self.topic_tokens / total).tolist(), strict=True)))
 
-    def name(self, masses: names.Masses) -> str:
-        """`names.feature_name` of a feature."""
-        return names.feature_name(masses, self.usual)
+    def name(self, masses: feature_names.Masses) -> str:
+        """`feature_names.feature_name` of a feature."""
+        return feature_names.feature_name(masses, self.usual)
 
 
 class _Dictionary:
     """Everything about one subject that is computed for all features at once."""
 
-    def __init__(self, subject: Subject, corpus: Corpus, tokens: Tokens) -> None:
-        self.subject, self.corpus, self.tokens = subject, corpus, tokens
+    def __init__(self, subject: Subject, material: Material, tokens: Tokens) -> None:
+        self.subject, self.material, self.tokens = subject, material, tokens
 
     @cached_property
     def found(self) -> Scan:
@@ -250,18 +250,18 @@ class _Dictionary:
         return self._scan(self.subject.sae)
 
     def _scan(self, sae: SAE) -> Scan:
-        part = self.corpus.heldout
+        part = self.material.heldout
         return inspection.scan(sae, part.activations, torch.from_numpy(part.rows))
 
     @cached_property
-    def masses(self) -> list[tuple[list[tuple[int, float]], names.Masses]]:
+    def masses(self) -> list[tuple[list[tuple[int, float]], feature_names.Masses]]:
         """`Tokens.masses` of every feature."""
         return [self.tokens.masses(self.found, feature) for feature in range(self.found.n_features)]
 
     @cached_property
     def effects(self) -> inspection.Effects:
         """Promoted and suppressed tokens of every feature."""
-        return inspection.output_effects(self.corpus.model, self.subject.sae, self.corpus.tokenizer)
+        return inspection.output_effects(self.material.model, self.subject.sae, self.material.tokenizer)
 
     @cached_property
     def atoms(self) -> Float[Tensor, "n_features d_model"]:
@@ -308,7 +308,7 @@ class _Dictionary:
     @cached_property
     def probe(self) -> probing.SingleProbe | None:
         """How well each feature alone tells a topic."""
-        probes = self.corpus.probes
+        probes = self.material.probes
         if probes is None:
             return None
         pooled = []
@@ -333,7 +333,7 @@ class _Dictionary:
     @cached_property
     def anchor_rows(self) -> Int[Tensor, "used contexts"] | None:
         """Training rows nearest to each of `anchors`."""
-        train, sae = self.corpus.train, self.subject.sae
+        train, sae = self.material.train, self.subject.sae
         if train is None or self.mixtures is None:
             return None
         points = sae.dictionary.C[torch.from_numpy(self.anchors).to(sae.dictionary.C.device)]
@@ -343,7 +343,7 @@ class _Dictionary:
     @cached_property
     def entropy(self) -> list[float | None]:
         """Token entropy of every feature."""
-        return inspection.token_entropy(self.found, self.corpus.heldout.activations)
+        return inspection.token_entropy(self.found, self.material.heldout.activations)
 
     @cached_property
     def summaries(self) -> list[Summary]:
@@ -366,7 +366,7 @@ class _Dictionary:
             probe_topic=told,
             purity=on[0][1] if on else None,
             entropy=self.entropy[feature],
-            topic=names.leading_topic(masses.topics, self.tokens.usual.topics),
+            topic=feature_names.leading_topic(masses.topics, self.tokens.usual.topics),
             tokens=[TokenMass(self.tokens.text(token), share) for token, share in on],
             promoted=self._logits(effects.promoted[feature], effects.promoted_logit[feature]),
             suppressed=self._logits(effects.suppressed[feature], effects.suppressed_logit[feature]),
@@ -374,9 +374,9 @@ class _Dictionary:
 
     def _told(self, feature: int) -> tuple[float, str | None]:
         assert self.probe is not None
-        assert self.corpus.probes is not None
+        assert self.material.probes is not None
         topic = int(self.probe.topic[feature])
-        return float(self.probe.auc[feature]), self.corpus.probes.topics[topic] if topic >= 0 else None
+        return float(self.probe.auc[feature]), self.material.probes.topics[topic] if topic >= 0 else None
 
     def _logits(self, ids: Int64[Tensor, " top"], logits: Float[Tensor, " top"]) -> list[TokenLogit]:
         return [TokenLogit(self.tokens.text(i), i, x) for i, x in zip(ids.tolist(), logits.tolist(), strict=True)]
@@ -429,7 +429,7 @@ class _Dictionary:
         """Contexts at quantiles of its codes; a context that a band above holds is not shown again."""
         shown: set[int] = set()
         bands = []
-        for quantile, value, rows in inspection.band_rows(self.found, feature, self.corpus.heldout.activations):
+        for quantile, value, rows in inspection.band_rows(self.found, feature, self.material.heldout.activations):
             new = [row for row in rows if row not in shown]
             shown.update(new)
             if new:
@@ -475,7 +475,7 @@ class Explorer:
     def __init__(
         self,
         subjects: Sequence[Subject],
-        corpus: Corpus,
+        material: Material,
         *,
         title: str = "Feature explorer",
         model: str = "",
@@ -488,9 +488,9 @@ class Explorer:
         repeated = [key for key, count in Counter(subject.key for subject in subjects).items() if count > 1]
         if repeated:
             raise ValueError(f"subjects: the key {repeated[0]!r} occurs twice")
-        self._tokens = Tokens(corpus.heldout, corpus.tokenizer, corpus.labels)
-        self._train = corpus.train and Tokens(corpus.train, corpus.tokenizer, corpus.labels)
-        self._dictionaries = {subject.key: _Dictionary(subject, corpus, self._tokens) for subject in subjects}
+        self._tokens = Tokens(material.heldout, material.tokenizer, material.labels)
+        self._train = material.train and Tokens(material.train, material.tokenizer, material.labels)
+        self._dictionaries = {subject.key: _Dictionary(subject, material, self._tokens) for subject in subjects}
         steps = ("found", "masses", "effects", "nearest", "matches", "probe", "anchor_rows", "summaries")
         work = [(dictionary, step) for dictionary in self._dictionaries.values() for step in steps]
         bar = tqdm(work, desc="features", unit="step", disable=not progress)
@@ -498,7 +498,7 @@ class Explorer:
             bar.set_postfix_str(f"{dictionary.subject.label}: {STEPS[step]}")
             getattr(dictionary, step)
         self._counterparts = self._find_counterparts()
-        heldout = corpus.heldout
+        heldout = material.heldout
         self.about = About(
             title=title,
             model=model,

@@ -139,7 +139,7 @@ class Summary:
 
     feature: int
     name: str
-    """Computed from the activation mass (`archsae_core.metrics.names`)."""
+    """Computed from the activation mass (`archsae_core.metrics.feature_names`)."""
     density: float
     """Share of the held-out tokens on which it fires."""
     maximum: float

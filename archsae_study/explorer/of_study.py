@@ -14,7 +14,7 @@ from archsae_core.models.sae import SAE
 from archsae_core.storage import environment
 from archsae_study.engine.runs import Run, arm_runs
 from archsae_study.engine.study import Study
-from archsae_study.explorer.build import Corpus, Explorer, Part, Probes, Subject
+from archsae_study.explorer.build import Explorer, Material, MaterialPart, Probes, Subject
 from archsae_study.protocol.arms import ARMS, explored_arms
 
 LABELS = {"free": "TopK", "archetypal": "RA-SAE", "frozen": "frozen"}
@@ -45,7 +45,7 @@ def of_study(
     config = study.config
     return Explorer(
         [*(_subject(study, arm, arms) for arm in arms), *(_guest(study, *guest) for guest in (saes or {}).items())],
-        _corpus(study),
+        _material(study),
         title="Feature explorer",
         model=config["model"],
         layer=config["layer"],
@@ -82,11 +82,11 @@ def _guest(study: Study, name: str, sae: SAE) -> Subject:
     return Subject(key=key, label=name, sae=sae.to(study.device), seed=sae.about.seed or 0, delta=delta)
 
 
-def _corpus(study: Study) -> Corpus:
+def _material(study: Study) -> Material:
     heldout, train = study.heldout_activations, study.train_activations
-    return Corpus(
-        heldout=Part(heldout, study.tokens.heldout, _rows(heldout, HELDOUT_TOKENS)),
-        train=Part(train, study.tokens.train, _rows(train, TRAIN_TOKENS)),
+    return Material(
+        heldout=MaterialPart(heldout, study.tokens.heldout, _rows(heldout, HELDOUT_TOKENS)),
+        train=MaterialPart(train, study.tokens.train, _rows(train, TRAIN_TOKENS)),
         tokenizer=study.tokenizer,
         model=study.model,
         labels=study.corpus.labels,

@@ -11,7 +11,7 @@ from typing import Any
 import anywidget
 
 from archsae_study.explorer import page
-from archsae_study.explorer.frame import features_frame, visible
+from archsae_study.explorer.table import features_frame, visible
 
 STATIC_ROWS = 12
 """Features in the table that stands where no kernel runs."""

@@ -20,8 +20,8 @@ from archsae_study.experiments.features import (
 )
 from archsae_study.experiments.probing import HEADLINE_SIZE, SIZES, ProbeRow, ProbingResult
 from archsae_study.explorer.data import Context
-from archsae_study.explorer.frame import visible
 from archsae_study.explorer.of_study import subject_runs
+from archsae_study.explorer.table import visible
 from archsae_study.formatting import interval, markdown_table, percent, signed, table
 from archsae_study.pages.rendering import context_html, literal
 from archsae_study.pages.style import direct_label, finding, marker, panels, point, setting

@@ -5,7 +5,7 @@ import torch
 from sklearn.cluster import KMeans
 
 from archsae_core.models import anchors
-from archsae_core.models.anchors import fit_anchors, summarize
+from archsae_core.models.anchors import anchor_statistics, fit_anchors
 from archsae_study.settings.config import ConfigError
 
 
@@ -71,12 +71,12 @@ def test_too_few_distinct_activations_names_the_field():
 def test_duplicates_do_not_become_two_starts():
     x = torch.cat([torch.zeros(50, 2), torch.randn(10, 2, generator=torch.Generator().manual_seed(3))])
     fitted = fit_anchors(x, 8, iterations=10, seed=0)
-    assert summarize(fitted)["duplicates"] == 0
+    assert anchor_statistics(fitted)["duplicates"] == 0
 
 
 def test_summary_counts_empty_and_coinciding_centroids():
     x, _ = blobs()
     fitted = fit_anchors(x, 3, iterations=10, seed=0)
     broken = fitted._replace(points=fitted.points[[0, 0, 1]], occupancy=torch.tensor([90, 0, 0]))
-    found = summarize(broken)
+    found = anchor_statistics(broken)
     assert (found["duplicates"], found["empty"], found["n_anchors"]) == (1, 2, 3)

@@ -14,7 +14,7 @@ from archsae_core.metrics.subspaces import Subspaces
 from archsae_study.experiments.ablation import AblationResult, Row, SeedResult, Sweep
 from archsae_study.experiments.activations import ActivationsResult
 from archsae_study.experiments.claims import CLAIMS, Outcome, Results
-from archsae_study.experiments.dictionaries import BindingResult, DictionaryResult, FrameBinding, Reach
+from archsae_study.experiments.dictionaries import BindingResult, DictionaryResult, FrameBinding, ReachOfAtoms
 from archsae_study.experiments.evaluation import EvaluatedSAE, EvaluationResult
 from archsae_study.experiments.reappearance import ReappearanceResult, ReappearanceRow
 from archsae_study.experiments.stability import ArmResult, AtStep, Score, StabilityResult
@@ -42,7 +42,7 @@ def test_the_first_position(ratio, outcome):
 
 
 def reach(cosine):
-    return Reach("topk", "free", {"0.5": cosine}, [cosine], 3.0)
+    return ReachOfAtoms("topk", "free", {"0.5": cosine}, [cosine], 3.0)
 
 
 @pytest.mark.parametrize(("cosine", "outcome"), [(0.95, MATCH), (0.9499, PARTLY), (0.8, PARTLY), (0.7999, NO)])

@@ -20,7 +20,7 @@ from archsae_core.models.sae import SAE
 from archsae_study.__main__ import main
 from archsae_study.engine.study import Study
 from archsae_study.explorer import build, features_frame, of_study, page
-from archsae_study.explorer.build import Corpus, Explorer, Part, Subject
+from archsae_study.explorer.build import Explorer, Material, MaterialPart, Subject
 from archsae_study.explorer.data import asdict
 from archsae_study.explorer.widget import FeatureWidget, answer
 from archsae_study.protocol.arms import explored_arms
@@ -52,8 +52,8 @@ def toy(x, ids, documents, labels=None, subjects=None, d_model=D_MODEL):
     wide = torch.zeros(len(x), d_model)
     wide[:, : x.shape[1]] = x
     activations = activation_set(wide, tokens)
-    part = Part(activations, tokens, activations.kept.numpy())
-    return Explorer(subjects, Corpus(part, part, words(), language_model("llama"), labels, None), title="toy")
+    part = MaterialPart(activations, tokens, activations.kept.numpy())
+    return Explorer(subjects, Material(part, part, words(), language_model("llama"), labels, None), title="toy")
 
 
 X = torch.tensor([[3.0, 0.0], [1.0, 2.0], [5.0, 0.0], [0.0, 2.0], [4.0, 1.0]])
@@ -185,7 +185,7 @@ def test_smoke_study_shows_both_dictionaries(smoke):
 def test_a_feature_shows_its_codes_and_its_row_of_w(smoke):
     """Against dense codes of the same tokens, and the row of W itself."""
     dictionary = smoke._dictionaries[RA]
-    heldout, sae = dictionary.corpus.heldout, dictionary.subject.sae
+    heldout, sae = dictionary.material.heldout, dictionary.subject.sae
     rows = torch.from_numpy(dictionary.found.scanned)
     codes = sae.encode(heldout.activations.gather(rows)).dense(sae.n_features)
     feature = int((codes > 0).sum(dim=0).argmax())
@@ -199,7 +199,7 @@ def test_a_feature_shows_its_codes_and_its_row_of_w(smoke):
     largest = weights.topk(len(shown.archetypes.anchors)).indices
     assert [each.anchor for each in shown.archetypes.anchors] == largest.tolist()
     assert shown.archetypes.effective_anchors == pytest.approx(float(torch.special.entr(weights).sum().exp()), rel=1e-5)
-    train = dictionary.corpus.train
+    train = dictionary.material.train
     near = inspection.nearest_rows(
         sae, sae.dictionary.C[largest[:1]], train.activations, torch.from_numpy(train.rows), 1
     )

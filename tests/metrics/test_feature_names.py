@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from archsae_core.metrics.names import Masses, Usual, form, leading_topic, mass_shares
-from archsae_core.metrics.names import feature_name as name
+from archsae_core.metrics.feature_names import Masses, Usual, form, leading_topic, mass_shares
+from archsae_core.metrics.feature_names import feature_name as name
 
 
 def feature_name(masses, forms=None, topics=None):
