@@ -143,8 +143,8 @@ class AnchorConfig:
     kmeans_iterations: int = 20
     """Lloyd iterations at most."""
     anchor_folds: int = 8
-    """Disjoint parts of the training documents, one a seed that has anchors of its own. All anchors are of equally many
-    tokens, so that the number of seeds changes none of them."""
+    """Disjoint parts of the training documents: each seed with anchors of its own takes one. Every fit, that of all
+    documents too, is on as many tokens as the smallest part has: more seeds change no anchors."""
 
     def __post_init__(self) -> None:
         require_counts(self, ("n_anchors", "anchor_tokens", "kmeans_iterations", "anchor_folds"))

@@ -20,7 +20,7 @@ PRIMARY_LEVEL = 1 - 0.05 / 3
 MIN_SEEDS = 3
 """Fewest seeds that give an interval: 2 have a single pair."""
 MOST_SEEDS = 1000
-"""No study of more is planned for."""
+"""More than any study trains: `seeds_to_decide` does not look beyond."""
 
 
 class Interval(NamedTuple):
@@ -142,7 +142,7 @@ def share_interval(
     """Mean of `part` over mean of `whole`, both differences of arms over the same seeds, with the jackknife's interval.
 
     The ratio is formed anew without each seed, so that what moves both cancels. There is no share of a whole that may
-    be 0: where the interval of `whole`, at the same level, holds 0, the ratio has no finite interval (Fieller 1954).
+    be 0: where the interval of `whole`, at the same level, contains 0, the ratio has no finite interval (Fieller 1954).
     """
     if len(part) < MIN_SEEDS:
         return Share(None, f"{len(part)} common seeds give no interval; at least {MIN_SEEDS} are needed")
@@ -181,7 +181,7 @@ def crossed_interval(difference: Float[np.ndarray, "tasks n_seeds"], *, level: f
 
 
 def seeds_to_decide(found: Interval, n_seeds: int, margin: float, *, level: float = LEVEL) -> int | None:
-    """Seeds with which a jackknife interval that holds `margin` would leave it, if estimate and spread stay the same.
+    """Seeds with which a jackknife interval that contains `margin` would exclude it, at the same estimate and spread.
 
     A jackknife variance V of n seeds is σ² / n to first order, so that m seeds give the half-width
     t(m − 1) · √(n V / m), with t(m − 1) the quantile of Student's t at `level`; √V is the half-width of `found` over

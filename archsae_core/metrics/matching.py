@@ -97,8 +97,9 @@ def _match_candidates(similarity: Float[Tensor, "n_a n_b"], like: Float[Tensor, 
     """Solve the assignment on few candidate pairs, prove with its prices that no other pair could help, else add those.
 
     Prices u, v with u_i + v_j ≥ s_ij everywhere and equality on the matching prove it optimal (linear programming
-    duality). Rows of zeros make the problem square: then taking any prices off the columns changes no matching's rank,
-    and the solver, given nearly the right ones, has little left to do. None: gave up.
+    duality). Rows of zeros make the problem square, so that a matching takes every column once: subtracting a price
+    from each column then lowers the total of every matching by the same amount, and the best stays the best. With
+    nearly optimal prices subtracted, the solver has little left to do. None where it gives up.
     """
     n_a, n = similarity.shape
     # A column that is close to every row is no better a partner for any of them: take its mean off before choosing.

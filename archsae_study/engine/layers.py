@@ -13,7 +13,8 @@ from archsae_study.engine.study import Study
 def read_layers(studies: Iterable[Study]) -> None:
     """Extract training and held-out activations of studies of several layers, where more than one layer lacks them.
 
-    Each layer's study then finds its rows as if an extraction of its own had been killed just before its end.
+    What is read is put where each layer's own extraction would have begun to write it, complete but not yet sealed:
+    the extraction of that layer finds nothing left to read, checks it, and seals it.
     """
     layers = {study.config.language_model.layer: study for study in studies}
     store = next(iter(layers.values())).store

@@ -26,8 +26,8 @@ TIMEOUT = 10.0
 LOG = "scheduler.log"
 """File in the folder of runs: one line for each run that is sent, done or failed."""
 ONE_ARENA = {"distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1}
-"""A run is not in its worker's main thread. Memory of other threads' own arenas glibc gives back once it is freed; page
-faults on what is taken again cost up to a sixth of a step."""
+"""Workers allocate from one arena. A run is in a thread of its worker, and glibc would give each thread an arena of its
+own and return freed memory of it to the system: page faults when it is taken again cost up to a sixth of a step."""
 
 
 class SchedulerError(ConfigError):

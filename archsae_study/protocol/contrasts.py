@@ -186,6 +186,12 @@ def decide(contrast: Contrast, outcomes: Mapping[str, ArmOutcome], level: float 
     if len(seeds) < intervals.MIN_SEEDS:
         reason = f"the arms have {len(seeds)} seeds in common; an interval needs at least {intervals.MIN_SEEDS}"
         return _without_interval(contrast, reason, seeds)
+    return _with_intervals(contrast, outcomes, seeds, level)
+
+
+def _with_intervals(
+    contrast: Contrast, outcomes: Mapping[str, ArmOutcome], seeds: tuple[int, ...], level: float
+) -> Decision:
     ra, free = (outcomes[arm].of(seeds) for arm in (contrast.ra, contrast.free))
     gain = intervals.seed_interval(ra.stability, free.stability, level=level)
     delta_r2 = intervals.mean_interval(ra.r2, free.r2, level=level)
@@ -199,13 +205,13 @@ def decide(contrast: Contrast, outcomes: Mapping[str, ArmOutcome], level: float 
         verdict,
         reason,
         seeds,
-        gain,
-        delta_r2,
-        _delta_ce(ra, free, level),
-        published_share(contrast, outcomes, level),
-        ra_cosine,
-        free_cosine,
-        needed,
+        gain=gain,
+        delta_r2=delta_r2,
+        delta_ce_recovered=_delta_ce(ra, free, level),
+        share=published_share(contrast, outcomes, level),
+        ra_cosine=ra_cosine,
+        free_cosine=free_cosine,
+        seeds_to_decide=needed,
     )
 
 
@@ -214,13 +220,13 @@ def _rule(gain: Interval, delta_r2: Interval, cosine: float, needed: int | None)
         return Verdict.NOT_SUPPORTED, f"the gain {_shown(gain)} is below {MARGIN}"
     if not gain.above(MARGIN):
         would = "even 1,000 seeds would not decide" if needed is None else f"about {needed} seeds would decide"
-        return Verdict.UNDETERMINED, f"the gain {_shown(gain)} holds {MARGIN}; {would}"
+        return Verdict.UNDETERMINED, f"the gain {_shown(gain)} contains {MARGIN}; {would}"
     gained = f"the gain {_shown(gain)} is above {MARGIN}"
     if cosine >= UNMOVED:
         kept = f"the atoms keep a mean cosine of {cosine:.4f} with their start"
         return Verdict.FROZEN, f"{gained}, but {kept}: the stability is that of k-means"
     clear = delta_r2.above(-COST) or delta_r2.below(-COST)
-    beyond = "" if clear else f", an interval that holds −{COST}"
+    beyond = "" if clear else f", an interval that contains −{COST}"
     if delta_r2.estimate > -COST:
         return Verdict.SUPPORTED, f"{gained}, at a difference in R² of {_shown(delta_r2)}{beyond}"
     return Verdict.AT_A_COST, f"{gained}, and it costs R²: {_shown(delta_r2)}{beyond}"
@@ -247,7 +253,7 @@ def published_share(contrast: Contrast, outcomes: Mapping[str, ArmOutcome], leve
 
     Over the seeds that all four arms have: numerator and denominator are formed from the same seeds, so that the gain
     in the numerator may differ from the contrast's own, which may have more. No share where an arm is missing, where
-    they have fewer than 3 seeds in common, or where the interval of the published gain holds 0.
+    they have fewer than 3 seeds in common, or where the interval of the published gain contains 0.
     """
     missing = [arm for arm in contrast.arms if arm not in outcomes]
     if missing:
@@ -386,7 +392,7 @@ def decide_probes(
         reason = f"{len(seeds)} common seeds and {len(ra.tasks)} tasks; an interval needs 3 of both"
         return ProbeDecision(contrast, Verdict.UNDETERMINED, reason, len(ra.tasks), seeds, None)
     gain = intervals.crossed_interval(ra.of(ra.tasks, seeds) - free.of(ra.tasks, seeds), level=level)
-    verdict, where = Verdict.UNDETERMINED, "holds"
+    verdict, where = Verdict.UNDETERMINED, "contains"
     if gain.above(PROBE_MARGIN):
         verdict, where = Verdict.SUPPORTED, "is above"
     elif gain.below(PROBE_MARGIN):

@@ -79,7 +79,7 @@ def test_the_cases_show_every_verdict_and_their_table_is_what_the_rule_says():
     assert {row["says"] for row in rows} == {str(verdict) for verdict in Verdict}
     assert [row["case"] for row in rows] == [case.what for case in synthetic_cases()]
     assert sum(WOBBLE) == pytest.approx(0, abs=1e-12)
-    assert any("an interval that holds −0.02" in row["reason"] for row in rows)
+    assert any("an interval that contains −0.02" in row["reason"] for row in rows)
     assert [row["share"] for row in rows][-1].endswith("may be 0")
 
 
@@ -164,7 +164,7 @@ def test_losing_an_arm_s_one_good_seed_never_helps_it_although_it_shortens_the_i
     assert not before.delta_r2.above(-0.02)
     assert after.delta_r2.above(-0.02)
     assert before.verdict is after.verdict is Verdict.SUPPORTED
-    assert "an interval that holds −0.02" in before.reason
+    assert "an interval that contains −0.02" in before.reason
 
 
 @given(STUDIES, AMOUNTS)
