@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import transformers
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from archsae_core.config import ConfigError, LanguageModelConfig
@@ -106,6 +108,21 @@ def run(model: PreTrainedModel, ids: Int[Tensor, "batch seq"], mask: Int[Tensor,
     return model(input_ids=ids, attention_mask=mask, **options)
 
 
+def run_until_stopped(
+    model: PreTrainedModel,
+    ids: Int[Tensor, "batch seq"],
+    mask: Int[Tensor, "batch seq"],
+    hooks: Iterable[RemovableHandle],
+) -> None:
+    """Run the model until a hook raises StopForward, or to its end; then remove the hooks."""
+    try:
+        with suppress(StopForward):
+            run(model, ids, mask)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def check_layer(model: PreTrainedModel | PretrainedConfig, layer: int) -> None:
     """Raise ConfigError naming `layer` and its range where the model has no such block."""
     n_blocks = _n_blocks(model.config if isinstance(model, PreTrainedModel) else model)
@@ -130,14 +147,8 @@ def residuals_after(
         if layer == max(layers):
             raise StopForward
 
-    handles = [blocks(model)[layer].register_forward_hook(functools.partial(catch, layer)) for layer in layers]
-    try:
-        run(model, ids, mask)
-    except StopForward:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
+    hooks = [blocks(model)[layer].register_forward_hook(functools.partial(catch, layer)) for layer in layers]
+    run_until_stopped(model, ids, mask, hooks)
     for layer in layers:
         if getattr(caught.get(layer), "shape", None) != (*ids.shape, d_model(model)):
             raise ModelError(f"model: block {layer} of {type(model).__name__} does not return one vector a token")

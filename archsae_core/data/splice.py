@@ -9,7 +9,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from archsae_core.data.language_model import StopForward, blocks, parts_around_blocks, residual_of, run
+from archsae_core.data.language_model import (
+    StopForward,
+    blocks,
+    parts_around_blocks,
+    residual_of,
+    run,
+    run_until_stopped,
+)
 from archsae_core.data.model_files import ModelError
 
 Replace = Callable[[Float[Tensor, "positions d_model"]], Float[Tensor, "positions d_model"]]
@@ -70,17 +77,11 @@ def run_body(model: PreTrainedModel, ids: Int[Tensor, "batch seq"], mask: Int[Te
             left.append(output)
             raise StopForward
 
-    handles = []
+    hooks = []
     for part in parts_around_blocks(model):
-        handles.append(part.register_forward_pre_hook(lambda module, inputs: entered.append(module)))
-        handles.append(part.register_forward_hook(leave))
-    try:
-        run(model, ids, mask)
-    except StopForward:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
+        hooks.append(part.register_forward_pre_hook(lambda module, inputs: entered.append(module)))
+        hooks.append(part.register_forward_hook(leave))
+    run_until_stopped(model, ids, mask, hooks)
     if not left or not hasattr(left[0], "last_hidden_state"):
         raise ModelError(f"model: {type(model).__name__} has no body apart from its head: use another model")
     return Body(entered[0], left[0])
