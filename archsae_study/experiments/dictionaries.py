@@ -74,17 +74,8 @@ class BindingResult:
         return next(found for found in self.frames if found.frame == frame)
 
 
-def standard(study: Study) -> DictionaryResult:
-    """The free dictionary of notebook 02."""
-    return _dictionary(study, "topk")
-
-
-def archetypal(study: Study) -> DictionaryResult:
-    """The archetypal dictionary of notebook 03."""
-    return _dictionary(study, "ra")
-
-
-def _dictionary(study: Study, role: str) -> DictionaryResult:
+def dictionary(study: Study, role: str) -> DictionaryResult:
+    """The trained dictionary of a role."""
     run = study.main_run(role)
     folder = study.run_folder(run)
     return DictionaryResult(
@@ -139,22 +130,19 @@ def _quantiles(values: Float[Tensor, " n"]) -> dict[str, float]:
     return {f"{level:g}": float(value) for level, value in zip(QUANTILES, found, strict=True)}
 
 
-STANDARD = Table(
-    name="standard_sae",
-    result=DictionaryResult,
-    build=standard,
-    runs=lambda study: [study.main_run("topk")],
-    fields=("seed", "heldout_tokens"),
-    copies={"standard_sae.safetensors": lambda study: study.run_folder(study.main_run("topk")) / "sae.safetensors"},
-)
-ARCHETYPAL = Table(
-    name="archetypal_sae",
-    result=DictionaryResult,
-    build=archetypal,
-    runs=lambda study: [study.main_run("ra")],
-    fields=("seed", "heldout_tokens"),
-    copies={"archetypal_sae.safetensors": lambda study: study.run_folder(study.main_run("ra")) / "sae.safetensors"},
-)
+def _table(name: str, role: str) -> Table[DictionaryResult]:
+    """The table of the dictionary of a role, with its weights beside it."""
+    return Table(
+        name=name,
+        result=DictionaryResult,
+        build=lambda study: dictionary(study, role),
+        runs=lambda study: [study.main_run(role)],
+        fields=("seed", "heldout_tokens"),
+        copies={f"{name}.safetensors": lambda study: study.run_folder(study.main_run(role)) / "sae.safetensors"},
+    )
+
+
+STANDARD, ARCHETYPAL = _table("standard_sae", "topk"), _table("archetypal_sae", "ra")
 BINDING = Table(
     name="binding",
     result=BindingResult,
