@@ -26,7 +26,7 @@ class Normalizer(NamedTuple):
 
     mean: Float32[Tensor, " d_model"]
     """Of the kept training rows, in either frame."""
-    scale: float
+    scale: float | Float[Tensor, ""]
     frame: str = "centred"
     """`centred`: the mean is subtracted; `raw`: nothing is."""
 
@@ -37,7 +37,7 @@ class Normalizer(NamedTuple):
 
     def normalize(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
         """Raw to normalised activations."""
-        return (x - self.shift) * self.scale
+        return (x - self.shift).mul_(self.scale)
 
 
 class _Moments(NamedTuple):

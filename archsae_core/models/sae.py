@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from archsae_core.config import ACTIVATION_FUNCTIONS, FRAMES, ConfigError, require_choice
+from archsae_core.data.activations import Normalizer
 from archsae_core.data.hub import HubError, reachable
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.batch_topk import above, batch_top_k
@@ -101,13 +102,18 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         return self.dictionary.atoms()
 
     @property
+    def normalizer(self) -> Normalizer:
+        """Mean, scale and frame, on the model's device."""
+        return Normalizer(self.mean, self.scale, self.frame)
+
+    @property
     def shift(self) -> Float[Tensor, " d_model"]:
         """What is subtracted from raw activations: the training mean in the centred frame, 0 in the raw one."""
-        return self.mean if self.frame == "centred" else torch.zeros_like(self.mean)
+        return self.normalizer.shift
 
     def normalize(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
         """Raw to normalised activations, on the model's device."""
-        return (x.to(self.mean.device).float() - self.shift).mul_(self.scale)
+        return self.normalizer.normalize(x.to(self.mean.device).float())
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "batch d_model"]) -> Codes:
