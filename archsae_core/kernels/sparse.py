@@ -21,7 +21,9 @@ from archsae_core.kernels.processor import cache_bytes
 
 COLUMNS = 512
 """Columns of wide rows that are summed at a time, so that all the rows' share of them fits the processor's cache."""
-CACHED_ROWS = 1024
+SAMPLED_COLUMNS = 1024
+"""Columns that inner products run over at a time, for the same reason."""
+CACHED_ROWS = 512
 """Rows worked on at a time where several passes are made over them, few enough to stay in the processor's cache."""
 
 
@@ -75,7 +77,8 @@ def _bags(indices: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor) -> Fl
 
     To put blocks of columns together again costs more than it saves where the cache holds all rows.
     """
-    width, weights, dtype = rows.shape[1], weights.to(rows.dtype), torch.promote_types(rows.dtype, torch.float32)
+    rows, weights = rows.detach(), weights.detach().to(rows.dtype)  # nothing is kept for autograd
+    width, dtype = rows.shape[1], torch.promote_types(rows.dtype, torch.float32)
     if on_gpu(rows) or rows.nbytes < cache_bytes() or width < 2 * COLUMNS or width % COLUMNS:
         return F.embedding_bag(indices, rows, offsets, per_sample_weights=weights, mode="sum").to(dtype)
     blocks = width // COLUMNS
@@ -110,9 +113,11 @@ def sampled_entries(
 ) -> Float[Tensor, " entries"]:
     """⟨x[b], rows[i]⟩ for the entries (b, i) of a CSR pattern: where each row b starts, and the columns i."""
     _quiet_csr()
-    shape, values = (len(x), len(rows)), x.new_zeros(len(columns))
-    pattern = torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)
-    return torch.sparse.sampled_addmm(pattern, x, rows.T, beta=0.0).values()
+    found = x.new_zeros(len(columns))
+    for a, b in zip(x.split(SAMPLED_COLUMNS, dim=1), rows.split(SAMPLED_COLUMNS, dim=1), strict=True):
+        pattern = torch.sparse_csr_tensor(starts, columns, found, (len(x), len(rows)), check_invariants=False)
+        found = torch.sparse.sampled_addmm(pattern, a, b.T).values()
+    return found
 
 
 def sampled_product(

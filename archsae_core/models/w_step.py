@@ -64,8 +64,8 @@ class MirrorStep:
 
     def _multiplied(self, weights: Tensor, slope: Tensor, share: float) -> Float[Tensor, "rows width"]:
         """Some rows after the multiplicative step: at or above 0 with the sum 1, so that W needs no projection."""
-        weights = weights * slope.mul_(-self.lr * share * BLOCKS).clamp_(-5, 5).exp_()
-        return weights / weights.sum(dim=1, keepdim=True)
+        weights = slope.mul_(-self.lr * share * BLOCKS).clamp_(-5, 5).exp_().mul_(weights)
+        return weights.div_(weights.sum(dim=1, keepdim=True))
 
 
 class SparseMirrorStep(MirrorStep):
@@ -82,7 +82,7 @@ class SparseMirrorStep(MirrorStep):
         indices, held = dictionary.W_indices[rows], slope.gather(1, dictionary.W_indices[rows])
         # places of weight 0 are empty: their anchors may enter as any other
         taken = held.masked_fill(dictionary.W_values[rows] > 0, torch.inf)
-        outside = slope.scatter(1, indices, taken).min(dim=1)
+        outside = slope.scatter_(1, indices, taken).min(dim=1)
         weights = self._multiplied(dictionary.W_values[rows], held.clone(), share)
         enters = outside.values < (weights * held).sum(dim=1)
         place = torch.arange(weights.shape[1], device=weights.device) == weights.argmin(dim=1)[:, None]

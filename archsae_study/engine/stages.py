@@ -42,7 +42,7 @@ ANCHORS = Stage("anchors", 3, (
     "archsae_study.engine.study:Study._anchor_rows",
     "archsae_study.engine.study:Study._normalized",
 ))  # fmt: skip
-RUNS = Stage("runs", 4, (
+RUNS = Stage("runs", 5, (
     "archsae_core.kernels.sparse",
     "archsae_core.kernels.batch_topk",
     "archsae_core.kernels.topk",

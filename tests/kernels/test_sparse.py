@@ -64,6 +64,14 @@ def test_transposed_product_by_hand():
     assert product.tolist() == [[1.0, 10.0], [400.0, 4000.0], [302.0, 3020.0]]
 
 
+@pytest.mark.parametrize("columns", [5, D_MODEL])
+def test_sampled_product_adds_up_blocks_of_columns(monkeypatch, problem, data, columns):
+    monkeypatch.setattr(kernels, "SAMPLED_COLUMNS", columns)
+    rows, indices = problem[3].detach(), torch.randint(FEATURES, (BATCH, K), generator=torch.Generator().manual_seed(5))
+    found = kernels.sampled_product(data, rows, indices, kernels.group_by_feature(indices, FEATURES))
+    torch.testing.assert_close(found, (data @ rows.T).gather(1, indices))
+
+
 def test_product_and_its_gradient(problem):
     weights, points = problem[1], problem[3].detach()[:D_MODEL]
     found = torch.autograd.grad(kernels.product(weights, points).square().sum(), weights)[0]
