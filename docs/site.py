@@ -20,7 +20,7 @@ from archsae_study.commands.runner import NOTEBOOKS
 from archsae_study.engine.source import PROJECT
 
 DOCS = Path(__file__).parent
-PAGES = ("usage", "howto", "interop", "data", "models", "faults", "performance")
+PAGES = ("usage", "howto", "interop", "data", "models", "dead_features", "faults", "performance")
 """Pages of docs/ beside the notebooks, in the order of the navigation; one that there is not is left out."""
 EXPLORER = "explorer"
 

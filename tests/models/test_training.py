@@ -146,6 +146,22 @@ def test_auxk_gives_dead_features_a_gradient_and_only_them():
     assert touched
 
 
+def test_auxk_revives_features_whose_encoder_is_too_short_to_be_chosen():
+    def revived(coefficient):
+        sae, config = build("topk", steps=80, aux_k=8, dead_after=5, lr=3e-3, aux_coefficient=coefficient)
+        sae.calibrate(data(0))
+        with torch.no_grad():
+            sae.W_enc[:12] *= 0.05
+        trainer = Trainer(sae, config)
+        for step in range(80):
+            trainer.train_step(data(step))
+        codes = sae.encode(torch.cat([data(1000 + step) for step in range(4)]))
+        return int((codes.indices[codes.values > 0].unique() < 12).sum())
+
+    assert revived(0.0) == 0
+    assert revived(1 / 32) >= 4
+
+
 def test_aux_loss_is_the_unexplained_share_of_the_residual():
     sae, config = build("topk")
     trainer = Trainer(sae, config)
