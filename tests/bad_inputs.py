@@ -55,7 +55,7 @@ VALUES = [
     ("deltas", {"low": 0, "high": 1}), ("arms", {"topk-random-own"}), ("revision", 4e10), ("layer", "all"),
     ("arms", ["topk-random-own", "nothing"]), ("arms", []), ("arms", ["ra-own", "ra-own"]), ("deltas", []),
     ("deltas", [-1.0]), ("deltas", [1, 1]), ("deltas", "[1, "), ("ablation_steps", 0), ("ablation_seeds", 0),
-    ("longer_factor", 0), ("heldout_tokens", 0),
+    ("longer_factor", 0), ("heldout_tokens", 0), ("probe_tasks", -1), ("probe_prompts", 7),
     ("behaviour_tokens", 0), ("feature", 99999), ("feature", -1), ("outlier_factor", 0),
     ("outlier_factor", 0.99), ("context", 2), ("heldout_tokens", 1), ("kmeans_iterations", 0),
     ("unit_norm", "perhaps"), ("preset", "huge"), ("scheduler", "local:0"), ("scheduler", "local:many"),

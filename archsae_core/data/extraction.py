@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
@@ -112,7 +112,7 @@ def _read(
         # the last entered, so that whatever happens the writer is done before its files are closed
         writer, writes = stack.enter_context(ThreadPoolExecutor(1)), []
         for number in range(done, len(batches)):
-            states = _forward(model, list(folders), [tokens.ids[window] for window in batches[number]])
+            states = forward(model, list(folders), [tokens.ids[window] for window in batches[number]])
             for write in writes:
                 write.result()
             writes = [
@@ -146,18 +146,24 @@ def _check(model: PreTrainedModel, tokens: TokenSet, layer: int) -> None:
 
 def _plan(model: PreTrainedModel, tokens: TokenSet, layer: int) -> Plan:
     lengths = np.array([len(window) for window in tokens.ids])
-    batches: list[list[int]] = []
-    for window in np.argsort(-lengths, kind="stable").tolist():
-        # the first window of a batch is its longest, which the others are padded to
-        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > BATCH_TOKENS:
-            batches.append([])
-        batches[-1].append(window)
+    batches = batched(lengths)
     width = d_model(model)
     digest = hashlib.sha256(repr((layer, model.dtype, width, BATCH_TOKENS)).encode())
     for content in (lengths, tokens.document, *tokens.ids):
         digest.update(np.ascontiguousarray(content))
     starts = [0, *np.cumsum(lengths).tolist()]
     return Plan(batches, starts, width, model.dtype, digest.hexdigest()[:16])
+
+
+def batched(lengths: Int[np.ndarray, " n_windows"]) -> list[list[int]]:
+    """Windows of these lengths in batches of `BATCH_TOKENS` tokens, padding included; the longest first."""
+    batches: list[list[int]] = []
+    for window in np.argsort(-lengths, kind="stable").tolist():
+        # the first window of a batch is its longest, which the others are padded to
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(window)
+    return batches
 
 
 def _finished_batches(work: Path, plan: Plan) -> int:
@@ -196,8 +202,11 @@ def _write_batch(states: list[Residual], plan: Plan, number: int, rows: BinaryIO
         _checkpoint(work, plan, number + 1, rows, norms)
 
 
-def _forward(model: PreTrainedModel, layers: list[int], windows: list[np.ndarray]) -> dict[int, list[Residual]]:
-    """Residual stream of each window after each of `layers`, on the CPU, from one pass padded on the right."""
+def forward(model: PreTrainedModel, layers: list[int], windows: list[np.ndarray]) -> dict[int, list[Residual]]:
+    """Residual stream of each window after each of `layers`, on the CPU, from one pass padded on the right.
+
+    Raises ActivationError for NaN or infinity.
+    """
     lengths = torch.tensor([len(window) for window in windows])
     mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
     ids = torch.zeros_like(mask)

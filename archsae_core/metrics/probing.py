@@ -209,11 +209,14 @@ def single_feature_auc(
 
 
 def _auc(table: Float[csc_array, "passages features"], positive: Bool[np.ndarray, " n"]) -> np.ndarray:
+    blocks = (table[:, first : first + 512].toarray() for first in range(0, table.shape[1], 512))
+    return np.concatenate([auc(block, positive) for block in blocks])
+
+
+def auc(scores: Float[np.ndarray, "n columns"], positive: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " columns"]:
     """AUROC of every column, from ranks (ties count half); 0.5 where one class is missing."""
     n_positive = int(positive.sum())
     if n_positive in (0, len(positive)):
-        return np.full(table.shape[1], 0.5)
-    ranks = np.empty(table.shape[1])
-    for start in range(0, table.shape[1], 512):
-        ranks[start : start + 512] = rankdata(table[:, start : start + 512].toarray(), axis=0)[positive].sum(axis=0)
+        return np.full(scores.shape[1], 0.5)
+    ranks = rankdata(scores, axis=0)[positive].sum(axis=0)
     return (ranks / n_positive - (n_positive + 1) / 2) / (len(positive) - n_positive)

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.benchmark import Timer
 
 from archsae_core.data.extraction import BATCH_TOKENS
 from archsae_core.data.language_model import d_model, residuals_after
 from archsae_core.metrics.stability import hungarian_centred
+from archsae_core.metrics.task_probes import regression_auc
 from archsae_core.models.dictionary import make_dictionary
 from archsae_core.models.sae import SAE
 from archsae_core.models.snapshots import snapshot_steps
@@ -26,6 +28,8 @@ from archsae_study.protocol.arms import ARMS, Arm, main_arms
 
 INDEX_BYTES = 18
 """Of one row in index.safetensors: document, position, token, window, norm."""
+ALL_TASKS, PROMPT_TOKENS = 113, 57
+"""Binary tasks of `sae-probes`, and tokens of a prompt cut to 256: the mean of all, with SmolLM2's tokenizer."""
 LARGEST = 4096
 """Features, anchors and tokens a batch of what is timed, at most."""
 TRIAL_RATE = 1e-6
@@ -157,6 +161,18 @@ def matching(study: Study) -> Unit:
     return Unit(f"matching of {count} features", seconds)
 
 
+def probe_fit(study: Study) -> Unit:
+    """A probe of a task on a few features: regressions with every penalty, and the one that is kept."""
+    count = study.config.comparison.probe_prompts
+
+    def seconds() -> float:
+        generator = np.random.default_rng(0)
+        prompts = generator.random((count, 8)), generator.random(count) < 0.5
+        return _trial("fit(prompts, prompts)", fit=regression_auc, prompts=prompts)
+
+    return Unit(f"probe of {count} prompts", seconds)
+
+
 def of_activations(study: Study, part: str) -> Cost:
     """Reading one part of the documents."""
     model, tokens = study.model, getattr(study.tokens, part)
@@ -166,6 +182,25 @@ def of_activations(study: Study, part: str) -> Cost:
     # both halves of a gated MLP, its product, and about six copies of the residual stream
     memory = BATCH_TOKENS * (3 * inner + 6 * width) * 4 + rows * INDEX_BYTES
     return Cost(rows * (width * size + INDEX_BYTES), memory, ((tokens.n_tokens, reading(study)),))
+
+
+def of_prompts(study: Study) -> Cost:
+    """Reading the prompts of the probing tasks."""
+    model, prompts = study.model, probe_prompts(study)
+    disk = prompts * (d_model(model) * model.dtype.itemsize + 13) + 2**18
+    tokens = prompts * min(PROMPT_TOKENS, study.config.language_model.context)
+    return Cost(disk, 0, ((tokens, reading(study)),))
+
+
+def probed_tasks(study: Study) -> int:
+    """Binary tasks that are probed."""
+    limit = study.config.comparison.probe_tasks
+    return ALL_TASKS if limit is None else min(limit, ALL_TASKS)
+
+
+def probe_prompts(study: Study) -> int:
+    """Prompts of all probed tasks, for training and for the test."""
+    return probed_tasks(study) * (study.config.comparison.probe_prompts * 3 // 2)
 
 
 def of_normalizer(study: Study) -> Cost:

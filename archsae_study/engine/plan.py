@@ -53,6 +53,8 @@ class Table(Generic[R]):
     anchors: Callable[[Study], Iterable[tuple[Study, int | None]]] = _nothing
     """Anchors that it looks at beside those of its runs: the Study of their frame, and the part of the training
     documents, None for all of them."""
+    prompts: bool = False
+    """Whether it looks at the activations of the probing tasks' prompts."""
     fields: tuple[str, ...] = ()
     """Parameters of `ComparisonConfig` that it reads. All others count, but those of `WITHOUT_EFFECT`."""
     only: tuple[str, ...] | None = None
@@ -85,6 +87,8 @@ class Table(Generic[R]):
         runs = sorted({study.run_key(run) for run in self.runs(study)})
         source = None if self.only is not None else study.source
         found = {"table": self.name, "config": self.determining(study.config), "source": source}
+        if self.prompts:
+            found["prompts"] = canonical_hash(study.prompts_recipe)
         return found | {"runs": runs, "code": self.code}
 
 
@@ -93,7 +97,7 @@ class Node:
     """One artefact of a report, made or not."""
 
     kind: str
-    """Folder in the store: `activations`, `normalizer`, `anchors`, `runs`, `scores` or `tables`."""
+    """Folder in the store: `activations`, `prompts`, `normalizer`, `anchors`, `runs`, `scores` or `tables`."""
     name: str
     """For people."""
     folder: Path
@@ -149,6 +153,8 @@ def _inputs(study: Study, tables: Sequence[Table[Any]], runs: Sequence[Run]) -> 
     for part in dict.fromkeys(["train", "heldout", *(part for table in tables for part in table.parts)]):
         for own in layers if part in ("train", "heldout") else layers[:1]:
             yield _activations(own, layers, part)
+    if any(table.prompts for table in tables) and study.config.comparison.probe_tasks != 0:
+        yield _prompts(study)
     for own in studies:
         folder = own.store.path("normalizer", own.normalizer_recipe)
         name = f"normalizer, {own.config.activations.frame} frame, layer {own.config.language_model.layer}"
@@ -172,6 +178,11 @@ def _activations(own: Study, layers: Sequence[Study], part: str) -> Node:
 
     name = f"activations, {part}, layer {own.config.language_model.layer}"
     return Node("activations", name, folder, make, cost)
+
+
+def _prompts(study: Study) -> Node:
+    folder, name = study.store.path("prompts", study.prompts_recipe), "prompts of the probing tasks"
+    return Node("prompts", name, folder, study.prompts_folder, partial(costs.of_prompts, study))
 
 
 def _anchors(study: Study, tables: Sequence[Table[Any]], runs: Sequence[Run]) -> Iterator[Node]:

@@ -35,6 +35,15 @@ ACTIVATIONS = Stage("activations", 2, (
     "archsae_core.data.random_model",
     "archsae_core.data.extraction",
 ))  # fmt: skip
+PROMPTS = Stage("prompts", 1, (
+    "archsae_core.data.extraction",
+    "archsae_core.data.language_model",
+    "archsae_core.data.last_tokens",
+    "archsae_core.data.probe_tasks",
+    "archsae_core.data.random_model",
+    "archsae_core.data.sae_probes",
+    "archsae_core.data.tokens",
+))  # fmt: skip
 NORMALIZER = Stage("normalizer", 2, ("archsae_core.data.activations",))
 ANCHORS = Stage("anchors", 3, (
     "archsae_core.models.anchors",
@@ -56,7 +65,7 @@ RUNS = Stage("runs", 5, (
     "archsae_core.models.w_step",
     "archsae_study.engine.study:Study.untrained",
 ))  # fmt: skip
-STAGES = (ACTIVATIONS, NORMALIZER, ANCHORS, RUNS)
+STAGES = (ACTIVATIONS, PROMPTS, NORMALIZER, ANCHORS, RUNS)
 
 COVERED = frozenset(item for stage in STAGES for item in stage.code if ":" not in item)
 """Modules whose changes reach tables and scores through a version."""

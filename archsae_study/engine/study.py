@@ -10,10 +10,13 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from archsae_core.data import assets
 from archsae_core.data.activations import ActivationSet, Normalizer, extract, fit_normalizer, open_activations
 from archsae_core.data.corpus import Corpus, describe, load_text
 from archsae_core.data.language_model import load_model, load_tokenizer, resolve_device, resolve_dtype
+from archsae_core.data.last_tokens import TaskActivations, read_last_tokens, write_last_tokens
 from archsae_core.data.model_check import check_model
+from archsae_core.data.probe_tasks import load_probe_tasks, made_up_tasks
 from archsae_core.data.tokens import TokenSet, TokenSplit, tokenize_split
 from archsae_core.metrics.behaviour import choose_windows
 from archsae_core.metrics.reconstruction import document_sums, quality_intervals, summarise
@@ -27,7 +30,7 @@ from archsae_study.engine.code import code_of
 from archsae_study.engine.runs import Run, Scores
 from archsae_study.engine.scheduler import train_ahead
 from archsae_study.engine.source import STORE, default_root, fields_of, source_of
-from archsae_study.engine.stages import ACTIVATIONS, ANCHORS, COVERED, NORMALIZER, RUNS
+from archsae_study.engine.stages import ACTIVATIONS, ANCHORS, COVERED, NORMALIZER, PROMPTS, RUNS
 from archsae_study.engine.typed import from_json, to_json
 from archsae_study.protocol.arms import ARMS, main_arms
 from archsae_study.settings.config import GROUP_OF, Config, ConfigError, configure
@@ -38,6 +41,8 @@ TRAIN_FIELDS = ("n_features", "k", "activation", "lr", "decay", "batch_size", "a
 ARCHETYPAL_FIELDS = ("delta", "unit_norm", "learn_scale", "w_step", "support", "smoothing")
 READING_FIELDS = {"layer", "outlier_factor"}
 """Parameters of a variant that change what is read of the language model."""
+PROMPT_FIELDS = ("model", "model_hash", "revision", "layer", "context", "bos", "dtype", "arithmetic")
+"""What the activations of prompts are determined by, of what those of the text are."""
 MAIN_FIELDS = ("delta", "w_step", "w_lr", "smoothing", "unit_norm", "learn_scale")
 """Parameters that the archetypal dictionary of notebooks 03 and 04 follows where they differ from the preset's."""
 SCORE_BATCH = 4096
@@ -195,6 +200,35 @@ class Study:
             )
 
         return self.store.artifact("activations", self.source | {"part": part}, build)
+
+    @property
+    def prompts_recipe(self) -> dict[str, Any]:
+        """What the activations of the probing tasks' prompts are determined by."""
+        made_up = self.prompts_are_made_up
+        tasks = "made up" if made_up else assets.EMBEDDED_TEXTS["sae-probes"].sha256
+        recipe = {name: self.source[name] for name in PROMPT_FIELDS} | {"prompts": PROMPTS.version, "tasks": tasks}
+        return recipe | fields_of(self.config, ("probe_tasks", "probe_prompts"))
+
+    @property
+    def prompts_are_made_up(self) -> bool:
+        """Untrained models get made-up prompts: they know nothing of real ones, and those would have to be fetched."""
+        return self.config.language_model.model == "random-gpt2"
+
+    def prompts_folder(self) -> Path:
+        """Folder with the activations at the last token of every prompt of the probing tasks."""
+        lm, comparison = self.config.language_model, self.config.comparison
+
+        def build(work: Path) -> None:
+            load = made_up_tasks if self.prompts_are_made_up else load_probe_tasks
+            tasks = load(comparison.probe_prompts, comparison.probe_prompts // 2, limit=comparison.probe_tasks)
+            options = {"layer": lm.layer, "context": lm.context, "bos": self.config.corpus.bos}
+            write_last_tokens(work, self.model, self.tokenizer, tasks, **options, progress=self.progress or None)
+
+        return self.store.artifact("prompts", self.prompts_recipe, build)
+
+    def task_activations(self) -> list[TaskActivations]:
+        """The probing tasks as activations, outliers left out as in the text."""
+        return read_last_tokens(self.prompts_folder(), self.train_activations.threshold)
 
     @cached_property
     def normalizer(self) -> Normalizer:

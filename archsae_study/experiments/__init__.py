@@ -19,6 +19,7 @@ from archsae_study.experiments import (
     stability,
     structure,
     swap,
+    task_probes,
     w_steps,
 )
 
@@ -44,5 +45,6 @@ TABLES = (
     identifiability.TABLE,
     features.TABLE,
     probing.TABLE,
+    task_probes.TABLE,
 )
 """In the order in which the notebooks ask for them. Those after the checks train nothing that is not checked."""

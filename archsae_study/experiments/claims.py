@@ -17,6 +17,7 @@ from archsae_study.experiments.dictionaries import BindingResult, DictionaryResu
 from archsae_study.experiments.evaluation import EvaluationResult
 from archsae_study.experiments.reappearance import ReappearanceResult
 from archsae_study.experiments.stability import StabilityResult
+from archsae_study.experiments.task_probes import RAW, TaskProbesResult
 from archsae_study.protocol.arms import sweep_references
 from archsae_study.protocol.contrasts import Verdict
 
@@ -24,6 +25,7 @@ FEL = "Fel et al. 2025, arXiv 2502.12892"
 BRZOZOWSKI = "Brzozowski & Chung 2026, arXiv 2606.02061"
 PAULO = "Paulo & Belrose 2025, arXiv 2501.16615"
 SONG = "Song et al. 2025, arXiv 2505.20254"
+KANTAMNENI = "Kantamneni et al. 2025, arXiv 2502.16681"
 GERASIMOV = "Gerasimov et al. 2026, arXiv 2606.12138"
 FROZEN = "arXiv 2602.14111"
 CHESS = "sam-kapusta/chess-deck-research, self-published"
@@ -51,6 +53,7 @@ class Results:
     stability: StabilityResult | None = None
     reappearance: ReappearanceResult | None = None
     ablation: AblationResult | None = None
+    task_probes: TaskProbesResult | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,16 @@ def _binds(results: Results) -> tuple[str, Outcome]:
     return said, graded(medians["raw"], 0.95, 0.8)
 
 
+def _regression_wins(results: Results) -> tuple[str, Outcome]:
+    probes = results.task_probes
+    found = None if probes is None or probes.made_up else (probes.of(RAW), probes.of("topk-kmeans-own"))
+    if found is None or None in found:
+        return NOT_RUN
+    raw, topk = (np.array(row.auc[size]).mean(axis=1) for row, size in zip(found, ("all", "16"), strict=True))
+    wins = float((raw > topk).mean())
+    return f"in {wins:.0%} of {len(raw)} tasks against 16 TopK features", graded(wins, 0.75, 0.5)
+
+
 CLAIMS: tuple[Claim, ...] = (
     Claim("the first position holds a massive activation that must be masked", SUN, "hundreds of times the median",
           ("01_anchors",), _position_0),
@@ -235,4 +248,6 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("a small radius suffices", FEL, "headline δ = 0.01", ("06_delta_ablation",), _small_delta),
     Claim("a frozen decoder reconstructs about as well as a trained one", FROZEN, "comparable on many scores",
           ("06_delta_ablation",), _frozen),
+    Claim("a regression on raw activations beats sparse probes on SAE features", KANTAMNENI, "on most tasks",
+          ("07_features",), _regression_wins),
 )  # fmt: skip

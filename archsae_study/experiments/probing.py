@@ -146,7 +146,7 @@ def build(study: Study) -> ProbingResult:
         measured = [measure(study.sae(run), data) for run in arm_runs(study.config, arm)]
         hits[arm] = [found for found, _ in measured]
         rows.append(_row(arm, ARMS[arm].title, True, measured))
-    for label, sae in _baselines(study).items():
+    for label, sae in baselines(study).items():
         rows.append(_row(label, label, False, [measure(sae, data)]))
     train, test = (part.about for part in data)
     return ProbingResult(
@@ -161,7 +161,8 @@ def build(study: Study) -> ProbingResult:
     )
 
 
-def _baselines(study: Study) -> dict[str, SAE]:
+def baselines(study: Study) -> dict[str, SAE]:
+    """Dictionaries at step 0 and one of random directions, by label."""
     starts = {role: at_step_0(study, study.main_run(role)) for role in ("topk", "topk-kmeans")}
     labels = {"topk": "random atoms, untrained", "topk-kmeans": "centroids, untrained"}
     return {labels[role]: sae for role, sae in starts.items()} | {"random directions": random_directions(study)}

@@ -1,14 +1,20 @@
 """Notebook 07: figures, tables and the finding. Tokens, names and topics are data: all of them are escaped."""
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from archsae_core.config import FRAMES
 from archsae_core.data.tokens import window_start
 from archsae_core.metrics.explain import explain as explain_text
+from archsae_core.metrics.intervals import PRIMARY_LEVEL, Interval
 from archsae_core.models.sae import SAE
+from archsae_study.experiments import task_probes
 from archsae_study.experiments.features import (
     DENSE,
     MIN_FIRINGS,
@@ -19,6 +25,7 @@ from archsae_study.experiments.features import (
     FeaturesResult,
 )
 from archsae_study.experiments.probing import HEADLINE_SIZE, SIZES, ProbeRow, ProbingResult
+from archsae_study.experiments.task_probes import TaskProbeRow, TaskProbesResult
 from archsae_study.explorer.data import Context
 from archsae_study.explorer.of_study import subject_runs
 from archsae_study.explorer.table import visible
@@ -26,7 +33,7 @@ from archsae_study.formatting import interval, markdown_table, percent, signed, 
 from archsae_study.pages.rendering import context_html, literal
 from archsae_study.pages.style import direct_label, finding, marker, panels, point, setting
 from archsae_study.protocol import contrasts
-from archsae_study.protocol.arms import ARMS
+from archsae_study.protocol.arms import ARMS, sweep_references
 from archsae_study.report import Report
 
 __all__ = [
@@ -47,7 +54,12 @@ __all__ = [
     "rules",
     "sae",
     "setting",
+    "task_probes_figure",
+    "task_probes_sentence",
+    "task_probes_table",
 ]
+
+Row = TypeVar("Row", ProbeRow, TaskProbeRow)
 
 RULE_TITLES = {
     "stable": "most stable",
@@ -331,10 +343,10 @@ def explain(report: Report, text: str, dictionary: str = "archetypal", top: int 
     return table(["position", "token", *ranks], rows)
 
 
-def _shown(probing: ProbingResult) -> list[ProbeRow]:
+def _shown(rows: Sequence[Row]) -> list[Row]:
     """The arms of the primary contrasts, free ones from a random start, and what is not trained."""
     arms = [arm for one in contrasts.PRIMARY for arm in (one.ra, one.free, one.published[1])]
-    return [row for row in probing.rows if row.key in arms or not row.trained]
+    return [row for row in rows if row.key in arms or not row.trained]
 
 
 def probing_sentence(probing: ProbingResult) -> Markdown:
@@ -351,7 +363,7 @@ def probing_table(probing: ProbingResult) -> pd.DataFrame:
     """Chance-normalised accuracy of probes of each size, with 95 % intervals over documents and seeds."""
     rows = [
         [row.label, row.seeds, *(interval(row.accuracy[str(size)]) for size in SIZES), row.entropy]
-        for row in _shown(probing)
+        for row in _shown(probing.rows)
     ]
     sizes = [f"{size} feature{'s' * (size > 1)}" for size in SIZES]
     return table(["probe on", "seeds", *sizes, "token entropy, bits"], rows)
@@ -359,17 +371,78 @@ def probing_table(probing: ProbingResult) -> pd.DataFrame:
 
 def probing_figure(probing: ProbingResult) -> Figure:
     """Held-out accuracy of sparse topic probes, a row an arm: filled where trained, hollow where not."""
-    rows = _shown(probing)[::-1]
-    figure, axes = panels(len(SIZES), width=3.6, height=0.3 * len(rows) + 1.5, sharex=True, sharey=True)
-    for axis, size in zip(axes, SIZES, strict=True):
-        axis.axvline(0, color="0.8", linewidth=0.8, zorder=0)
-        for place, row in enumerate(rows):
-            style = marker(row.key) if row.trained else {"color": "0.4", "markerfacecolor": "white"}
-            found = row.accuracy[str(size)]
-            point(axis, found.estimate, place, found, **style)
-        axis.set_title(f"{size} feature{'s' * (size > 1)} a topic")
-    axes[0].set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
+    scores = [[row.accuracy[str(size)] for size in SIZES] for row in _shown(probing.rows)]
+    titles = [f"{size} feature{'s' * (size > 1)} a topic" for size in SIZES]
+    figure, axes = _dots(_shown(probing.rows), scores, titles, probing.reason)
     axes[1].set_xlabel("accuracy on held-out documents: 0 guessing, 1 never wrong")
+    for axis in axes:
+        axis.axvline(0, color="0.8", linewidth=0.8, zorder=0)
+    return figure
+
+
+def _dots(
+    rows: Sequence[Row], scores: Sequence[Sequence[Interval]], titles: Sequence[str], reason: str
+) -> tuple[Figure, Sequence[Axes]]:
+    """A panel a size of probe, a line an arm or baseline, each with its interval; where it is empty, why."""
+    figure, axes = panels(len(titles), width=3.6, height=0.3 * len(rows) + 1.5, sharex=True, sharey=True)
+    for column, axis in enumerate(axes):
+        for place, (row, found) in enumerate(zip(rows[::-1], scores[::-1], strict=True)):
+            style = marker(row.key) if row.trained else {"color": "0.4", "markerfacecolor": "white"}
+            point(axis, found[column].estimate, place, found[column], **style)
+        axis.set_title(titles[column])
+    axes[0].set_yticks(range(len(rows)), [row.label for row in rows[::-1]], fontsize=8)
     if not rows:
-        axes[1].set_title(visible(probing.reason).replace("$", r"\$")[:60])
+        axes[1].set_title(visible(reason).replace("$", r"\$")[:60])
+    return figure, axes
+
+
+def task_probes_sentence(probes: TaskProbesResult) -> Markdown:
+    """What the rule for interpretability says, and of how many tasks and prompts."""
+    raw = probes.of(task_probes.RAW)
+    counts = [[getattr(task, name) for task in probes.tasks] for name in ("train", "test", "leaked", "unread")]
+    return finding(
+        "task_probes",
+        reason=_text(probes.reason),
+        made_up=probes.made_up,
+        decisions=probes.decisions() if raw else [],
+        size=task_probes.HEADLINE_SIZE,
+        level=PRIMARY_LEVEL,
+        tasks=len(probes.tasks),
+        train=int(np.median(counts[0])) if raw else 0,
+        test=int(np.median(counts[1])) if raw else 0,
+        leaked=sum(counts[2]),
+        unread=sum(counts[3]),
+        ceiling=raw.mean("all").estimate if raw else None,
+        dropped=[_text(name) for name in probes.dropped],
+    )
+
+
+def _sparse_rows(probes: TaskProbesResult) -> list[TaskProbeRow]:
+    """What is shown elsewhere too, and the frozen centroids; of raw coordinates there is no sparse probe."""
+    frozen = [sweep_references(frame)[1] for frame in FRAMES]
+    shown = [row.key for row in _shown(probes.rows)] + frozen
+    return [row for row in probes.rows if row.key in shown and row.key != task_probes.RAW]
+
+
+def task_probes_table(probes: TaskProbesResult) -> pd.DataFrame:
+    """Mean test AUC of probes of each size, with 95 % intervals over tasks and seeds."""
+    sizes = task_probes.SIZES
+    rows = [
+        [row.label, len(row.seeds), *(interval(row.mean(str(size))) for size in sizes)] for row in _sparse_rows(probes)
+    ]
+    if raw := probes.of(task_probes.RAW):
+        rows.append([f"{raw.label}, all coordinates", 1, *[None] * (len(sizes) - 1), interval(raw.mean("all"))])
+    return table(["probe on", "seeds", *(f"{size} feature{'s' * (size > 1)}" for size in sizes)], rows)
+
+
+def task_probes_figure(probes: TaskProbesResult) -> Figure:
+    """Mean test AUC of sparse probes of the binary tasks, a row an arm: filled where trained, hollow where not."""
+    rows = _sparse_rows(probes)
+    scores = [[row.mean(str(size)) for size in task_probes.SIZES] for row in rows]
+    titles = [f"{size} feature{'s' * (size > 1)} a task" for size in task_probes.SIZES]
+    figure, axes = _dots(rows, scores, titles, probes.reason)
+    axes[1].set_xlabel("mean test AUC of the tasks (0.5: guessing; dashed: regression on all raw coordinates)")
+    if raw := probes.of(task_probes.RAW):
+        for axis in axes:
+            axis.axvline(raw.mean("all").estimate, color="0.3", linewidth=1, linestyle="--")
     return figure

@@ -62,6 +62,10 @@ class ComparisonConfig:
     """At most this many held-out tokens are scored; None takes all."""
     behaviour_tokens: int = 8192
     """Held-out tokens for CE and KL with the reconstruction spliced in."""
+    probe_tasks: int | None = None
+    """Binary tasks of 07's sparse probes, evenly spaced over those of `sae-probes`; None takes all, 0 none."""
+    probe_prompts: int = 512
+    """Training prompts of each task at most, and half as many for the test."""
     feature: int | None = None
     """Feature of the archetypal dictionary inspected in 07; None takes the one that tells a topic best."""
     scheduler: str | None = None
@@ -81,6 +85,9 @@ class ComparisonConfig:
         unknown = set(self.arms) - set(ARMS)
         require(bool(self.arms) and not unknown, "arms", self.arms, f"must be among {', '.join(ARMS)}")
         require(len(set(self.arms)) == len(self.arms), "arms", self.arms, "names an arm twice")
+        require_not_negative(self, ("probe_tasks",) if self.probe_tasks is not None else ())
+        fix = "must be at least 8: half as many are for the test, and both halves need both classes"
+        require(self.probe_prompts >= 8, "probe_prompts", self.probe_prompts, fix)
         sound = bool(self.deltas) and all(0 <= delta < float("inf") for delta in self.deltas)
         require(sound, "deltas", self.deltas, "needs at least one radius, each 0 or larger and finite")
         require(len(set(self.deltas)) == len(self.deltas), "deltas", self.deltas, "names a radius twice")
@@ -124,7 +131,7 @@ class Config:
         return self if group is None else getattr(self, group)
 
 
-TAKES_ALL = ("tokens", "anchor_tokens", "heldout_tokens")
+TAKES_ALL = ("tokens", "anchor_tokens", "heldout_tokens", "probe_tasks")
 """Limits of what is taken, which the text `all` lifts where a preset sets one."""
 
 _FULL: dict[str, Any] = dict(
@@ -136,10 +143,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": dict(
         model="random-gpt2", text="synthetic", layer=1, context=32, n_features=64, k=4, n_anchors=64, steps=40,
         batch_size=128, aux_k=8, dead_after=20, checkpoint_every=20, n_seeds=2, deltas=(0.0, 1.0), ablation_steps=20,
-        ablation_seeds=2, longer_factor=2, behaviour_tokens=512, lr=1e-3, dtype="float32", anchor_folds=2),
+        ablation_seeds=2, longer_factor=2, behaviour_tokens=512, lr=1e-3, dtype="float32", anchor_folds=2,
+        probe_tasks=4, probe_prompts=128),
     "quick": dict(
         tokens=200_000, steps=300, ablation_steps=100, kmeans_iterations=10, behaviour_tokens=6144, anchor_folds=3,
-        deltas=(0.0, 0.1, 1.0, 5.0)),
+        deltas=(0.0, 0.1, 1.0, 5.0), probe_tasks=16, probe_prompts=128),
     "medium": dict(
         _FULL, steps=1000, ablation_steps=300, n_seeds=3, anchor_folds=4, anchor_tokens=120_000, longer_factor=1),
     "full": dict(_FULL, text="bbc-news+sae-probes"),

@@ -58,7 +58,7 @@ def patch_training(module):
 PATCHES = {
     "archsae_core.storage": patch_store,
     "archsae_core.models.training": patch_training,
-    "archsae_core.data.extraction": lambda module: counted(module, "_forward", "batch", lambda *_: "-"),
+    "archsae_core.data.extraction": lambda module: counted(module, "forward", "batch", lambda *_: "-"),
 }
 
 

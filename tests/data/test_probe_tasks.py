@@ -12,7 +12,7 @@ import pytest
 
 from archsae_core.data import assets
 from archsae_core.data.assets import EMBEDDED_TEXTS, probe_tables, text_folder
-from archsae_core.data.probe_tasks import load_probe_tasks, own_split
+from archsae_core.data.probe_tasks import load_probe_tasks, made_up_tasks, own_split
 from archsae_core.data.sae_probes import MIN_WORDS, OTHER, read_table
 
 
@@ -118,3 +118,24 @@ def test_tasks_have_their_own_split_without_test_prompts_that_are_trained_on(whe
 def test_tables_are_unpacked_as_they_are_and_nothing_of_the_package_runs(wheel):
     wheel({"5_a": frame(["x"], [0])})
     assert [path.name for path in probe_tables().glob("*.zst")] == ["5_a.csv.zst"]
+
+
+def test_a_limit_takes_tasks_evenly_spaced(wheel):
+    names = [f"{number}_a" for number in range(7)]
+    master = pandas.DataFrame(
+        {"Dataset save name": [f"cleaned_data/{name}.csv" for name in names], "Data type": "Binary Classification"}
+    )
+    table = frame([f"prompt {i}" for i in range(200)], [i % 2 for i in range(200)])
+    wheel(dict.fromkeys(names, table) | {"probing_datasets_MASTER": master})
+    for limit, wanted in ((3, ["0_a", "3_a", "6_a"]), (1, ["0_a"]), (9, names), (None, names)):
+        assert [task.name for task in load_probe_tasks(8, 4, limit=limit)] == wanted
+
+
+def test_made_up_tasks_ask_for_the_topics_of_the_synthetic_text():
+    tasks = made_up_tasks(60, 30)
+    assert [task.name for task in tasks] == ["about forest", "about market", "about music", "about sea"]
+    for task in tasks:
+        assert (len(task.train.texts), len(task.test.texts)) == (60, 30)
+        assert set(task.train.texts).isdisjoint(task.test.texts)
+        assert 0.3 < task.train.labels.mean() < 0.7
+    assert len(made_up_tasks(limit=2)) == 2

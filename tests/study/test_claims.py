@@ -18,6 +18,7 @@ from archsae_study.experiments.dictionaries import BindingResult, DictionaryResu
 from archsae_study.experiments.evaluation import EvaluatedSAE, EvaluationResult
 from archsae_study.experiments.reappearance import ReappearanceResult, ReappearanceRow
 from archsae_study.experiments.stability import ArmResult, AtStep, Score, StabilityResult
+from archsae_study.experiments.task_probes import RAW, TaskProbeRow, TaskProbesResult
 from archsae_study.pages.claims import claims_table
 from archsae_study.protocol.contrasts import Verdict
 
@@ -194,6 +195,17 @@ def test_a_small_radius_is_the_one_nearest_to_1_percent(loss, outcome):
     ]
     assert judged("a small radius", ablation=ablation(raw=rows))[1] is outcome
     assert judged("a small radius", ablation=ablation(raw=[row("raw-ra-own", None, 0.0, 0.0)]))[1] is NOT_RUN
+
+
+@pytest.mark.parametrize(("wins", "outcome"), [(3, MATCH), (2, PARTLY), (1, NO)])
+def test_a_regression_on_raw_activations_wins_by_tasks(wins, outcome):
+    raw = [[0.9]] * wins + [[0.6]] * (4 - wins)
+    topk = [[0.6, 0.9]] * 4  # 0.75 in the mean of its seeds
+    rows = (TaskProbeRow("topk-kmeans-own", "TopK", (0, 1), {"16": topk}), TaskProbeRow(RAW, RAW, (0,), {"all": raw}))
+    claim = "a regression on raw activations"
+    assert judged(claim, task_probes=TaskProbesResult("", rows=rows))[1] is outcome
+    assert judged(claim, task_probes=TaskProbesResult("", made_up=True, rows=rows))[1] is NOT_RUN
+    assert judged(claim, task_probes=TaskProbesResult("", rows=rows[:1]))[1] is NOT_RUN
 
 
 def test_without_results_nothing_is_judged():

@@ -22,8 +22,15 @@ from archsae_study.report import MissingResult, Report, run_folder, table_named
 from archsae_study.settings.config import ConfigError, configure
 
 FIGURES = {"eval_comparison.png", "stability_comparison.png", "delta_ablation_pareto.png", "feature_profile.png",
-           "identifiability.png", "swap.png", "probing.png"}  # fmt: skip
-CONTROLS = {"structure.json", "probing.json", "reappearance.json", "swap.json", "identifiability.json"}
+           "identifiability.png", "swap.png", "probing.png", "task_probes.png"}  # fmt: skip
+CONTROLS = {
+    "structure.json",
+    "probing.json",
+    "reappearance.json",
+    "swap.json",
+    "identifiability.json",
+    "task_probes.json",
+}
 RESULTS = {"eval_results.json", "stability_results.json", "ablation_results.json", "features.json"} | CONTROLS
 DICTIONARIES = {"anchor_points.safetensors", "standard_sae.safetensors", "archetypal_sae.safetensors"}
 
@@ -90,6 +97,11 @@ def test_controls_are_what_the_formulas_say(table):
     assert rows["raw activations"].accuracy["all"].estimate > 0.3  # the topics of the made-up text can be read
     assert {(gain.contrast, gain.gain.low) for gain in probing.gains} == {(key, None) for key in ("g1", "g2", "g3")}
     assert probing.documents[0] > probing.documents[1] > 0
+    tasks = table("task_probes")
+    shapes = {(len(scores), len(scores[0])) for row in tasks.rows for scores in row.auc.values()}
+    assert shapes == {(4, 2), (4, 1)}  # a task a topic, by two seeds or a baseline's one
+    assert tasks.of("raw activations").mean("all").estimate > 0.6  # a topic can be read at the last token
+    assert [one.verdict for one in tasks.decisions()] == ["undetermined"] * 3  # of two seeds
     found = table("reappearance")
     assert found.of("topk-random-own").rate < 0.5
     assert found.of("ra-own").rate > found.of("topk-random-own").rate  # centroids of other documents are close

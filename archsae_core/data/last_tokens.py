@@ -1,0 +1,111 @@
+"""The residual stream at the last token of each prompt of a probing task, written to disk, one file a task."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int32
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from archsae_core.data.extraction import batched, forward
+from archsae_core.data.language_model import d_model
+from archsae_core.data.probe_tasks import ProbeTask, Prompts
+from archsae_core.data.tokens import last_windows, window_start
+from archsae_core.progress import progress_bar
+from archsae_core.storage import read_json, write_atomically, write_json
+
+TASKS_FILE = "tasks.json"
+
+
+class LabelledActivations(NamedTuple):
+    """Raw activations of prompts with their labels."""
+
+    x: Float[Tensor, "n_prompts d_model"]
+    """Residual stream at the last token, in the model's dtype."""
+    labels: Bool[np.ndarray, " n_prompts"]
+    """True for the task's second class."""
+
+
+class TaskActivations(NamedTuple):
+    """A binary task as the language model's activations."""
+
+    name: str
+    classes: tuple[str, str]
+    train: LabelledActivations
+    test: LabelledActivations
+    leaked: int
+    """Test prompts left out since they are training prompts too."""
+    unread: int
+    """Prompts left out since their last token is at position 0, or its activation is an outlier."""
+
+
+def write_last_tokens(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Sequence[ProbeTask],
+    *,
+    layer: int,
+    context: int,
+    bos: str = "auto",
+    progress: bool | None = None,
+) -> None:
+    """Write the activations after block `layer` at the last token of every prompt; a killed call continues.
+
+    A prompt is cut to its last `context` tokens, as `sae-probes` does. `progress` shows a bar; None is as `showing`
+    says. Raises as `extract` does.
+    """
+    start = window_start(tokenizer, bos)
+    with progress_bar("prompts", total=len(tasks), unit="task", shown=progress) as bar:
+        for place, task in enumerate(tasks):
+            path = folder / _file(place)
+            if not path.exists():
+                tensors: dict[str, Tensor] = {}
+                for part, prompts in _parts(task).items():
+                    windows = last_windows(prompts.texts, tokenizer, context, start)
+                    tensors |= {f"{part}.{name}": tensor for name, tensor in _read(model, layer, windows).items()}
+                    tensors[f"{part}.labels"] = torch.from_numpy(prompts.labels.copy())
+                write_atomically(path, lambda temporary, tensors=tensors: save_file(tensors, temporary))
+            bar.update()
+    about = [{"name": task.name, "classes": task.classes, "leaked": task.leaked} for task in tasks]
+    write_json(folder / TASKS_FILE, about)
+
+
+def read_last_tokens(folder: Path, max_norm: float = np.inf) -> list[TaskActivations]:
+    """What `write_last_tokens` wrote, without prompts that end at position 0 or whose norm is above `max_norm`."""
+    found = []
+    for place, about in enumerate(read_json(folder / TASKS_FILE)):
+        tensors, parts, unread = load_file(folder / _file(place)), {}, 0
+        for part in ("train", "test"):
+            x, norm, position, labels = (tensors[f"{part}.{name}"] for name in ("x", "norm", "position", "labels"))
+            kept = (position > 0) & (norm <= max_norm)
+            unread += int((~kept).sum())
+            parts[part] = LabelledActivations(x[kept], labels[kept].numpy())
+        name, classes = about["name"], tuple(about["classes"])
+        found.append(TaskActivations(name, classes, **parts, leaked=about["leaked"], unread=unread))
+    return found
+
+
+def _parts(task: ProbeTask) -> Mapping[str, Prompts]:
+    return {"train": task.train, "test": task.test}
+
+
+def _file(place: int) -> str:
+    return f"task_{place:03d}.safetensors"
+
+
+def _read(model: PreTrainedModel, layer: int, windows: Sequence[Int32[np.ndarray, " _"]]) -> dict[str, Tensor]:
+    """Activation, norm and position of the last token of each window; zeros for a text without a token."""
+    lengths = np.array([len(window) for window in windows])
+    x, norm = torch.zeros(len(windows), d_model(model), dtype=model.dtype), torch.zeros(len(windows))
+    filled = np.flatnonzero(lengths)
+    for batch in batched(lengths[filled]):
+        places = filled[batch]
+        residuals = forward(model, [layer], [windows[place] for place in places])[layer]
+        x[places] = torch.stack([residual.states[-1] for residual in residuals])
+        norm[places] = torch.stack([residual.norms[-1] for residual in residuals])
+    return {"x": x, "norm": norm, "position": torch.from_numpy(lengths - 1)}
