@@ -31,7 +31,7 @@ class Taken(NamedTuple):
     """Seconds."""
 
 
-INPUTS = ("activations", "normalizer", "anchors")
+INPUTS = ("activations", "prompts", "normalizer", "anchors")
 
 
 def make_tables(study: Study, tables: Sequence[Table[Any]], found: Estimate, folder: Path, *, name: str) -> None:
