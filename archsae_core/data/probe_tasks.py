@@ -20,7 +20,7 @@ from jaxtyping import Bool, Int
 from archsae_core.data.assets import probe_tables
 from archsae_core.data.copies import normalised_words
 from archsae_core.data.corpus import synthetic
-from archsae_core.data.sae_probes import Table, read_table
+from archsae_core.data.sae_probes import PromptTable, read_table
 
 MASTER = "probing_datasets_MASTER.csv.zst"
 """The wheel's list of its tables."""
@@ -143,5 +143,7 @@ def _words(prompt: str) -> str:
     return " ".join(normalised_words(prompt)) or prompt
 
 
-def _prompts(table: Table, labels: Bool[np.ndarray, " n_prompts"], indices: Int[np.ndarray, " n_kept"]) -> Prompts:
+def _prompts(
+    table: PromptTable, labels: Bool[np.ndarray, " n_prompts"], indices: Int[np.ndarray, " n_kept"]
+) -> Prompts:
     return Prompts(tuple(table.prompts[i] for i in indices), labels[indices])

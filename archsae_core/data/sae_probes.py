@@ -39,7 +39,7 @@ PARTS = {
 OTHER = "other sets"
 
 
-class Table(NamedTuple):
+class PromptTable(NamedTuple):
     """One set of labelled prompts, in the order of the file."""
 
     prompts: list[str]
@@ -48,7 +48,7 @@ class Table(NamedTuple):
     """Value to be predicted: one a row, of whatever type the file holds."""
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> PromptTable:
     """Rows of one .csv.zst of the wheel; equal to what pandas reads, as the package does."""
     with pyarrow.input_stream(path, compression="zstd") as stream:
         table = pyarrow.csv.read_csv(
@@ -60,7 +60,7 @@ def read_table(path: Path) -> Table:
                 include_columns=["prompt", "target"], column_types={"prompt": pyarrow.string()}
             ),
         )
-    return Table(table["prompt"].to_pylist(), np.array(table["target"].to_pylist()))
+    return PromptTable(table["prompt"].to_pylist(), np.array(table["target"].to_pylist()))
 
 
 def long_rows(tables: Iterable[Path]) -> dict[str, str]:

@@ -5,10 +5,9 @@ arms. Stability is the chance-normalised signed Hungarian cosine of centred atom
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -150,16 +149,6 @@ class Decision:
     free_cosine: Interval | None
     seeds_to_decide: int | None
     """Seeds that would take the gain's interval off the margin; None where it is decided or no number would do."""
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Interval):
-        return value._asdict()
-    if isinstance(value, Share):
-        return {"interval": _plain(value.interval), "reason": value.reason}
-    if isinstance(value, Contrast):
-        return asdict(value)
-    return str(value) if isinstance(value, Verdict) else list(value) if isinstance(value, tuple) else value
 
 
 def decide(contrast: Contrast, outcomes: Mapping[str, ArmOutcome], level: float = PRIMARY_LEVEL) -> Decision:
@@ -365,10 +354,6 @@ class ProbeDecision:
     seeds: tuple[int, ...]
     gain: Interval | None
     """Test AUC of the archetypal arm less that of the free arm, paired over tasks and seeds."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able, for a table of results."""
-        return {name: _plain(value) for name, value in vars(self).items()}
 
 
 def decide_probes(
