@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from archsae_core.models.about import About
+from archsae_core.text import visible
 
 LIBRARY = "archsae-core"
 """`library_name` on the hub: what opens the files."""
@@ -153,5 +154,5 @@ def _or_unknown(value: object) -> str:
 
 def _plain(value: object) -> str:
     """Text from elsewhere on one line, with nothing that Markdown or HTML would act on."""
-    text = html.escape(" ".join(str(value).split()), quote=False)
-    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", text)
+    text = html.escape(visible(" ".join(str(value).split())), quote=False)
+    return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", text)

@@ -1,11 +1,9 @@
 """What the feature explorer shows, as data: of one feature, of one dictionary, of several dictionaries side by side.
 
-Everything here turns into JSON by `asdict`. Numbers keep full precision; the page rounds what it shows.
+Numbers keep full precision; `page.plain` turns everything here into JSON, rounded as the page shows it.
 """
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 FORMAT = 1
 """Of the JSON that the page reads; raised whenever a field changes its meaning."""
@@ -219,8 +217,3 @@ class About:
     dictionaries: list[DictionaryAbout]
     note: str
     """Preset, date, commit: what the page prints at its foot."""
-
-
-def asdict(value: Any) -> dict[str, Any]:
-    """A dataclass of this module as plain dicts and lists, ready for `json.dumps`."""
-    return dataclasses.asdict(value)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from tqdm.auto import tqdm
 
-from archsae_study.explorer.data import FORMAT, About, Anchor, Feature, Summary, asdict
+from archsae_study.explorer.data import FORMAT, About, Anchor, Feature, Summary
 
 ASSETS = Path(__file__).parent / "assets"
 """Folder of the files that the page consists of."""
@@ -55,7 +55,7 @@ def script(name: str, content: Any) -> str:
     JSON with every character outside ASCII and every `<` escaped, so that no content can end a string, a line
     (U+2028) or the script element around it. Raises ValueError for NaN and infinity.
     """
-    text = json.dumps(rounded(content), separators=(",", ":"), allow_nan=False)
+    text = json.dumps(plain(content), separators=(",", ":"), allow_nan=False)
     return f"archsae.receive({json.dumps(name)},{escaped(text)});\n"
 
 
@@ -64,13 +64,18 @@ def escaped(text: str) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def rounded(value: Any) -> Any:
-    """The same JSON-able value with floats of `DIGITS` significant digits."""
+def plain(value: Any) -> Any:
+    """Dataclasses of `data`, lists and dicts as JSON-able lists and dicts, floats with `DIGITS` significant digits.
+
+    `dataclasses.asdict` would copy every token of every context: half the time that a page takes.
+    """
     if isinstance(value, float):
         return 0 if value == 0 else float(f"{value:.{DIGITS}g}") if math.isfinite(value) else value
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return {name: plain(item) for name, item in (value if isinstance(value, dict) else vars(value)).items()}
 
 
 def index(source: Explorable) -> dict[str, Any]:
@@ -84,21 +89,21 @@ def index(source: Explorable) -> dict[str, Any]:
             for name in ("tokens", "promoted")
         }
     sizes = {"shard_size": SHARD, "anchor_shard_size": ANCHOR_SHARD}
-    return {"format": FORMAT, "about": asdict(source.about), "features": columns} | sizes
+    return {"format": FORMAT, "about": source.about, "features": columns} | sizes
 
 
-def features_shard(source: Explorable, key: str, shard: int) -> list[dict[str, Any]]:
+def features_shard(source: Explorable, key: str, shard: int) -> list[Feature]:
     """Details of features `SHARD · shard` and on."""
     end = min(len(source.summaries(key)), SHARD * (shard + 1))
-    return [asdict(source.feature(key, feature)) for feature in range(SHARD * shard, end)]
+    return [source.feature(key, feature) for feature in range(SHARD * shard, end)]
 
 
-def anchors_shard(source: Explorable, key: str, shard: int) -> list[dict[str, Any]]:
+def anchors_shard(source: Explorable, key: str, shard: int) -> list[Anchor]:
     """Contexts of the named anchors among `ANCHOR_SHARD · shard` and on."""
-    return [asdict(source.anchor(key, anchor)) for anchor in source.anchors(key) if anchor // ANCHOR_SHARD == shard]
+    return [source.anchor(key, anchor) for anchor in source.anchors(key) if anchor // ANCHOR_SHARD == shard]
 
 
-def shard(source: Explorable, kind: str, key: str, number: int) -> list[dict[str, Any]]:
+def shard(source: Explorable, kind: str, key: str, number: int) -> list[Feature] | list[Anchor]:
     """Any shard by the name that the page asks for. Raises KeyError for another kind."""
     return {"features": features_shard, "anchors": anchors_shard}[kind](source, key, number)
 

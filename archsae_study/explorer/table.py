@@ -1,13 +1,9 @@
 """The features as a table, for pandas."""
 
-import unicodedata
-
 import pandas as pd
 
 from archsae_study.explorer.page import Explorable
 
-INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode categories of what cannot be seen, or changes how its surroundings are seen."""
 COLUMNS = (
     "name",
     "density",
@@ -42,12 +38,3 @@ def features_frame(source: Explorable) -> pd.DataFrame:
         numeric = dict.fromkeys(("stability", "probe", "purity", "entropy"), float)
         frames.append(pd.DataFrame(columns, index=index).astype(numeric))
     return pd.concat(frames)
-
-
-def visible(text: str) -> str:
-    """The text with every invisible character written out: line ends as ⏎, others as ⟨U+202E⟩."""
-    signs = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
-    return "".join(
-        signs.get(character, f"⟨U+{ord(character):04X}⟩") if unicodedata.category(character) in INVISIBLE else character
-        for character in text
-    )

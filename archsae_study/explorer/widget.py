@@ -10,8 +10,9 @@ from typing import Any
 
 import anywidget
 
+from archsae_core.text import visible
 from archsae_study.explorer import page
-from archsae_study.explorer.table import features_frame, visible
+from archsae_study.explorer.table import features_frame
 
 STATIC_ROWS = 12
 """Features in the table that stands where no kernel runs."""
@@ -56,8 +57,8 @@ def answer(source: page.Explorable, name: object) -> dict[str, Any]:
     """What the page gets for a name: `index` or `kind/dictionary/shard`; an `error` for any other."""
     try:
         if name == "index":
-            return {"name": name, "content": page.rounded(page.index(source))}
+            return {"name": name, "content": page.plain(page.index(source))}
         kind, key, number = str(name).split("/")
-        return {"name": name, "content": page.rounded(page.shard(source, kind, key, int(number)))}
+        return {"name": name, "content": page.plain(page.shard(source, kind, key, int(number)))}
     except (KeyError, ValueError, IndexError) as error:
         return {"name": name, "error": f"{name!r} is no part of this explorer ({error})"}

@@ -14,6 +14,7 @@ from archsae_core.data.tokens import window_start
 from archsae_core.metrics.explain import explain as explain_text
 from archsae_core.metrics.intervals import PRIMARY_LEVEL, Interval
 from archsae_core.models.sae import SAE
+from archsae_core.text import visible
 from archsae_study.experiments import task_probes
 from archsae_study.experiments.features import (
     DENSE,

@@ -1,6 +1,8 @@
 """`save_pretrained`, `from_pretrained`, `push_to_hub`: a folder, a hub, the card."""
 
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import yaml
 from huggingface_hub.errors import HfHubHTTPError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nbconvert.filters import markdown2html
 from random_saes import activations_of, random_sae
 from safetensors.torch import load_file, save_file
 
@@ -18,6 +21,7 @@ from archsae_core.models.about import About
 from archsae_core.models.dictionary import ArchetypalDictionary, FreeDictionary
 from archsae_core.models.sae import SAE, load_sae, save_sae
 from archsae_core.storage import CorruptArtifact
+from archsae_core.text import visible
 
 FILES = {"model.safetensors", "config.json", "README.md"}
 
@@ -119,6 +123,39 @@ def test_what_is_known_may_hold_any_text(sae, tmp_path):
     assert "license" not in metadata_of(card)
     assert card.count("\n## Licence\n") == 1
     assert SAE.from_pretrained(tmp_path).about == sae.about
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.names, self.links, self.text = set(), [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.names.add(tag)
+        self.links += [value for name, value in attributes if name in ("href", "src")]
+        assert not [name for name, _ in attributes if name.startswith("on")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+HOSTILE = (
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))", "![p](https://h/p.png)",
+    "``` `x`", "| a | b |", "\u202eright to left", "\x1b[2Jcontrol\x00", "**bold** ~~gone~~ $x$", "&lt;script&gt;",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_stays_text_on_the_card(sae, text):
+    own = Tags(markdown2html(str(sae.generate_model_card())))
+    sae.about = About(model=text, text=text, arm=text, source=text, note=text, licence=text, metrics={text: 1.0})
+    card = str(sae.generate_model_card()).split("---\n", 2)[2]
+    found = Tags(markdown2html(card))
+    assert found.names <= own.names | {"hr"}
+    assert set(found.links) <= set(own.links)
+    assert found.text.count(visible(text)) == 8
+    assert not re.search("[\u202e\x00\x1b]", card)
 
 
 # --- what cannot be opened ---

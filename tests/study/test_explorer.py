@@ -1,6 +1,8 @@
 """The explorer's data, by hand and from the smoke study; the files of its page."""
 
+import dataclasses
 import hashlib
+import html
 import json
 import math
 import re
@@ -17,11 +19,11 @@ from toy import D_MODEL, activation_set, language_model, token_set, unit_sae
 from archsae_core.metrics import features as inspection
 from archsae_core.models.dictionary import ArchetypalDictionary
 from archsae_core.models.sae import SAE
+from archsae_core.text import visible
 from archsae_study.__main__ import main
 from archsae_study.engine.study import Study
 from archsae_study.explorer import build, features_frame, of_study, page
 from archsae_study.explorer.build import Explorer, Material, MaterialPart, Subject
-from archsae_study.explorer.data import asdict
 from archsae_study.explorer.widget import FeatureWidget, answer
 from archsae_study.protocol.arms import explored_arms
 from archsae_study.report import Report
@@ -217,7 +219,7 @@ def test_probe_scores_are_those_of_the_probing_module(smoke):
 def test_everything_is_json(smoke):
     for key in (TOPK, RA):
         for feature in range(0, 64, 7):
-            json.dumps(asdict(smoke.feature(key, feature)), allow_nan=False)
+            json.dumps(page.plain(smoke.feature(key, feature)), allow_nan=False)
 
 
 def test_frame_has_a_row_for_every_feature(smoke):
@@ -308,7 +310,7 @@ def test_no_text_leaves_its_string(hostile):
 
 
 def test_numbers_are_rounded_and_nan_is_refused():
-    assert page.rounded({"a": [1.23456789, 0.0, 7, True]}) == {"a": [1.235, 0, 7, True]}
+    assert page.plain({"a": [1.23456789, 0.0, 7, True]}) == {"a": [1.235, 0, 7, True]}
     with pytest.raises(ValueError, match="JSON"):
         page.script("index", [float("nan")])
 
@@ -347,6 +349,20 @@ def test_widget_leaves_a_static_table_behind(smoke):
     assert "style=" not in data["text/html"].replace('style="text-align: right;"', "")
 
 
+@pytest.mark.parametrize("text", ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\u202e\x00", "`a`|b"])
+def test_hostile_names_stay_text_in_the_static_table(small, text):
+    class Hostile:
+        about = small.about
+
+        def summaries(self, key):
+            return [dataclasses.replace(summary, name=text) for summary in small.summaries(key)]
+
+    bundle = FeatureWidget(Hostile())._repr_mimebundle_()
+    shown = (bundle[0] if isinstance(bundle, tuple) else bundle)["text/html"]
+    assert shown.count(f"<td>{html.escape(visible(text), quote=False)}</td>") == 4
+    assert not re.search("[\u202e\x00]|<script|<img", shown)
+
+
 def test_limits_are_those_of_the_builder(smoke):
     shown = smoke.feature(RA, 0)
     assert len(shown.nearest) == build.NEAREST
@@ -369,6 +385,14 @@ def test_the_command_writes_the_page_into_the_run_folder(runs):
     about = read(html.parent / "data" / "index.js")[1]["about"]
     assert [each["key"] for each in about["dictionaries"]] == [TOPK, RA]
     assert "smoke" in about["note"]
+
+
+def test_the_command_shows_the_arms_of_the_runs_frame(tmp_path):
+    parameters = ["--set", "frame=raw", "--set", "steps=5"]
+    assert main(["explore", "--preset", "smoke", *parameters, "--runs", str(tmp_path)]) == 0
+    (html,) = tmp_path.glob("smoke-*/explorer/index.html")
+    about = read(html.parent / "data" / "index.js")[1]["about"]
+    assert tuple(each["key"] for each in about["dictionaries"]) == explored_arms("raw")
 
 
 def test_the_command_names_an_unknown_arm(tmp_path, capsys):
