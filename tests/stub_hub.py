@@ -54,10 +54,10 @@ class _Handler(BaseHTTPRequestHandler):
         folder = self.root / match["repo"]
         if "file" in match.groupdict():
             return self._send_file(folder / match["file"])
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
         if (match["rest"] or "").startswith("/tree/"):
-            return self._reply(200, json.dumps([_entry(path) for path in files]).encode())
-        siblings = [{"rfilename": path.name} for path in files]
+            return self._reply(200, json.dumps([_entry(path, folder) for path in files]).encode())
+        siblings = [{"rfilename": path.relative_to(folder).as_posix()} for path in files]
         return self._reply(200, json.dumps({"id": match["repo"], "sha": COMMIT, "siblings": siblings}).encode())
 
     do_HEAD = do_GET
@@ -106,6 +106,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _entry(path: Path) -> dict[str, object]:
+def _entry(path: Path, folder: Path) -> dict[str, object]:
     digest = hashlib.sha1(path.read_bytes()).hexdigest()
-    return {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": digest}
+    return {"type": "file", "path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "oid": digest}

@@ -22,6 +22,7 @@ from archsae_core.metrics.stability import HEADLINE, SCORES
 from archsae_core.models.dictionary import ArchetypalDictionary
 from archsae_core.models.sae import SAE, Codes
 from archsae_core.storage import write_atomically
+from archsae_core.text import visible
 from archsae_study.formatting import markdown_table
 
 if TYPE_CHECKING:
@@ -82,12 +83,13 @@ class Comparison:
 
 
 def read(paths: Sequence[str | Path], k: int | None = None, *, codes: bool = False) -> tuple[Entry, ...]:
-    """The SAEs at `paths`, each under a short name of its own. Raises ConfigError naming what cannot be compared.
+    """The SAEs at `paths`, as `open_sae` takes them, each under a short name of its own.
 
-    `k` is for state dicts of overcomplete, and needed for them where `codes` are.
+    `k` is for state dicts of overcomplete, and needed for them where `codes` are. Raises ConfigError naming what cannot
+    be compared, HubError what cannot be had from the hub.
     """
     if len(paths) < 2:
-        raise ConfigError("compare needs at least two SAEs: give two or more files or folders")
+        raise ConfigError("compare needs at least two SAEs: give two or more files, folders or names on the hub")
     saes = [open_sae(path, k=k if codes else k or 1) for path in paths]
     first = saes[0]
     for path, sae in zip(paths, saes, strict=True):
@@ -171,13 +173,15 @@ def warnings(entries: Sequence[Entry]) -> Iterator[str]:
     for field in ("model", "layer"):
         values = {getattr(entry.sae.about, field) for entry in entries} - {None}
         if len(values) > 1:
-            listed = ", ".join(sorted(map(str, values)))
+            listed = visible(", ".join(sorted(map(str, values))))
             yield f"the SAEs are of different {field}s ({listed}): atoms of different spaces are compared"
 
 
 def report(comparison: Comparison) -> str:
     """Markdown: the SAEs, every score against chance, and with more than two SAEs the headline of each pair."""
-    rows = [[entry.name, *_about(entry.sae).values()] for entry in comparison.entries]
+    # names come from folders and repositories of anyone: a terminal acts on control characters
+    about = [[entry.name, *_about(entry.sae).values()] for entry in comparison.entries]
+    rows = [[visible(each) if isinstance(each, str) else each for each in row] for row in about]
     header = ("SAE", "features", "d_model", "k", "dictionary", "model", "layer", "seed")
     blocks = [markdown_table(header, rows), _score_table(comparison)]
     if len(comparison.entries) > 2:
@@ -211,7 +215,7 @@ def matrix(comparison: Comparison) -> Float[np.ndarray, "n n"]:
 
 
 def _matrix_table(comparison: Comparison) -> str:
-    names = [entry.name for entry in comparison.entries]
+    names = [visible(entry.name) for entry in comparison.entries]
     rows = [[name, *map(float, row)] for name, row in zip(names, matrix(comparison), strict=True)]
     return markdown_table([f"{HEADLINE}, normalised", *names], rows)
 
@@ -237,7 +241,7 @@ def figure(comparison: Comparison) -> "Figure":
     )
     if many:
         # names are data: no formula starts in them
-        labels = [entry.name.replace("$", r"\$") for entry in comparison.entries]
+        labels = [visible(entry.name).replace("$", r"\$") for entry in comparison.entries]
         options = dict(xticklabels=labels, yticklabels=labels, annot=True, fmt=".2f", vmin=0, vmax=1, square=True)
         sns.heatmap(matrix(comparison), ax=axes[1], cmap="crest", cbar=False, **options)
         axes[1].set_title("one-to-one cosine of centred atoms (0 = chance)", fontsize=10)

@@ -1,6 +1,7 @@
 """SAELens' folder: round trips here, and against SAELens itself where `make interop` installed it."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from random_saes import activations_of, random_sae
 from safetensors.torch import load_file, save_file
 
 from archsae_core.config import ConfigError
-from archsae_core.interop import from_saelens, to_saelens
+from archsae_core.interop import from_saelens, open_sae, to_saelens
 from archsae_core.interop.saelens import CONFIG, OURS, WEIGHTS
 from archsae_core.models.about import About
 from archsae_core.models.dictionary import ArchetypalDictionary
@@ -214,3 +215,21 @@ def test_an_sae_that_saelens_saved_gives_its_codes_and_reconstructions_here(made
     assert close(codes.dense(sae.n_features) * units, theirs["codes"])
     assert close(sae.decode(codes), theirs["x_hat"])
     assert sae.k == (20 if name.startswith("jumprelu") else 3)  # what it was trained for is not known of the first
+
+
+LOADED = """
+import sys
+from safetensors.torch import save_file
+from sae_lens import SAE
+save_file({"W_dec": SAE.from_pretrained(*sys.argv[1:3]).W_dec.detach()}, sys.argv[3])
+"""
+
+
+def test_a_name_on_the_hub_is_a_release_and_an_id_to_saelens(hub, tmp_path):
+    """Where the release is a repository and the id a folder in it, both open the same SAE."""
+    to_saelens(random_sae(1), hub.repository("user/saes") / "layer.1")
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "theirs")}
+    command = [python_with("saelens"), "-c", LOADED, "user/saes", "layer.1", str(tmp_path / "theirs.safetensors")]
+    subprocess.run(command, env=environment, check=True)
+    mine = open_sae("user/saes/layer.1").atoms()
+    assert torch.allclose(load_file(tmp_path / "theirs.safetensors")["W_dec"], mine, atol=1e-6)

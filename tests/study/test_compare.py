@@ -58,6 +58,26 @@ def test_the_same_features_in_other_forms_score_one(saved, capsys):
     assert (saved / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_names_on_the_hub_are_compared_with_files(saved, hub, capsys):
+    load_sae(saved / "ours.safetensors").push_to_hub("user/ours", token="hf_stub")
+    to_saelens(load_sae(saved / "unrelated.safetensors"), hub.repository("user/saes") / "layer.1")
+    saes = ["user/ours", "user/saes/layer.1", str(saved / "ours.safetensors")]
+    options = ["--figure", str(saved / "figure.png"), "--json", str(saved / "found.json")]
+    assert main(["compare", *saes, *options]) == 0
+    found = json.loads((saved / "found.json").read_text())
+    assert [sae["path"] for sae in found["saes"]] == saes
+    equal = {(pair["a"], pair["b"]): pair["raw"]["hungarian"] > 0.999 for pair in found["pairs"]}
+    assert list(equal.values()) == [False, True, False]
+
+
+def test_a_name_on_the_hub_without_a_network_is_an_error_in_one_line(saved, hub, capsys):
+    hub.close()
+    assert main(["compare", str(saved / "ours.safetensors"), "user/sae"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: 'user/sae' is no file or folder here, and the hub cannot be reached")
+    assert said.count("\n") == 1
+
+
 def test_unrelated_features_score_chance(saved, capsys):
     entries = compare.read([saved / "ours.safetensors", saved / "unrelated.safetensors"])
     found = compare.compare(entries)
@@ -108,6 +128,16 @@ def test_unlike_origins_are_warned_of(tmp_path, capsys):
     save_sae(sae_of(torch.eye(4), model="a", layer=4), tmp_path / "b.safetensors")
     assert run(tmp_path, "a.safetensors", "b.safetensors") == 0
     assert "warning: the SAEs are of different layers (3, 4)" in capsys.readouterr().err
+
+
+def test_what_an_sae_says_of_itself_cannot_act_on_a_terminal(tmp_path, capsys):
+    for name, model in (("a", "\x1b[2J\u202em"), ("b", "\x07n")):
+        save_sae(sae_of(torch.eye(4), model=model), tmp_path / f"{name}.safetensors")
+    assert run(tmp_path, "a.safetensors", "b.safetensors") == 0
+    said = capsys.readouterr()
+    assert "| ⟨U+001B⟩[2J⟨U+202E⟩m |" in said.out
+    assert "different models (⟨U+0007⟩n, ⟨U+001B⟩[2J⟨U+202E⟩m)" in said.err
+    assert not re.search("[\x07\x1b\u202e]", said.out + said.err)
 
 
 def other_width(folder):
