@@ -38,14 +38,14 @@ def _parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("sweep", help="notebooks 03 and 04 once for each delta")
     sweep.add_argument("--deltas", required=True, metavar="0,0.5,1", help="radii, separated by commas")
     explore = commands.add_parser("explore", help="a page of every feature of a run's dictionaries, opened from a file")
-    explore.add_argument("--arms", default="topk-kmeans-own,ra-own", help="arms on show (default: %(default)s)")
+    explore.add_argument("--arms", help="arms on show (default: TopK and RA-SAE of the run's frame, own centroids)")
     explore.add_argument(
-        "--sae", type=Path, action="append", default=[], help="another SAE of the same layer to show beside them"
+        "--sae", action="append", default=[], help="another SAE of the same layer to show beside them, as of compare"
     )
     export = commands.add_parser("export", help="a trained dictionary in the files of other tools")
     export.add_argument("folder", type=Path, help="new folder to write")
     export.add_argument("--to", required=True, metavar="TOOL", help="pretrained, saelens, neuronpedia or sae-dashboard")
-    export.add_argument("--arm", default="ra-own", help="arm of the comparison (default: ra-own)")
+    export.add_argument("--arm", help="arm of the comparison (default: RA-SAE of the run's frame, own centroids)")
     export.add_argument("--licence", metavar="SPDX", help="for the card that `pretrained` writes, such as mit")
     export.add_argument("--model-id", help="Neuronpedia's name of the model")
     export.add_argument("--set-name", help="Neuronpedia's name of the set of sources")
@@ -58,8 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--publish", action="store_true", help="make this run the committed report")
     compare = commands.add_parser("compare", help="do saved SAEs, ours or other people's, hold the same features?")
     compare.add_argument(
-        "saes", nargs="+", metavar="SAE", type=Path,
-        help="two or more: .safetensors files, folders of save_pretrained or of SAELens, overcomplete's state dicts",
+        "saes", nargs="+", metavar="SAE",
+        help="two or more: .safetensors files, folders of save_pretrained or of SAELens, overcomplete's state dicts, "
+        "or user/repository[/folder] of the hub",
     )  # fmt: skip
     compare.add_argument("--figure", type=Path, default=Path("comparison.png"), help="default: comparison.png")
     compare.add_argument("--json", type=Path, help="write every score there too")
@@ -126,7 +127,8 @@ def _run(arguments: argparse.Namespace) -> int:
             _say(f"run folder: {folder}")
         return 0
     if arguments.command == "explore":
-        page = runner.run_explorer(parameters, coerce("arms", arguments.arms), saes=arguments.sae, root=root, say=_say)
+        arms = None if arguments.arms is None else coerce("arms", arguments.arms)
+        page = runner.run_explorer(parameters, arms, saes=arguments.sae, root=root, say=_say)
         sys.stdout.write(f"{page}\n")
         return 0
     if arguments.dry_run:

@@ -9,7 +9,7 @@ from archsae_core.interop import to_saelens
 from archsae_core.models.about import About
 from archsae_study.engine.runs import Run, arm_runs
 from archsae_study.engine.study import Study
-from archsae_study.protocol.arms import ARMS
+from archsae_study.protocol.arms import ARMS, explored_arms
 
 TOOLS = ("pretrained", "saelens", "neuronpedia", "sae-dashboard")
 """What a dictionary is written for; `pretrained` is the folder of `SAE.from_pretrained`, as the hub holds it."""
@@ -53,7 +53,7 @@ def _begins_with_bos(study: Study) -> bool:
 
 def export(
     study: Study,
-    arm: str,
+    arm: str | None,
     folder: str | Path,
     to: str,
     *,
@@ -63,10 +63,11 @@ def export(
 ) -> list[Path]:
     """Write the dictionary of an arm to `folder` for one of `TOOLS`, training it first where it is not; returns files.
 
-    `licence` goes onto the card of `pretrained`; `model_id` and `set_name` are Neuronpedia's names, by default the last
-    part of the model's name and `archsae-<arm>`. Raises ConfigError for an unknown tool or arm, for a folder that holds
-    something, and for names that Neuronpedia cannot have.
+    `arm` None is the archetypal one of the study's frame. `licence` goes onto the card of `pretrained`; `model_id` and
+    `set_name` are Neuronpedia's names, by default the last part of the model's name and `archsae-<arm>`. Raises
+    ConfigError for an unknown tool or arm, a folder that holds something, and names that Neuronpedia cannot have.
     """
+    arm = explored_arms(study.config.activations.frame)[1] if arm is None else arm
     require_choice("to", to, TOOLS)
     require_choice("arm", arm, ARMS)
     folder = Path(folder)

@@ -84,15 +84,16 @@ def run_report(
 
 def run_explorer(
     parameters: Mapping[str, Any],
-    arms: Sequence[str],
+    arms: Sequence[str] | None,
     *,
-    saes: Sequence[Path] = (),
+    saes: Sequence[str | Path] = (),
     root: Path | None = None,
     say: Callable[[str], None],
 ) -> Path:
     """Write the feature explorer of a run into its folder; returns its `index.html`. Raises ConfigError.
 
-    `saes` are files or folders of other SAEs of the same layer, shown beside the run's own.
+    `arms` None are the free and the archetypal one of the run's frame. `saes` are other SAEs of the same layer, as
+    `open_sae` takes them, shown beside the run's own.
     What a report of the same parameters has computed is used; what is missing is computed first.
     """
     config = configure(parameters)

@@ -50,6 +50,12 @@ def test_saelens_folder_tells_where_it_comes_from(study, root, tmp_path, capsys)
     assert own["delta"] == config["delta"]
 
 
+def test_without_a_choice_the_archetypal_arm_of_the_frame_is_exported(tmp_path):
+    options = ["--set", "frame=raw", "--set", "steps=5"]
+    assert export(tmp_path / "runs", tmp_path / "out", "saelens", *options) == 0
+    assert from_saelens(tmp_path / "out").about.arm == "raw-ra-own"
+
+
 def test_a_card_holds_scores_and_licence(study, root, tmp_path):
     assert export(root, tmp_path / "out", "pretrained", "--licence", "mit") == 0
     found = SAE.from_pretrained(tmp_path / "out")
