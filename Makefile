@@ -17,7 +17,7 @@ FETCHED := $(VENV)/.fetched
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup report smoke explore lab test browser nbval lint check peers interop soak inputs architectures audit readme site bench bench-self bench-scaling bench-workers clean
+.PHONY: help setup report smoke explore lab test browser nbval lint check peers interop soak inputs architectures audit readme picture site bench bench-self bench-scaling bench-workers clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -76,6 +76,9 @@ audit: $(INSTALLED) ## known vulnerabilities of what is installed, from PyPI's a
 
 readme: $(INSTALLED) ## rewrite the generated tables of README.md and docs/performance.md
 	$(PY) -m docs.pages
+
+picture: $(INSTALLED) ## the README's picture of the explorer, from a page of `make explore`: PAGE=runs/…/index.html
+	$(PY) -m docs.picture $(PAGE)
 
 site: $(INSTALLED) ## the report as a web site in runs/site; with an explorer: ARGS="--explorer FOLDER"
 	$(PY) -m docs.site $(ARGS)

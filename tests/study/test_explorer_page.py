@@ -4,16 +4,20 @@ import dataclasses
 import json
 import re
 import time
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
 from archsae_study.engine.study import Study
 from archsae_study.explorer import of_study, write_page
 from archsae_study.explorer.data import About, DictionaryAbout, Summary, TokenLogit, TokenMass
-from archsae_study.explorer.page import asset, index, rounded, script
+from archsae_study.explorer.page import asset, index, plain, script
 from archsae_study.explorer.widget import answer, module
 from archsae_study.protocol.arms import explored_arms
 from archsae_study.settings.config import configure
+from docs.picture import PICTURE, SHARPNESS, SIZE, shot
 
 pytestmark = pytest.mark.browser
 
@@ -28,6 +32,7 @@ HOSTILE = [
     "zero\u200bwidth",
     "[x](javascript:alert(1))",
     "lone \ud800 surrogate",
+    "``` `code` | **bold** <!--",
 ]
 """Names and tokens of the first features of a page."""
 
@@ -67,9 +72,10 @@ class Hostile:
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     explorer = of_study(Study(configure({"preset": "smoke"}), tmp_path_factory.mktemp("runs")))
-    summaries = explorer.summaries(TOPK)
-    for feature in (3, 7):  # whether a made-up text has a feature with a topic is not what is tested here
-        summaries[feature] = dataclasses.replace(summaries[feature], topic="sea")
+    for key in (TOPK, RA):
+        summaries = explorer.summaries(key)
+        for feature in (3, 7):  # whether a made-up text has a feature with a topic is not what is tested here
+            summaries[feature] = dataclasses.replace(summaries[feature], topic="sea")
     return explorer
 
 
@@ -176,14 +182,15 @@ def test_search_by_index_token_promoted_token_and_topic(page, address, smoke):
     search(page, "sea", "topic")
     assert count(page) == sum(summary.topic == "sea" for summary in alive) >= 2
     search(page, "no such thing")
-    assert page.inner_text(".ax-list-table").strip().endswith("No feature fits.")
+    assert page.inner_text(".ax-nothing p") == "No feature fits."
+    assert "topics (forest, market, music, sea)" in page.inner_text(".ax-nothing small")
 
 
 def test_sort_by_every_metric(page, address, smoke):
     opened(page, address)
     for field in ("density", "maximum", "stability", "probe", "purity"):
         page.select_option(".ax-sort select", f"{field} desc")
-        values = {summary.feature: rounded(getattr(summary, field)) for summary in smoke.summaries(TOPK)}
+        values = {summary.feature: plain(getattr(summary, field)) for summary in smoke.summaries(TOPK)}
         known = [values[feature] for feature in listed(page) if values[feature] is not None]
         assert known == sorted(known, reverse=True), field
         assert known[0] == max(value for value in values.values() if value is not None)
@@ -418,6 +425,11 @@ def test_the_same_page_stands_in_a_notebook(page, smoke):
     )
     page.wait_for_selector(".tabulator-row")
     assert page.get_attribute(".ax", "data-theme") == "dark"  # as JupyterLab is
+    for light, theme in (("true", "light"), ("false", "dark")):  # its theme changes while the explorer is on show
+        page.evaluate("light => { document.body.dataset.jpThemeLight = light; }", light)
+        page.wait_for_selector(f".ax[data-theme={theme}]")
+    page.click("button[aria-label^='Light or dark']")
+    assert page.get_attribute(".ax", "data-theme") == "light"
     page.locator(".tabulator-row").nth(3).click()
     page.wait_for_selector(".ax-panel .ax-band")
     for tag, name, value in (("dt", "float", "none"), ("table", "display", "table"), ("button", "fontSize", "13px")):
@@ -426,6 +438,20 @@ def test_the_same_page_stands_in_a_notebook(page, smoke):
     assert page.evaluate("location.hash") == ""  # the address is the notebook's
     page.click("text=Copy JSON")
     until(page, lambda: page.evaluate("globalThis.copied"))
+
+
+def test_the_readmes_picture_is_taken_from_a_page(browser, smoke, address, tmp_path):
+    path = Path(url2pathname(urlsplit(address).path))
+    picture = shot(browser, path, "sea")
+    assert picture.startswith(b"\x89PNG")
+    width = int.from_bytes(picture[16:20])
+    assert width == int(SIZE["width"] * SHARPNESS)
+    with pytest.raises(LookupError, match="no feature of ra-own leads in a topic 'none'"):
+        shot(browser, path, "none")
+
+
+def test_the_picture_fits_a_readme():
+    assert PICTURE.stat().st_size < 300_000
 
 
 def test_no_markup_is_made_from_text():

@@ -105,13 +105,13 @@
           archsae.tokenBars(summary.tokens, (t) => t.share, percent, shared.tokens))));
     }
     parts.push(lens);
+    if (feature.archetypes) parts.push(archetypes(feature.archetypes, anchors));
     if (!dead) parts.push(contexts(feature.bands, summary.maximum));
     if (!dead && feature.topics.length) {
       parts.push(card("Firing by topic", "share of the topic's tokens", archsae.topicBars(feature.topics)));
     }
     if (feature.matches.length) parts.push(matches(feature.matches));
     parts.push(neighbours(panel, feature));
-    if (feature.archetypes) parts.push(archetypes(feature.archetypes, anchors));
     panel.body.replaceChildren(...parts);
   };
 })();

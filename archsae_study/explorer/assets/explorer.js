@@ -82,7 +82,7 @@
       this.active = 0;
       this.loaded = new Map();
       this.build();
-      this.setTheme(remembered("archsae-theme") ?? theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+      this.setTheme(theme ?? remembered("archsae-theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
       this.table.on("tableBuilt", () => {
         this.filter();
         if (!this.follow()) this.showWelcome();
@@ -241,8 +241,11 @@
         formatter: (cell) => element("span", { class: "ax-cell" }, format(cell.getValue()),
           element("span", { class: "ax-cell-bar", style: `width:${(100 * share(field, cell.getValue())).toFixed(1)}%` })),
       });
+      const topics = this.about.topics.length ? ` and in topics (${archsae.plain(this.about.topics.join(", "))})` : "";
+      this.nothing = element("div", { class: "ax-nothing" }, element("p", {}, "No feature fits."),
+        element("small", {}, `A search looks in names, in the tokens on which most of a feature's activation lies, in the tokens that it promotes${topics}.`));
       this.table = new globalThis.Tabulator(this.tableBox, {
-        data: this.rows, index: "id", layout: "fitColumns", height: "100%", rowHeight: 38, placeholder: "No feature fits.",
+        data: this.rows, index: "id", layout: "fitColumns", height: "100%", rowHeight: 38, placeholder: this.nothing,
         columnDefaults: { resizable: false, headerSortTristate: false },
         initialSort: [{ column: "stability", dir: "desc" }],
         columns: [
@@ -415,7 +418,8 @@
         .sort((a, b) => b[field] - a[field]).slice(0, 6);
       const lists = [
         ["Most stable over seeds", top("stability", alive.filter((row) => row.density >= 1e-3))],
-        ["Tells a topic best", top("probe")], ["Purest token", top("purity", alive.filter((row) => row.density >= 1e-3))],
+        ["Tells its topic best", this.about.topics.flatMap((topic) => top("probe", alive.filter((row) => row.topic === topic)).slice(0, 1))],
+        ["Purest token", top("purity", alive.filter((row) => row.density >= 1e-3))],
         ["Densest", top("density")],
       ].filter(([, rows]) => rows.length);
       this.panels.replaceChildren(element("div", { class: "ax-welcome" },
@@ -601,7 +605,7 @@
 
     toggleTheme() {
       this.setTheme(this.theme === "dark" ? "light" : "dark");
-      remember("archsae-theme", this.theme);
+      if (this.links) remember("archsae-theme", this.theme);  // in a notebook, the notebook's theme is the one to start with
     }
   }
 

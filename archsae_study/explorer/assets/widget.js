@@ -23,9 +23,11 @@ export default {
     root.tabIndex = -1;
     host.attachShadow({ mode: "open" }).append(sheet, root);
     el.append(host);
-    const theme = { false: "dark", true: "light" }[document.body.dataset.jpThemeLight] ?? null;
+    const theme = () => ({ false: "dark", true: "light" })[document.body.dataset.jpThemeLight] ?? null;
     const load = (kind, key, shard) => ask(`${kind}/${key}/${shard}`);
-    globalThis.archsae.mount(root, { index: await ask("index"), load }, { links: false, theme });
-    return () => model.off("msg:custom", receive);
+    const explorer = globalThis.archsae.mount(root, { index: await ask("index"), load }, { links: false, theme: theme() });
+    const follow = new MutationObserver(() => theme() && explorer.setTheme(theme()));
+    follow.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
+    return () => { follow.disconnect(); model.off("msg:custom", receive); };
   },
 };
