@@ -389,16 +389,14 @@ class Large:
 def test_large_dictionaries_open_in_two_seconds(page, smoke, tmp_path):
     html = write_page(smoke, tmp_path / "large")
     (html.parent / "data" / "index.js").write_text(script("index", index(Large())))
-    address = html.as_uri()
-    seconds = []
-    for _ in range(3):  # the machine may be busy with something else
-        page.goto("about:blank")
-        start = time.perf_counter()
-        page.goto(address)
-        page.wait_for_selector("[data-ready=true]")
-        page.wait_for_selector(".tabulator-row")
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 2
+    # the page's own processor time: a machine that is busy with something else makes no difference
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    page.goto(html.as_uri())
+    page.wait_for_selector("[data-ready=true]")
+    page.wait_for_selector(".tabulator-row")
+    metrics = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
+    assert 0 < metrics["ScriptDuration"] < metrics["TaskDuration"] < 2
     assert count(page) == 4096
 
 
