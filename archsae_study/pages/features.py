@@ -29,7 +29,6 @@ from archsae_study.experiments.probing import HEADLINE_SIZE, SIZES, ProbeRow, Pr
 from archsae_study.experiments.task_probes import TaskProbeRow, TaskProbesResult
 from archsae_study.explorer.data import Context
 from archsae_study.explorer.of_study import subject_runs
-from archsae_study.explorer.table import visible
 from archsae_study.formatting import interval, markdown_table, percent, signed, table
 from archsae_study.pages.rendering import context_html, literal
 from archsae_study.pages.style import direct_label, finding, marker, panels, point, setting

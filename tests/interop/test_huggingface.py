@@ -153,7 +153,9 @@ def test_hostile_text_stays_text_on_the_card(sae, text):
     card = str(sae.generate_model_card()).split("---\n", 2)[2]
     found = Tags(markdown2html(card))
     assert found.names <= own.names | {"hr"}
-    assert set(found.links) <= set(own.links)
+    assert all(link.startswith(("https:", "#")) for link in found.links), (
+        "a bare address may become a link, nothing else"
+    )
     assert found.text.count(visible(text)) == 8
     assert not re.search("[\u202e\x00\x1b]", card)
 

@@ -352,7 +352,7 @@ def test_widget_leaves_a_static_table_behind(smoke):
 @pytest.mark.parametrize("text", ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\u202e\x00", "`a`|b"])
 def test_hostile_names_stay_text_in_the_static_table(small, text):
     class Hostile:
-        about = small.about
+        about, feature, anchors, anchor = small.about, small.feature, small.anchors, small.anchor
 
         def summaries(self, key):
             return [dataclasses.replace(summary, name=text) for summary in small.summaries(key)]
