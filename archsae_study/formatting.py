@@ -1,11 +1,34 @@
 """Values, intervals and tables as a reader sees them."""
 
+import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from archsae_core.metrics.intervals import Interval
+
+ROWS = 12
+"""Rows that a table shows in running text; a longer one opens by a click."""
+
+
+class ShownTable(pd.DataFrame):
+    """A table as a notebook shows it: cells whole, a caption above, behind a click where it is longer than `ROWS`.
+
+    Whatever pandas derives from it is a plain data frame again.
+    """
+
+    _metadata = ["caption"]  # noqa: RUF012 - pandas reads the names of its subclass's attributes here
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows; only tags that GitHub's viewer keeps."""
+        # pandas cuts cells at 50 characters unless told not to
+        with pd.option_context("display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None):
+            shown = super()._repr_html_()
+        caption = html.escape(self.caption, quote=False)
+        if len(self) > ROWS:
+            return folded(f"{caption or 'Table'} ({len(self)} rows)", shown)
+        return f"<p><em>{caption}</em></p>\n{shown}" if caption else shown
 
 
 def cell(value: Any) -> str:
@@ -15,8 +38,13 @@ def cell(value: Any) -> str:
     if isinstance(value, Interval):
         return interval(value)
     if isinstance(value, float):
-        return f"{value:z.3f}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        return _minus(f"{value:z.3f}" if abs(value) < 1000 else f"{value:,.0f}")
+    return _minus(f"{value:,}") if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _minus(number: str) -> str:
+    """A number with a minus sign in place of the hyphen."""
+    return number.replace("-", "−")
 
 
 def interval(found: Interval | None, digits: int = 3) -> str:
@@ -24,8 +52,8 @@ def interval(found: Interval | None, digits: int = 3) -> str:
     if found is None:
         return cell(None)
     if found.low is None:
-        return f"{found.estimate:z.{digits}f}"
-    return f"{found.estimate:z.{digits}f} [{found.low:z.{digits}f}, {found.high:z.{digits}f}]"
+        return _minus(f"{found.estimate:z.{digits}f}")
+    return _minus(f"{found.estimate:z.{digits}f} [{found.low:z.{digits}f}, {found.high:z.{digits}f}]")
 
 
 def signed(value: float | Interval | None, digits: int = 3) -> str:
@@ -33,7 +61,7 @@ def signed(value: float | Interval | None, digits: int = 3) -> str:
     if value is None:
         return cell(None)
     if not isinstance(value, Interval):
-        return f"{value:+z.{digits}f}".replace("-", "−")
+        return _minus(f"{value:+z.{digits}f}")
     if value.low is None:
         return signed(value.estimate, digits)
     return f"{signed(value.estimate, digits)} [{signed(value.low, digits)}, {signed(value.high, digits)}]"
@@ -41,15 +69,17 @@ def signed(value: float | Interval | None, digits: int = 3) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """`2.4%`, a dash for None."""
-    return cell(None) if value is None else f"{value:.{digits}%}"
+    return cell(None) if value is None else _minus(f"{value:z.{digits}%}")
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> ShownTable:
     """Rows as a data frame of formatted cells, which a notebook shows as a table; the first column is the index."""
     formatted = [[cell(value) for value in row] for row in rows]
     shown = pd.DataFrame(formatted, columns=list(header)).set_index(header[0])
     # its name above the first column, not in a row of its own
-    return shown.rename_axis(index=None, columns=header[0])
+    found = ShownTable(shown.rename_axis(index=None, columns=header[0]))
+    found.caption = caption
+    return found
 
 
 def markdown(shown: pd.DataFrame) -> str:

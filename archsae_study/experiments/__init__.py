@@ -27,6 +27,7 @@ _UP_TO_06 = (
     activations.TABLE,
     anchors.TABLE,
     dictionaries.STANDARD,
+    dictionaries.KMEANS,
     dictionaries.ARCHETYPAL,
     dictionaries.BINDING,
     w_steps.TABLE,

@@ -143,6 +143,8 @@ def _table(name: str, role: str) -> Table[DictionaryResult]:
 
 
 STANDARD, ARCHETYPAL = _table("standard_sae", "topk"), _table("archetypal_sae", "ra")
+KMEANS = _table("kmeans_sae", "topk-kmeans")
+"""The fair baseline of notebook 03: free, from the centroids of the archetypal dictionary."""
 BINDING = Table(
     name="binding",
     result=BindingResult,

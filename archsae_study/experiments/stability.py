@@ -78,6 +78,8 @@ class ArmResult:
     r2: list[float]
     mse: list[float]
     mse_normalised: list[float]
+    l0: list[float]
+    """Mean number of active codes of a token: below k where some tokens have fewer positive codes."""
     dead_share: list[float]
     ce_recovered: list[float] | None
     """Share of the CE loss of mean ablation that the reconstruction recovers; only of arms that a contrast names."""
@@ -204,7 +206,7 @@ def arm_result(study: Study, of_arm: Sequence[Run], recovered: Mapping[Run, floa
     return ArmResult(
         arm=of_arm[0].arm,
         seeds=[run.seed for run in of_arm],
-        **{name: [getattr(q, name) for q in quality] for name in ("r2", "mse", "mse_normalised", "dead_share")},
+        **{name: [getattr(q, name) for q in quality] for name in ("r2", "mse", "mse_normalised", "l0", "dead_share")},
         ce_recovered=[recovered[run] for run in of_arm] if set(of_arm) <= recovered.keys() else None,
         cosine_with_start=[stability.cosine_with_start(found[0], end) for found, end in zip(kept, atoms, strict=True)],
         effective_anchors=None if None in effective else effective,

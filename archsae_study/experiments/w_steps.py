@@ -8,7 +8,7 @@ from archsae_core.models.training import read_log
 from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run, cosines_with_start
 from archsae_study.engine.study import Study
-from archsae_study.protocol.arms import BEST, PUBLISHED, main_arms
+from archsae_study.protocol.arms import CHOSEN, PUBLISHED, main_arms
 from archsae_study.settings.config import Config
 
 STEPS = 500
@@ -79,8 +79,8 @@ class WStepsResult:
         return next(trial for trial in self.of(frame) if trial.way != "free")
 
     def in_use(self, frame: str) -> Trial:
-        """The way that the arms of this frame use (`arms.BEST`)."""
-        key = next(way.key for way in WAYS if way.settings == dict(BEST[frame]))
+        """The way that the arms of this frame use (`arms.CHOSEN`)."""
+        key = next(way.key for way in WAYS if way.settings == dict(CHOSEN[frame]))
         return next(trial for trial in self.trials if (trial.frame, trial.way) == (frame, key))
 
 

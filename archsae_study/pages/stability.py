@@ -1,32 +1,64 @@
 """Notebook 05: figures, tables and the finding."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from archsae_core.config import FRAMES
-from archsae_core.metrics.intervals import Interval, seed_interval
+from archsae_core.metrics.intervals import LEVEL, PRIMARY_LEVEL, seed_interval
 from archsae_core.metrics.stability import HEADLINE
 from archsae_study.experiments.generality import GeneralityResult
+from archsae_study.experiments.identifiability import IdentifiabilityResult
 from archsae_study.experiments.longer import LongerResult
 from archsae_study.experiments.reappearance import ReappearanceResult
 from archsae_study.experiments.stability import ArmResult, StabilityResult
 from archsae_study.experiments.structure import StructureResult
 from archsae_study.experiments.swap import SwapResult
 from archsae_study.formatting import cell, interval, percent, signed, table
-from archsae_study.pages.style import FRAME_TITLES, direct_label, finding, heat_map, marker, panels, point, setting
+from archsae_study.pages.style import (
+    FRAME_TITLES,
+    direct_label,
+    error_bar,
+    finding,
+    heat_map,
+    label_column,
+    marker,
+    panels,
+    point,
+    setting,
+)
 from archsae_study.protocol import contrast_cases, contrasts
 from archsae_study.protocol.arms import ARMS
 from archsae_study.protocol.contrasts import Decision
 from archsae_study.report import Report
 
-LABEL_GAP = 0.045
-"""Least distance between two names beside paths, in units of stability."""
+REPLACEMENTS = {
+    "partner": ("its match", "o", "#000000"),
+    "second": ("the next most similar", "s", "#d55e00"),
+    "random": ("one that fires as often", "^", "#ca9161"),
+}
+"""What is put in a feature's place: name, marker, and a colour that no arm has."""
+SCORES = {
+    "greedy_ab": "greedy, run 1 → 2",
+    "greedy_ba": "greedy, run 2 → 1",
+    "greedy": "greedy, both directions",
+    "hungarian": "Hungarian",
+    "pw_mcc": "PW-MCC: Hungarian, absolute cosine",
+    "greedy_centred": "greedy, centred",
+    "hungarian_centred": "Hungarian, centred (decides)",
+    "greedy_alive": "greedy, live features",
+    "hungarian_alive": "Hungarian, live features",
+    "hungarian_centred_alive": "Hungarian, centred, live features",
+    "encoder_cosine": "encoder rows of matched atoms",
+    "shared": "share of matches above 0.7",
+    "firing_correlation": "firing of matched features",
+}
+"""Names of the scores for a reader; one that has none goes by its key."""
 
 __all__ = [
     "Report",
@@ -36,6 +68,7 @@ __all__ = [
     "between_arms",
     "by_metric_table",
     "collapse_table",
+    "conclusion",
     "decisions_table",
     "equal_terms_table",
     "gains_figure",
@@ -52,6 +85,7 @@ __all__ = [
     "structure_table",
     "subspaces_table",
     "swap_figure",
+    "swap_sentence",
     "swap_table",
     "synthetic_table",
     "trajectories",
@@ -59,64 +93,134 @@ __all__ = [
 
 
 def headline(result: StabilityResult) -> Markdown:
-    """The finding of notebook 05: what the rule says of the three primary contrasts."""
-    return finding("stability", decisions={one.contrast.key: one for one in result.decisions()}, arms=result.by_key())
+    """The finding of notebook 05: what the rule says of the three primary contrasts, and the limits of the run."""
+    return finding("stability", beside=beside(result), limit=limit(result), primary=percent(PRIMARY_LEVEL))
+
+
+def beside(result: StabilityResult) -> dict[str, dict[str, Any]]:
+    """By contrast, what a verdict cannot be read without: both arms at equal terms, what moved, L0."""
+    terms, arms = result.on_equal_terms(), result.by_key()
+    found = {}
+    for one in result.decisions():
+        key, ra = one.contrast.key, arms.get(one.contrast.ra)
+        cosine = one.ra_cosine.estimate if one.ra_cosine else None
+        found[key] = {
+            "decision": one,
+            "movement": terms[key]["movement"],
+            "unmoved": cosine is not None and cosine >= contrasts.UNMOVED,
+            "lower": one.gain is not None and one.gain.below(0),
+            "dead": None if ra is None else float(np.mean(ra.dead_share)),
+            "l0": None if ra is None else float(np.mean(ra.l0)),
+        }
+    return found
+
+
+def limit(result: StabilityResult) -> dict[str, Any]:
+    """How far the arms of the contrasts were trained: steps, tokens, what R² still gained, which atoms stayed."""
+    named = dict.fromkeys(arm for one in contrasts.PRIMARY for arm in (one.ra, one.free))
+    arms = [arm for key, arm in result.by_key().items() if key in named]
+    paths = [arm.trajectory for arm in arms if len(arm.trajectory) > 1] or [arm.trajectory for arm in result.arms]
+    last = paths[0][-1]
+    rises = {ARMS[arm.arm].title: _rise(arm) for arm in arms if len(arm.trajectory) > 1}
+    base = result.by_key().get("topk-random-own")
+    paired = base is not None and len(base.seeds) > 1
+    return {
+        "steps": last.step,
+        "tokens": last.tokens / 1e6,
+        "since": paths[0][-2].step if len(paths[0]) > 1 else 0,
+        "rise": max(rises.values(), default=0.0),
+        "rising": {name: rise for name, rise in rises.items() if rise > contrasts.COST},
+        "cost": contrasts.COST,
+        "unmoved": [key for key, one in beside(result).items() if one["unmoved"]],
+        "kept": contrasts.UNMOVED,
+        "random": base.end[HEADLINE].interval().estimate if paired else None,
+    }
+
+
+def _rise(arm: ArmResult) -> float:
+    """R² that the last interval between kept steps brought."""
+    before, after = arm.trajectory[-2:]
+    return float(np.mean(after.r2) - np.mean(before.r2))
+
+
+def conclusion(result: StabilityResult) -> Markdown:
+    """The answer to the notebook's question, from the verdicts and the 2 × 2."""
+    decided = {str(verdict): [] for verdict in contrasts.Verdict}
+    for one in result.decisions():
+        decided[str(one.verdict)].append(one.contrast.key)
+    return finding(
+        "stability_conclusion",
+        decided=decided,
+        squares=result.interactions(),
+        limit=limit(result),
+        beside=beside(result),
+    )
 
 
 def decisions_table(result: StabilityResult | LongerResult) -> pd.DataFrame:
-    """One row a primary contrast: the gain, what it costs, and the verdict."""
+    """One row a primary contrast: the gain, at the end and at equal movement, what it costs, and the verdict."""
+    terms = result.on_equal_terms() if isinstance(result, StabilityResult) else {}
     rows = []
     for one in result.decisions():
-        share = one.share.interval
+        equal = terms.get(one.contrast.key, {}).get("movement")
         rows.append(
             [
                 f"{one.contrast.key}: {one.contrast.label}",
                 len(one.seeds),
                 signed(one.gain),
+                signed(equal.gain) if equal else None,
                 signed(one.delta_r2),
                 signed(one.delta_ce_recovered),
                 one.ra_cosine.estimate if one.ra_cosine else None,
-                None if share is None else f"{share.estimate:.0%}",
+                one.free_cosine.estimate if one.free_cosine else None,
                 f"{one.verdict}",
             ]
         )
-    header = ["contrast", "seeds", "gain in stability", "ΔR²", "ΔCE recovered", "RA cosine with start"]
-    return table([*header, "share of the published-style gain", "verdict"], rows)
+    header = ["contrast", "seeds", "gain in stability", "gain at equal movement", "ΔR²", "ΔCE recovered"]
+    caption = (
+        f"Archetypal less free. Intervals: {PRIMARY_LEVEL:.1%}; at equal movement, which does not decide, {LEVEL:.0%}."
+    )
+    return table([*header, "RA cosine with start", "TopK cosine with start", "verdict"], rows, caption)
 
 
 def reasons(result: StabilityResult) -> Markdown:
-    """Why the rule says so, one line a contrast."""
-    return Markdown("\n".join(f"- **{one.contrast.key}, {one.verdict}**: {one.reason}." for one in result.decisions()))
+    """Why the rule says so, one line a contrast, with what the rule prints but does not decide by."""
+    notes = beside(result)
+    shares = {
+        one.contrast.key: one.share.reason
+        if one.share.interval is None
+        else f"{percent(one.share.interval.estimate, 0)} of it"
+        for one in result.decisions()
+    }
+    return finding("stability_reasons", beside=notes, shares=shares)
 
 
 def arms_table(result: StabilityResult, frame: str) -> pd.DataFrame:
     """One row an arm of a frame: reconstruction, stability before and after training, movement."""
     rows = []
     for arm in _of(result, frame):
-        paired = len(arm.seeds) > 1
+        end = arm.end[HEADLINE] if len(arm.seeds) > 1 else None
         rows.append(
             [
                 ARMS[arm.arm].label,
                 len(arm.seeds),
                 float(np.mean(arm.r2)),
                 float(np.mean(arm.mse)),
+                float(np.mean(arm.l0)),
                 percent(float(np.mean(arm.dead_share))),
-                seed_interval(np.array(arm.trajectory[0].stability)).estimate if paired else None,
-                interval(arm.end[HEADLINE].interval()) if paired else None,
+                None if end is None else _mean(arm.trajectory[0].stability),
+                None if end is None else end.interval(normalised=False).estimate,
+                None if end is None else end.chance,
+                None if end is None else interval(end.interval()),
                 float(np.mean(arm.cosine_with_start)),
             ]
         )
-    header = [
-        "arm",
-        "seeds",
-        "R²",
-        "MSE, raw units",
-        "dead",
-        "stability at step 0",
-        "stability at the end",
-        "cosine with start",
-    ]
-    return table(header, rows)
+    header = ["arm", "seeds", "R²", "MSE", "L0", "dead", "S at step 0", "s", "s₀", "S at the end", "cosine with start"]
+    caption = (
+        f"{FRAME_TITLES[frame]}. MSE: a dimension, in the model's units. s: cosine of matched atoms; s₀: that of "
+        f"unrelated dictionaries; S = (s − s₀) / (1 − s₀), {LEVEL:.0%} over seeds, ends cut at 1."
+    )
+    return table(header, rows, caption)
 
 
 def _of(result: StabilityResult, frame: str) -> list[ArmResult]:
@@ -126,47 +230,50 @@ def _of(result: StabilityResult, frame: str) -> list[ArmResult]:
 def stability_figure(result: StabilityResult) -> Figure:
     """Stability of every arm from step 0 to the end, with R², MSE and intervals over seeds, one panel a frame."""
     rows = max(len(_of(result, frame)) for frame in FRAMES)
-    figure, axes = panels(len(FRAMES), width=7.2, height=0.62 * rows + 1.4, sharex=True)
+    figure, axes = panels(len(FRAMES), width=7.2, height=0.62 * rows + 1.6, sharex=True)
     for axis, frame in zip(axes, FRAMES, strict=True):
         arms = [arm for arm in _of(result, frame) if len(arm.seeds) > 1][::-1]
         for place, arm in enumerate(arms):
             colour = ARMS[arm.arm].colour
-            start = seed_interval(np.array(arm.trajectory[0].stability)).estimate
+            start = _mean(arm.trajectory[0].stability)
             end = arm.end[HEADLINE].interval()
             axis.plot([start, end.estimate], [place, place], color=colour, alpha=0.4, linewidth=3, zorder=1)
-            axis.plot(start, place, "|", color=colour, markersize=14, markeredgewidth=2)
+            axis.plot(start, place, "|", color=colour, markersize=18, markeredgewidth=2)
             point(axis, end.estimate, place, end, **marker(arm.arm))
         labels = [f"{ARMS[arm.arm].label}\nR² {np.mean(arm.r2):.3f}, MSE {np.mean(arm.mse):,.1f}" for arm in arms]
         axis.set_yticks(range(len(arms)), labels, fontsize=8)
         axis.set(ylim=(-0.6, len(arms) - 0.4), xlim=(-0.05, 1.05))
-        axis.set(xlabel="stability between seeds (0 = chance)\n| before training   ● after, hollow: shared start")
+        axis.set(
+            xlabel="stability between seeds (0 chance, 1 identity)\n"
+            f"| before training   ● after, own start   ○ after, shared start   bars: {LEVEL:.0%} over seeds"
+        )
         axis.set_title(FRAME_TITLES[frame])
         axis.axvline(0, color="0.7", linewidth=0.8, zorder=0)
     return figure
 
 
 def gains_figure(result: StabilityResult) -> Figure:
-    """The primary contrasts with their 98.3 % intervals, beside the margin of the rule."""
+    """The primary contrasts beside the margin of the rule: at the end of training, and at equal movement."""
     decisions = [one for one in result.decisions() if one.gain is not None]
-    figure, (axis,) = panels(1, width=8.4, height=0.75 * max(len(decisions), 1) + 1.4)
+    terms = result.on_equal_terms()
+    figure, (axis,) = panels(1, width=8.8, height=0.85 * max(len(decisions), 1) + 1.5)
     for place, one in enumerate(reversed(decisions)):
         point(axis, one.gain.estimate, place, one.gain, color=ARMS[one.contrast.ra].colour)
-        axis.annotate(
-            f"{one.verdict}",
-            (one.gain.estimate, place),
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-        )
+        above = dict(textcoords="offset points", ha="center", fontsize=8)
+        axis.annotate(f"{one.verdict}", (one.gain.estimate, place), xytext=(0, 9), **above)
+        equal = terms[one.contrast.key]["movement"]
+        if equal is not None and equal.gain is not None:
+            under = place - 0.28
+            point(axis, equal.gain.estimate, under, equal.gain, shape="d", color="0.35", size=5)
     axis.axvline(0, color="0.7", linewidth=0.8)
     axis.axvline(contrasts.MARGIN, color="0.3", linewidth=1, linestyle="--")
-    axis.annotate(
-        "margin", (contrasts.MARGIN, 1.0), xycoords=("data", "axes fraction"), fontsize=8, ha="left", va="bottom"
-    )
+    beyond = dict(xycoords=("data", "axes fraction"), fontsize=8, ha="center", va="bottom")
+    axis.annotate(f"margin {contrasts.MARGIN}", (contrasts.MARGIN, 1.0), **beyond)
     axis.set_yticks(range(len(decisions)), [_wrapped(one) for one in reversed(decisions)], fontsize=8)
     axis.set(
-        ylim=(-0.6, len(decisions) - 0.3), xlabel="gain in stability of RA-SAE over TopK, starts of each seed's own"
+        ylim=(-0.6, len(decisions) - 0.3),
+        xlabel="gain in stability of RA-SAE over TopK, starts of each seed's own\n"
+        f"● end of training, {PRIMARY_LEVEL:.1%} over seeds (decides)   ◆ at equal movement, {LEVEL:.0%}",
     )
     return figure
 
@@ -182,7 +289,6 @@ def movement(result: StabilityResult) -> Figure:
         lambda at: 1 - np.mean(at.cosine_with_start),
         {"alpha": 0.5},
         xlabel="movement: 1 − mean cosine with the own start",
-        xlim=(-0.03, 1.25),
     )
 
 
@@ -192,8 +298,7 @@ def trajectories(result: StabilityResult) -> Figure:
         result,
         lambda at: np.mean(at.r2) if np.mean(at.r2) > 0 else None,
         {"alpha": 0.6, "marker": "o", "markersize": 3},
-        xlabel="R² on held-out text",
-        xlim=(0, 1.35),
+        xlabel="R² on held-out text (steps with R² below 0 are left out)",
     )
 
 
@@ -201,36 +306,22 @@ def _paths(
     result: StabilityResult, along: Callable[[Any], float | None], line: Mapping[str, Any], **axes_options: Any
 ) -> Figure:
     """Stability along training of every arm with two seeds, one path an arm; where `along` is None, no point."""
-    figure, axes = panels(len(FRAMES), width=6.0, height=4.4, sharey=True)
+    figure, axes = panels(len(FRAMES), width=7.0, height=4.6, sharey=True)
     for axis, frame in zip(axes, FRAMES, strict=True):
-        ends = {}
+        ends: list[tuple[str, str, float, float]] = []
         for arm in _of(result, frame):
-            if len(arm.seeds) < 2:
-                continue
             path = [(x, _mean(at.stability)) for at in arm.trajectory if (x := along(at)) is not None]
-            if not path:
+            if len(arm.seeds) < 2 or not path:
                 continue
             axis.plot(*zip(*path, strict=True), color=ARMS[arm.arm].colour, linewidth=1.2, **line)
-            axis.plot(*path[-1], "o", markersize=8, **marker(arm.arm))
-            ends[arm.arm] = path[-1]
-        _label_ends(axis, ends)
+            # large dots first, so that none hides another that ends at the same place
+            axis.plot(*path[-1], "o", markersize=12 - len(ends), zorder=3, **marker(arm.arm))
+            ends.append((ARMS[arm.arm].label, ARMS[arm.arm].colour, *path[-1]))
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-        axis.set(ylabel="stability between seeds", **axes_options)
+        axis.set(ylabel="stability between seeds", ylim=(-0.05, 1.08), **axes_options)
         axis.set_title(FRAME_TITLES[frame])
+        label_column(axis, ends)
     return figure
-
-
-def _label_ends(axis: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
-    """Names of arms beside the ends of their paths, pushed apart where ends are close."""
-    heights = np.array([y for _, y in ends.values()])
-    order = np.argsort(heights)
-    apart = heights[order]
-    for place in range(1, len(apart)):
-        apart[place] = max(apart[place], apart[place - 1] + LABEL_GAP)
-    for (key, (x, y)), height in zip((list(ends.items())[i] for i in order), apart, strict=True):
-        beside = {"xytext": (x + 0.04, height), "textcoords": "data", "fontsize": 7}
-        line = {"arrowprops": {"arrowstyle": "-", "color": ARMS[key].colour, "linewidth": 0.5}} if height > y else {}
-        direct_label(axis, x, y, ARMS[key].label, ARMS[key].colour, **beside, **line)
 
 
 def _mean(pairs: list[list[float]]) -> float:
@@ -253,10 +344,14 @@ def equal_terms_table(result: StabilityResult) -> pd.DataFrame:
                     found.first,
                     found.second,
                     signed(found.gain),
-                    found.reason or "–",
+                    found.reason.replace(" -", " −") or "both reach it",
                 ]
             )
-    return table(["contrast", "common value", "RA-SAE", "TopK", "gain", "remark"], rows)
+    caption = (
+        "Stability read off along training where both arms have the same R², or the same 1 − cosine with their start. "
+        f"Exploratory; {LEVEL:.0%} over seeds."
+    )
+    return table(["contrast", "common value", "RA-SAE", "TopK", "gain", "remark"], rows, caption)
 
 
 def interaction_table(result: StabilityResult) -> pd.DataFrame:
@@ -276,20 +371,25 @@ def interaction_table(result: StabilityResult) -> pd.DataFrame:
             ]
         )
     header = ["frame", "TopK, own start", "TopK, shared start", "RA, own anchors", "RA, shared anchors", "interaction"]
-    return table(header, rows)
+    caption = (
+        f"Stability, {LEVEL:.0%} over seeds given the one shared start. A score cannot exceed 1: where both shared "
+        "cells are close to it, the interaction says how far below 1 the arms with own starts are, and little else."
+    )
+    return table(header, rows, caption)
 
 
 def between_arms(result: StabilityResult) -> Figure:
     """Agreement between arms: do free and archetypal dictionaries find the same features, or each their own?"""
-    figure, axes = panels(len(FRAMES), width=6.6, height=5.6)
+    figure, axes = panels(len(FRAMES), width=8.0, height=6.4)
     for axis, frame in zip(axes, FRAMES, strict=True):
         arms = list(dict.fromkeys(pair.first for pair in result.between if ARMS[pair.first].frame == frame))
         values = np.full((len(arms), len(arms)), np.nan)
         for pair in result.between:
             if pair.first in arms and pair.second in arms:
                 values[arms.index(pair.second), arms.index(pair.first)] = pair.score
-        heat_map(axis, values, [ARMS[arm].label for arm in arms])
-        axis.set_title(FRAME_TITLES[frame])
+        bar = {"label": "stability score S: 0 chance, 1 identity", "shrink": 0.6}
+        heat_map(axis, values, [ARMS[arm].label for arm in arms], cbar=frame == FRAMES[-1], cbar_kws=bar)
+        axis.set_title(f"{FRAME_TITLES[frame]}\nseed 0 of the column's arm with seed 1 of the row's")
     return figure
 
 
@@ -311,23 +411,36 @@ def collapse_table(result: StabilityResult) -> pd.DataFrame:
             ]
         )
     header = ["arm", "nearest neighbour, median cosine", "95 %", "distinct atoms", "effective anchors", "stability"]
-    return table([*header, "corrected for collapse"], rows)
+    caption = "Atoms of seed 0, and stability once atoms with a cosine above 0.99 count once. A dash: it has no W."
+    return table([*header, "corrected for collapse"], rows, caption)
 
 
 def by_metric_table(result: StabilityResult) -> pd.DataFrame:
-    """What the rule would say from every other score, less chance. Exploratory."""
+    """What the rule would say from every other score, less chance, and how many say what. Exploratory."""
     names = next((list(arm.end) for arm in result.arms if arm.end), [])
-    rows = []
+    rows, said = [], {one.key: [] for one in contrasts.PRIMARY}
     for name in names:
         decisions = result.decisions(name)
-        rows.append([name, *(f"{signed(one.gain)} · {one.verdict}" for one in decisions)])
-    return table(["score", *(f"{one.key}" for one in contrasts.PRIMARY)], rows)
+        for one in decisions:
+            said[one.contrast.key].append(str(one.verdict))
+        rows.append([SCORES.get(name, name), *(f"{signed(one.gain)} · {one.verdict}" for one in decisions)])
+    rows.insert(0, [f"of {len(names)} scores", *("; ".join(_counted(found)) for found in said.values())])
+    caption = (
+        f"Every score under the rule, each less its chance level, {PRIMARY_LEVEL:.1%}. Greedy scores match each atom "
+        "with its nearest: several may share one. Scores of live features match the smaller live set into the larger."
+    )
+    return table(["score", *said], rows, caption)
+
+
+def _counted(verdicts: Sequence[str]) -> list[str]:
+    return [f"{count} {verdict}" for verdict, count in Counter(verdicts).most_common()]
 
 
 def synthetic_table() -> pd.DataFrame:
     """What the rule says of made-up outcomes: fixed before any data."""
     rows = [[row["case"], row["says"], row["reason"]] for row in contrast_cases.synthetic_table()]
-    return table(["made-up outcome", "the rule says", "because"], rows)
+    caption = "What the rule says of made-up outcomes"
+    return table(["made-up outcome", "the rule says", "because"], rows, caption)
 
 
 def longer_table(result: LongerResult) -> pd.DataFrame | Markdown:
@@ -369,25 +482,32 @@ def generality_table(result: GeneralityResult) -> pd.DataFrame:
                     str(decision.verdict),
                 ]
             )
+    caption = f"The contrasts at another layer and with another k, {PRIMARY_LEVEL:.1%} over seeds. Exploratory."
     return table(
-        [f"setting, after {result.steps:,} steps", "seeds", "gain in stability", "ΔR²", "the rule would say"], rows
+        [f"setting, after {result.steps:,} steps", "seeds", "gain in stability", "ΔR²", "the rule would say"],
+        rows,
+        caption,
     )
 
 
 def structure_table(result: StructureResult) -> pd.DataFrame:
     """The paper's structural metrics of the trained dictionaries of notebook 04."""
     names = {
-        "ood": "OOD score",
+        "ood": "OOD score ↓",
         "stable_rank": "stable rank",
         "effective_rank": "effective rank",
-        "coherence": "coherence",
-        "connectivity": "connectivity",
-        "negative_interference": "negative interference",
+        "coherence": "coherence ↓",
+        "connectivity": "pairs that never fire together",
+        "negative_interference": "negative interference ↓",
     }
     rows = [
         [row.label, *(getattr(row.metrics, name) for name in names)] for row in result.rows if row.when == "trained"
     ]
-    return table(["dictionary", *names.values()], rows)
+    caption = (
+        "The structural metrics of Fel et al., of the one seed of notebook 04 (shared anchors). OOD score: how far "
+        "atoms point away from every activation. ↓: lower is better; without an arrow neither side is."
+    )
+    return table(["dictionary", *names.values()], rows, caption)
 
 
 def reappearance_table(result: ReappearanceResult) -> pd.DataFrame:
@@ -403,9 +523,15 @@ def reappearance_table(result: ReappearanceResult) -> pd.DataFrame:
         ]
         for row in result.rows
     ]
+    caption = (
+        f"Found again: share of the other seeds whose matched atom has a cosine above {result.threshold:g}; stable: in "
+        "at least half of them. Stable and unstable features are compared at equal activation mass, 95 % over features "
+        "or documents. A dash: fewer than 8 of one kind, so that there is nothing to compare."
+    )
     return table(
         ["arm", "features", "found again", "matched", *(f"{label}: stable − unstable" for label in scores.values())],
         rows,
+        caption,
     )
 
 
@@ -420,56 +546,60 @@ def subspaces_table(result: ReappearanceResult) -> pd.DataFrame:
             else [f"{found.unstable:,.0f}", interval(found.other), found.own, found.data, found.chance]
         )
         rows.append([row.label, *shares])
-    header = [
-        "arm",
-        "unstable features",
-        "held by another seed's subspace",
-        "by the own",
-        "by principal components",
-        "chance",
-    ]
-    return table(header, rows)
+    header = ["arm", "unstable features", "held by another seed's subspace", "by the own", "by principal components"]
+    caption = (
+        "Share of one seed's unstable atoms in a subspace of equal size. Only above that of principal components would "
+        "another seed's subspace hold more than the data's own. A dash: too few unstable features. 95 % over seeds."
+    )
+    return table([*header, "chance"], rows, caption)
 
 
 def swap_table(result: SwapResult) -> pd.DataFrame | Markdown:
     """KL of each replacement as a share of the KL of removing the feature, by the cosine of the match."""
     if result.reason:
         return Markdown(f"*Not testable here: {result.reason}.*")
-    names = {"partner": "its match", "second": "the next most similar", "random": "one that fires as often"}
-    rows = [[row.label, row.pairs, *(interval(row.share[name]) for name in names)] for row in result.bins]
-    return table(["cosine of the match", "features", *names.values()], rows)
+    rows = [
+        [row.label, row.pairs, *(interval(row.share[name]) for name in REPLACEMENTS)]
+        for row in [*result.bins, *result.arms]
+    ]
+    caption = (
+        "KL of the swap as a share of the KL of removing the feature: pairs of all arms by cosine, then by arm. 95 %."
+    )
+    header = ["cosine of the match, or arm", "features", *(label for label, *_ in REPLACEMENTS.values())]
+    return table(header, rows, caption)
+
+
+def swap_sentence(result: SwapResult) -> Markdown:
+    """Whether a match does the work of the feature, and whether it does more of it than the runner-up."""
+    known = [row for row in result.bins if row.share["partner"] is not None]
+    beaten = [
+        row for row in known if row.share["second"] and row.share["second"].estimate < row.share["partner"].estimate
+    ]
+    return finding("swap", reason=result.reason, bins=known, beaten=beaten, arms=[row.label for row in result.arms])
 
 
 def swap_figure(result: SwapResult) -> Figure:
     """By the cosine of the match: how much of the feature's effect its replacement leaves undone."""
-    figure, (axis,) = panels(1, width=7.0, height=3.8)
-    names = {
-        "partner": ("its match", "o"),
-        "second": ("the next most similar", "s"),
-        "random": ("one that fires as often", "^"),
-    }
-    for place, (name, (label, shape)) in enumerate(names.items()):
+    figure, (axis,) = panels(1, width=8.4, height=4.0)
+    positive = True
+    for place, (name, (label, shape, colour)) in enumerate(REPLACEMENTS.items()):
         known = [(i, row.share[name]) for i, row in enumerate(result.bins) if row.share[name] is not None]
-        colour = ("#0173b2", "#de8f05", "#7f7f7f")[place]
         for i, share in known:
-            axis.errorbar(i + 0.12 * (place - 1), share.estimate, yerr=_ends(share), fmt=shape, color=colour, capsize=3)
-        if known:
-            i, share = known[-1]
-            direct_label(axis, i + 0.12 * (place - 1), share.estimate, label, colour)
+            style = dict(fmt=shape, color=colour, capsize=3, label=label if i == known[0][0] else None)
+            axis.errorbar(i + 0.15 * (place - 1), share.estimate, yerr=error_bar(share), **style)
+            positive &= (share.estimate if share.low is None else share.low) > 0
     axis.axhline(1, color="0.6", linewidth=0.8, linestyle=":")
-    axis.annotate(
-        "as bad as removing it", (-0.4, 1), xytext=(0, 3), textcoords="offset points", fontsize=8, color="0.4"
-    )
+    axis.annotate("1: as bad as removing it", (-0.45, 1), xytext=(0, 3), textcoords="offset points", fontsize=8)
     axis.set_xticks(range(len(result.bins)), [f"{row.label}\n(n = {row.pairs})" for row in result.bins], fontsize=8)
-    axis.set(xlabel="cosine of the match in another seed", ylabel="KL of the swap / KL of removal", ylim=(0, None))
-    axis.set_xlim(-0.5, len(result.bins) + 0.4)
+    axis.set(xlabel="cosine of the match in another seed, pairs of all arms", ylabel="KL of the swap / KL of removal")
+    if result.bins:
+        axis.legend(title="put in the feature's place (bars: 95 % over features)", fontsize=8, title_fontsize=8,
+                    loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)  # fmt: skip
+        if positive:
+            axis.set_yscale("log", base=2)
+            axis.yaxis.set_major_formatter("{x:g}")
+    axis.set_xlim(-0.5, len(result.bins) - 0.5)
     return figure
-
-
-def _ends(found: Interval) -> list[list[float]] | None:
-    if found.low is None:
-        return None
-    return [[max(0.0, found.estimate - found.low)], [max(0.0, found.high - found.estimate)]]
 
 
 def advice_table(result: StabilityResult) -> pd.DataFrame:
@@ -485,9 +615,12 @@ def advice_table(result: StabilityResult) -> pd.DataFrame:
         for arm in _of(result, frame):
             if len(arm.seeds) > 1 and arm.arm != base.arm and ARMS[arm.arm].dictionary != "frozen":
                 rows.append([ARMS[arm.arm].title, *_against(arm, base)])
-    return table(
-        ["instead of TopK from random starts", "stability", "ΔR²", "CE recovered", "dead", "shared between runs"], rows
+    caption = (
+        "Differences to TopK from a random start of each seed's own, in the same frame; CE recovered is no difference, "
+        "and measured only for the arms of the contrasts (a dash elsewhere)."
     )
+    header = ["instead of TopK from random starts", "gain in stability", "ΔR²", "CE recovered (absolute)", "dead"]
+    return table([*header, "shared between runs"], rows, caption)
 
 
 def _against(arm: ArmResult, base: ArmResult) -> list[str]:
@@ -498,12 +631,23 @@ def _against(arm: ArmResult, base: ArmResult) -> list[str]:
     return [signed(gain), signed(r2), cell(ce), percent(float(np.mean(arm.dead_share))), shared]
 
 
-def advice(result: StabilityResult) -> Markdown:
-    """What a practitioner should do, computed from the arms."""
+def advice(result: StabilityResult, planted: IdentifiabilityResult) -> Markdown:
+    """What a practitioner should do, from the arms, and what planted dictionaries say against it."""
     arms = result.by_key()
     needed = ("topk-random-own", "topk-kmeans-own", "topk-kmeans-shared", "ra-own", "ra-shared")
     missing = [arm for arm in needed if arm not in arms or len(arms[arm].seeds) < 2]
     if missing:
         return Markdown(f"*No advice: not computed for two seeds: {', '.join(missing)}.*")
-    scores = {key: arms[key].end[HEADLINE].interval().estimate for key in needed}
-    return finding("advice", s=scores, r2={key: float(np.mean(arms[key].r2)) for key in needed})
+    known = [key for key in (*needed, "topk-random-shared") if key in arms and len(arms[key].seeds) > 1]
+    scores = {key: arms[key].end[HEADLINE].interval().estimate for key in known}
+    g1 = next(one for one in result.decisions() if one.contrast.ra == "ra-own")
+    lost = planted.of("outside")
+    return finding(
+        "advice",
+        s=scores,
+        r2={key: float(np.mean(arms[key].r2)) for key in needed},
+        verdict=str(g1.verdict),
+        margin=contrasts.MARGIN,
+        steps=arms["topk-random-own"].trajectory[-1].step,
+        planted={row.label: row.share.estimate for row in lost.rows if row.kind == "free"},
+    )

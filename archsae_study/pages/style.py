@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from archsae_core.metrics.intervals import Interval
-from archsae_study.formatting import cell, interval, signed
+from archsae_study.formatting import cell, interval, percent, signed
 from archsae_study.pages.rendering import literal
 from archsae_study.protocol.arms import ARMS
 from archsae_study.settings.config import Config
@@ -27,7 +27,7 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         autoescape=False,  # Markdown: what comes from data is encoded by `literal` before it gets here
     )
-    found.filters |= {"cell": cell, "interval": interval, "signed": signed, "literal": literal}
+    found.filters |= {"cell": cell, "interval": interval, "signed": signed, "percent": percent, "literal": literal}
     return found
 
 
@@ -74,13 +74,14 @@ def error_bar(found: Interval) -> list[list[float]] | None:
     """Distances to the ends of an interval, for matplotlib's `errorbar`; None without ends."""
     if found.low is None or found.high is None:
         return None
-    return [[found.estimate - found.low], [found.high - found.estimate]]
+    return [[max(0.0, found.estimate - found.low)], [max(0.0, found.high - found.estimate)]]
 
 
-def point(axis: Axes, x: float, y: float | int, found: Interval, *, horizontal: bool = True, **style: Any) -> None:
-    """One estimate with its interval."""
-    bars = {"xerr" if horizontal else "yerr": error_bar(found)}
-    axis.errorbar(x, y, **bars, fmt="o", capsize=3, markersize=7, linewidth=1.4, **style)
+def point(
+    axis: Axes, x: float, y: float | int, found: Interval, *, shape: str = "o", size: float | int = 7, **style: Any
+) -> None:
+    """One estimate with its horizontal interval."""
+    axis.errorbar(x, y, xerr=error_bar(found), fmt=shape, capsize=3, markersize=size, linewidth=1.4, **style)
 
 
 def direct_label(axis: Axes, x: int | float, y: int | float, text: str, colour: str, **options: Any) -> None:
@@ -89,12 +90,29 @@ def direct_label(axis: Axes, x: int | float, y: int | float, text: str, colour: 
     axis.annotate(text, (x, y), color=colour, annotation_clip=False, **place)
 
 
+LABEL_GAP = 0.05
+"""Least distance between two names beside a panel, in shares of its height."""
+
+
+def label_column(axis: Axes, ends: Sequence[tuple[str, str, float, float]]) -> None:
+    """Names in a column beside a panel, each with a line to its point: `(name, colour, x, y)`."""
+    low, high = axis.get_ylim()
+    heights = np.array([(y - low) / (high - low) for *_, y in ends])
+    order = np.argsort(heights, kind="stable")
+    apart = heights[order]
+    for place in range(1, len(apart)):
+        apart[place] = max(apart[place], apart[place - 1] + LABEL_GAP)
+    apart -= max(0.0, apart.max(initial=0.0) - 1)
+    for (name, colour, x, y), height in zip((ends[i] for i in order), apart, strict=True):
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7, "relpos": (0, 0.5), "shrinkB": 5}
+        place = dict(xytext=(1.03, height), textcoords="axes fraction", va="center", fontsize=8)
+        axis.annotate(name, (x, y), color=colour, arrowprops=line, annotation_clip=False, **place)
+
+
 def heat_map(axis: Axes, values: np.ndarray, labels: Sequence[str], **options: Any) -> None:
     """A square table of numbers as colours, the lower half alone."""
     hidden = np.triu(np.ones_like(values, dtype=bool), k=1)
-    style = dict(
-        annot=True, fmt=".2f", cmap="viridis", vmin=0, vmax=1, square=True, cbar=False, annot_kws={"fontsize": 8}
-    )
+    style = dict(annot=True, fmt=".2f", cmap="viridis", vmin=0, vmax=1, square=True, annot_kws={"fontsize": 8})
     sns.heatmap(values, mask=hidden, ax=axis, xticklabels=labels, yticklabels=labels, **(style | options))
     axis.tick_params(axis="x", labelrotation=45, labelsize=8)
     axis.tick_params(axis="y", labelsize=8)

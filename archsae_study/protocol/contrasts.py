@@ -117,7 +117,7 @@ PRIMARY = (
     ),
     Contrast(
         "g3",
-        "raw: RA-SAE, best step, own anchors − TopK, own k-means start",
+        "raw: RA-SAE, chosen step, own anchors − TopK, own k-means start",
         "raw",
         ra="raw-ra-own",
         free="raw-topk-kmeans-own",
@@ -274,7 +274,7 @@ def _square(key: str, label: str, free: str, ra: str) -> Square:
 SQUARES = (
     _square("centred", "centred", "topk-kmeans", "ra"),
     _square("raw-published", "raw, RA-SAE as published", "raw-topk-kmeans", "raw-ra-published"),
-    _square("raw", "raw, RA-SAE with the best step", "raw-topk-kmeans", "raw-ra"),
+    _square("raw", "raw, RA-SAE with the chosen step", "raw-topk-kmeans", "raw-ra"),
 )
 
 

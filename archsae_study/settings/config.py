@@ -33,11 +33,12 @@ SCHEDULER = re.compile(r"local:[1-9]\d{0,3}|(tcp|tls|ws|wss)://[^\s/:]+:\d{1,5}"
 
 
 QUICK_ARMS = (
-    "topk-random-own", "topk-kmeans-own", "topk-kmeans-shared", "ra-own", "ra-shared",
+    "topk-random-own", "topk-kmeans-own", "topk-kmeans-shared", "topk-random-shared", "ra-own", "ra-shared",
     "raw-topk-random-own", "raw-topk-kmeans-own", "raw-topk-kmeans-shared", "raw-ra-published-own",
     "raw-ra-published-shared", "raw-ra-own", "raw-ra-shared", "raw-frozen-own",
 )  # fmt: skip
-"""The arms that the primary contrasts name, those of the 2 × 2 of both frames, and the centroids as they are."""
+"""The arms that the primary contrasts name, those of the 2 × 2 of both frames, TopK from one shared random start, and
+the centroids as they are."""
 
 
 @dataclass(frozen=True)

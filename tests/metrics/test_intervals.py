@@ -57,7 +57,9 @@ def test_scores_may_depend_on_the_order_of_a_pair():
     assert intervals.seed_interval(matrix + order - order.T) == pytest.approx(intervals.seed_interval(matrix))
 
 
-@pytest.mark.parametrize(("n_seeds", "level"), [(3, 0.95), (5, 0.95), (8, 0.95), (5, PRIMARY_LEVEL)])
+@pytest.mark.parametrize(
+    ("n_seeds", "level"), [(3, 0.95), (5, 0.95), (8, 0.95), (3, PRIMARY_LEVEL), (5, PRIMARY_LEVEL)]
+)
 def test_intervals_hold_the_truth_as_often_as_they_say(n_seeds, level):
     generator, zero = np.random.default_rng(0), np.zeros((n_seeds, n_seeds))
     held = coverage(lambda: intervals.seed_interval(noisy(generator, n_seeds), zero, level=level), 0)

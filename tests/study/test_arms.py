@@ -5,7 +5,7 @@ import pytest
 from archsae_core.config import FRAMES
 from archsae_study.experiments.w_steps import WAYS
 from archsae_study.protocol import contrasts
-from archsae_study.protocol.arms import ARMS, BEST, PUBLISHED, main_arms, sweep_arm, sweep_references
+from archsae_study.protocol.arms import ARMS, CHOSEN, PUBLISHED, main_arms, sweep_arm, sweep_references
 from archsae_study.settings.config import PRESETS, configure
 
 PROTOCOL = {
@@ -66,7 +66,7 @@ def test_squares_cross_start_and_dictionary(square):
 
 def test_the_way_in_use_is_one_of_those_that_are_tried():
     for frame in FRAMES:
-        assert dict(BEST[frame]) in [way.settings for way in WAYS]
+        assert dict(CHOSEN[frame]) in [way.settings for way in WAYS]
 
 
 def test_other_names_of_arms_lead_to_arms():

@@ -72,7 +72,7 @@ def arm(key, seeds=3, start=0.5, cosine=0.7, r2=0.8, **raw):
     off = 1 - np.eye(seeds)
     end = {name: Score((value * off).tolist(), 0.0) for name, value in {HEADLINE: 0.5, **raw}.items()}
     at = AtStep(10, 2_000_000, [r2] * seeds, [cosine] * seeds, (0.5 * off).tolist())
-    each = {name: [1.0] * seeds for name in ("mse", "mse_normalised", "dead_share")}
+    each = {name: [1.0] * seeds for name in ("mse", "mse_normalised", "l0", "dead_share")}
     return ArmResult(
         arm=key, seeds=list(range(seeds)), r2=[r2] * seeds, **each, ce_recovered=None,
         cosine_with_start=[cosine] * seeds,
@@ -85,6 +85,13 @@ def stability(*arms):
     return StabilityResult(list(arms), [])
 
 
+def scored(key, less_chance, hungarian=0.5):
+    """An arm with this headline score, less a chance level of 0.2, and this raw cosine."""
+    found = arm(key, hungarian=hungarian)
+    off = 1 - np.eye(len(found.seeds))
+    return replace(found, end=found.end | {HEADLINE: Score(((0.2 + 0.8 * less_chance) * off).tolist(), 0.2)})
+
+
 @pytest.mark.parametrize(
     ("claim", "ra", "topk"),
     [
@@ -93,10 +100,16 @@ def stability(*arms):
     ],
 )
 @pytest.mark.parametrize(("gain", "outcome"), [(0.2001, MATCH), (0.1999, PARTLY), (0.0501, PARTLY), (0.0499, NO)])
-def test_more_stable(claim, ra, topk, gain, outcome):
-    found = stability(arm(ra, hungarian=0.4 + gain), arm(topk, hungarian=0.4))
+def test_more_stable_is_judged_less_chance(claim, ra, topk, gain, outcome):
+    found = stability(scored(ra, 0.4 + gain), scored(topk, 0.4))
     assert judged(claim, stability=found)[1] is outcome
-    assert judged(claim, stability=stability(arm(ra, hungarian=0.9)))[1] is NOT_RUN
+    assert judged(claim, stability=stability(scored(ra, 0.9)))[1] is NOT_RUN
+
+
+def test_a_baseline_far_below_the_published_one_does_not_make_a_match():
+    ra, claim = scored("raw-ra-published-shared", 0.9), "RA-SAE agrees far more"
+    for cosine, outcome in ((0.343, MATCH), (0.341, PARTLY)):
+        assert judged(claim, stability=stability(ra, scored("raw-topk-random-own", 0.1, cosine)))[1] is outcome
 
 
 @pytest.mark.parametrize(("start", "outcome"), [(0.999, MATCH), (0.9989, PARTLY), (0.95, PARTLY), (0.9499, NO)])
@@ -125,10 +138,12 @@ def artefact(*arms):
     return judged("the stability is an artefact", stability=stability(*arms))
 
 
-def test_an_artefact_of_the_start_is_what_every_contrast_must_say():
+def test_only_frozen_atoms_show_an_artefact_of_the_start():
     g1, g3 = ("ra-own", "topk-kmeans-own"), ("raw-ra-own", "raw-topk-kmeans-own")
     none, frozen = contrast(*g1, gain=0.0), contrast(*g3, gain=0.3, cosine=0.99)
-    assert artefact(*none, *frozen) == (f"g1 {Verdict.NOT_SUPPORTED}; g3 {Verdict.FROZEN}", MATCH)
+    assert artefact(*frozen) == (f"g3 {Verdict.FROZEN}", MATCH)
+    said = f"consistent with it: g1 {Verdict.NOT_SUPPORTED}; g3 {Verdict.FROZEN}"
+    assert artefact(*none, *frozen) == (said, PARTLY)
     assert artefact(*none, *contrast(*g3, gain=0.3))[1] is NO
     assert artefact(*none, *contrast(*g3, gain=0.3, r2=0.5))[1] is NO  # bought with R², but moved
     assert artefact(*none, *contrast(*g3, gain=0.05, wobble=0.3))[1] is PARTLY
@@ -150,17 +165,28 @@ def test_what_is_not_comparable_is_shown_and_never_judged(score):
     assert judged("a TopK baseline", standard=standard) == (f"{score:.3f}, of another model", NOT_COMPARABLE)
 
 
-def reappearance(found):
-    row = ReappearanceRow("topk-random-own", "TopK", 100, 50, 0.5, 40, {}, found)
-    return ReappearanceResult(0.7, [row])
+def subspace(other):
+    return Subspaces(4000.0, 60.0, Interval(other, None, None), own=0.5, data=0.4, chance=0.1)
+
+
+def reappearance(*found):
+    rows = [ReappearanceRow(f"arm-{i}", "TopK", 100, 50, 0.5, 40, {}, one) for i, one in enumerate(found)]
+    return ReappearanceResult(0.7, rows)
 
 
 @pytest.mark.parametrize(
     ("other", "outcome"), [(0.4801, MATCH), (0.4799, PARTLY), (0.4401, PARTLY), (0.4399, NO), (0.3, NO)]
 )
 def test_subspaces_are_graded_between_principal_components_and_the_own_one(other, outcome):
-    found = Subspaces(4000.0, 60.0, Interval(other, None, None), own=0.5, data=0.4, chance=0.1)
-    assert judged("features that do not come back", reappearance=reappearance(found))[1] is outcome
+    found = reappearance(subspace(other), None)
+    assert judged("features that do not come back", reappearance=found)[1] is outcome
+
+
+def test_subspaces_of_all_arms_count_alike():
+    found = reappearance(subspace(0.3), subspace(0.49))
+    said, outcome = judged("features that do not come back", reappearance=found)
+    assert "in 1 of 2 arms" in said
+    assert outcome is PARTLY
 
 
 def test_too_few_lost_features_are_no_outcome():

@@ -49,7 +49,8 @@ def report(smoke_runs):
 
 def both(table):
     """Standard and archetypal dictionary by the names that notebook 03 gives them."""
-    return {"RA-SAE": table("archetypal_sae"), "TopK, random start": table("standard_sae")}
+    names = {"RA-SAE": "archetypal_sae", "TopK, same start": "kmeans_sae", "TopK, random start": "standard_sae"}
+    return {label: table(name) for label, name in names.items()}
 
 
 SHOWN = {
@@ -65,13 +66,17 @@ SHOWN = {
     },
     "standard_sae": {
         "headline": lambda t: standard_sae.headline(t("standard_sae")),
+        "conclusion": lambda t: standard_sae.conclusion(t("standard_sae")),
         "curves": lambda t: standard_sae.curves({"TopK, random start": t("standard_sae")}),
         "quality_table": lambda t: standard_sae.quality_table({"TopK, random start": t("standard_sae")}),
         "log_table": lambda t: standard_sae.log_table(t("standard_sae")),
         "setting": lambda _: standard_sae.setting(SMOKE),
     },
     "archetypal_sae": {
-        "headline": lambda t: archetypal_sae.headline(t("archetypal_sae"), t("standard_sae"), t("binding")),
+        "headline": lambda t: archetypal_sae.headline(
+            t("archetypal_sae"), t("standard_sae"), t("kmeans_sae"), t("binding")
+        ),
+        "conclusion": lambda t: archetypal_sae.conclusion(t("archetypal_sae"), t("binding"), 64),
         "curves": lambda t: archetypal_sae.curves(both(t)),
         "quality_table": lambda t: archetypal_sae.quality_table(both(t)),
         "log_table": lambda t: archetypal_sae.log_table(t("archetypal_sae")),
@@ -80,7 +85,7 @@ SHOWN = {
         "w_steps_figure": lambda t: archetypal_sae.w_steps_figure(t("w_steps")),
         "w_steps_sentence": lambda t: archetypal_sae.w_steps_sentence(t("w_steps")),
         "w_steps_table": lambda t: archetypal_sae.w_steps_table(t("w_steps"), "raw"),
-        "constraint": lambda t: archetypal_sae.constraint(t("archetypal_sae"), t("standard_sae")),
+        "constraint": lambda t: archetypal_sae.constraint(t("archetypal_sae"), t("kmeans_sae")),
         "setting": lambda _: archetypal_sae.setting(SMOKE),
     },
     "evaluation": {
@@ -95,11 +100,12 @@ SHOWN = {
     "stability": {
         name: (lambda t, name=name: getattr(stability, name)(t("stability")))
         for name in (
-            "advice", "advice_table", "between_arms", "by_metric_table", "collapse_table", "decisions_table",
+            "advice_table", "between_arms", "by_metric_table", "collapse_table", "conclusion", "decisions_table",
             "equal_terms_table", "gains_figure", "headline", "interaction_table", "movement", "reasons",
             "stability_figure", "trajectories",
         )
     } | {
+        "advice": lambda t: stability.advice(t("stability"), t("identifiability")),
         "arms_table": lambda t: stability.arms_table(t("stability"), "raw"),
         "generality_table": lambda t: stability.generality_table(t("generality")),
         "longer_figure": lambda t: stability.longer_figure(t("longer")),
@@ -107,6 +113,7 @@ SHOWN = {
         "reappearance_table": lambda t: stability.reappearance_table(t("reappearance")),
         "subspaces_table": lambda t: stability.subspaces_table(t("reappearance")),
         "structure_table": lambda t: stability.structure_table(t("structure")),
+        "swap_sentence": lambda t: stability.swap_sentence(t("swap")),
         "swap_figure": lambda t: stability.swap_figure(t("swap")),
         "swap_table": lambda t: stability.swap_table(t("swap")),
         "synthetic_table": lambda _: stability.synthetic_table(),
@@ -205,7 +212,7 @@ def with_four_seeds(arm):
     def scores(found):
         return {name: Score(four(one.raw), one.chance) for name, one in found.items()}
 
-    each = ("r2", "mse", "mse_normalised", "dead_share", "cosine_with_start", "ce_recovered", "effective_anchors")
+    each = ("r2", "mse", "mse_normalised", "l0", "dead_share", "cosine_with_start", "ce_recovered", "effective_anchors")
     doubled = {name: None if getattr(arm, name) is None else getattr(arm, name) * 2 for name in each}
     trajectory = [
         AtStep(at.step, at.tokens, at.r2 * 2, at.cosine_with_start * 2, four(at.stability)) for at in arm.trajectory
@@ -223,15 +230,15 @@ def wide(report):
 
 
 STABILITY = [name for name in SHOWN["stability"] if name in (
-    "advice", "advice_table", "between_arms", "by_metric_table", "collapse_table", "decisions_table",
+    "advice", "advice_table", "between_arms", "by_metric_table", "collapse_table", "conclusion", "decisions_table",
     "equal_terms_table", "gains_figure", "headline", "interaction_table", "movement", "reasons", "stability_figure",
     "trajectories", "arms_table",
 )]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STABILITY)
-def test_comparisons_render_with_intervals(wide, name):
-    text = rendered(SHOWN["stability"][name](lambda _: wide))
+def test_comparisons_render_with_intervals(report, wide, name):
+    text = rendered(SHOWN["stability"][name](lambda table: wide if table == "stability" else report.table(table)))
     if name in ("headline", "decisions_table", "arms_table", "interaction_table"):
         assert "[" in text
     sound(text)
@@ -242,7 +249,9 @@ def test_comparisons_render_where_arms_are_missing_or_have_one_seed(report, name
     found = report.table("stability")
     few = [arm for arm in found.arms if arm.arm in ("ra-own", "raw-ra-own", "topk-kmeans-own", "raw-topk-kmeans-own")]
     result = StabilityResult(few, [one for one in found.between if {one.first, one.second} <= {a.arm for a in few}])
-    text = sound(rendered(SHOWN["stability"][name](lambda _: result)))
+    text = sound(
+        rendered(SHOWN["stability"][name](lambda table: result if table == "stability" else report.table(table)))
+    )
     if name in ("headline", "reasons", "equal_terms_table"):
         assert "not computed" in text or "was not run" in text
     if name == "advice":
@@ -253,15 +262,12 @@ def test_advice_and_the_2_by_2_of_few_arms_are_empty_tables(report):
     few = StabilityResult([report.table("stability").by_key()["ra-own"]], [])
     assert len(stability.advice_table(few)) == 0
     assert len(stability.interaction_table(few)) == 0
-    assert "No advice" in stability.advice(few).data
+    assert "No advice" in stability.advice(few, report.table("identifiability")).data
 
 
 def test_the_answer_renders_with_and_without_intervals(report, wide):
-    template = style.TEMPLATES.get_template("answer.md")
-    config = SMOKE.flat()
     for result, said in ((report.table("stability"), "no interval"), (wide, "in stability")):
-        decisions = {one.contrast.key: one for one in result.decisions()}
-        text = template.render(decisions=decisions, config=config)
+        text = answer.of_result(result)
         assert text.count("- **") == 3
         assert said in sound(text)
     assert "| contrast |" in answer.answer(report.folder)
