@@ -12,6 +12,7 @@ from archsae_study.report import Report
 
 __all__ = [
     "Report",
+    "conclusion",
     "copies_table",
     "found_again",
     "headline",
@@ -26,6 +27,11 @@ __all__ = [
 def headline(activations: ActivationsResult, anchors: AnchorsResult) -> Markdown:
     """The finding of notebook 01."""
     return finding("anchors", train=activations.train, anchors=anchors)
+
+
+def conclusion(anchors: AnchorsResult) -> Markdown:
+    """What the hull of the anchors excludes, by frame."""
+    return finding("anchors_conclusion", anchors=anchors)
 
 
 def copies_table(activations: ActivationsResult) -> pd.DataFrame:
@@ -45,11 +51,12 @@ def copies_table(activations: ActivationsResult) -> pd.DataFrame:
         ["near copies: a shared passage", copies.near],
         ["held-out documents that a split of single documents would have leaked", copies.leaked_heldout],
         ["validation documents likewise", copies.leaked_validation],
-        ["leaked here", "none: copies are kept in one part"],
         # those after the first of a document too: the model reads each as a sequence of its own
         ["every window begins with", ", ".join(map(repr, activations.window_start)) or "its text"],
     ]
-    return table(["", "count"], rows)
+    return table(
+        ["text", "what it holds"], rows, "The text and its copies; a copy goes to the part of its first document"
+    )
 
 
 def norms_table(activations: ActivationsResult) -> pd.DataFrame:
@@ -72,6 +79,7 @@ def norms_table(activations: ActivationsResult) -> pd.DataFrame:
     return table(
         ["part", "documents", "tokens", "outliers dropped", "median ‖x‖", "‖x‖ at position 0", "γ = ‖mean‖ / spread"],
         rows,
+        "Activations by part. Outliers: beyond ten medians. Norms of the validation part, a dash, are not used.",
     )
 
 
@@ -81,12 +89,16 @@ def norms(activations: ActivationsResult) -> Figure:
     edges, counts, train = activations.norm_edges, activations.norm_counts, activations.train
     axis.stairs(counts, edges, fill=True, color=TOPK_COLOUR, alpha=0.7)
     axis.set(xlabel=f"‖x‖ / median ({train['median_norm']:,.0f})", ylabel="training activations", yscale="log")
-    beyond = f"{counts[-1]:,} beyond 4 medians,\nthe largest at {train['max_norm'] / train['median_norm']:,.0f}"
+    dropped = int(train["n_outliers_dropped"])
+    beyond = (
+        f"{counts[-1]:,} beyond 4 medians, the largest at {train['max_norm'] / train['median_norm']:,.0f};\n"
+        f"{dropped:,} beyond the cut at 10 medians are dropped"
+    )
     axis.annotate(
         beyond, (edges[-1], max(counts[-1], 1)), xytext=(-4, 18), textcoords="offset points", ha="right", fontsize=8
     )
     ratio = train["position0_norm"] / train["median_norm"]
-    axis.set_title(f"Position 0 would stand at {ratio:,.0f} medians: it is masked")
+    axis.set_title(f"Position 0, which is masked, would stand at {ratio:,.0f} medians")
     return figure
 
 
@@ -108,7 +120,10 @@ def occupancy(anchors: AnchorsResult) -> Figure:
 def found_again(anchors: AnchorsResult) -> pd.DataFrame:
     """How well anchors agree with anchors fitted again; 0 is chance, 1 identity."""
     rows = [[one.label, one.raw, one.chance, one.normalised] for one in anchors.again]
-    return table(["fitted again on", "cosine of matched centroids", "chance", "agreement"], rows)
+    caption = (
+        "One refit each. Agreement: less chance, 0 for unrelated sets of centroids and 1 for equal ones; centred cosine"
+    )
+    return table(["fitted again on", "cosine of matched centroids", "chance", "agreement"], rows, caption)
 
 
 def hull_table(anchors: AnchorsResult) -> pd.DataFrame:
@@ -134,4 +149,4 @@ def hull_table(anchors: AnchorsResult) -> pd.DataFrame:
         "the hull excludes",
         "variance unexplained",
     ]
-    return table(header, rows)
+    return table(header, rows, "γ: length of the anchors' mean against their spread around it")

@@ -14,4 +14,5 @@ def claims_table(notebook: str | None = None, **results: object) -> pd.DataFrame
         if notebook is None or notebook in claim.notebooks:
             ours, outcome = claim.judge(given)
             rows.append([claim.claim, claim.source, claim.published, ours, str(outcome)])
-    return table(["published claim", "source", "published", "this run", "outcome"], rows)
+    caption = "Published claims against this run" if notebook else "All published claims against this run"
+    return table(["published claim", "source", "published", "this run", "outcome"], rows, caption)

@@ -1,22 +1,28 @@
 """Notebook 06: figures, tables and the finding."""
 
+from typing import Any
+
 import pandas as pd
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from archsae_core.config import FRAMES
-from archsae_core.metrics.intervals import Interval
-from archsae_study.experiments.ablation import AblationResult, Row, Sweep
+from archsae_core.metrics.intervals import LEVEL
+from archsae_study.experiments.ablation import PUBLISHED_SHARE, AblationResult, Row
 from archsae_study.experiments.checks import ChecksResult
-from archsae_study.experiments.identifiability import IdentifiabilityResult
+from archsae_study.experiments.identifiability import IdentifiabilityResult, Learned
 from archsae_study.formatting import interval, percent, table
-from archsae_study.pages.style import FRAME_TITLES, direct_label, error_bar, finding, panels, setting
+from archsae_study.pages import style
+from archsae_study.pages.style import FRAME_TITLES, error_bar, finding, label_column, panels
 from archsae_study.protocol.arms import ARMS
+from archsae_study.protocol.contrasts import UNMOVED
 from archsae_study.report import Report
+from archsae_study.settings.config import Config
 
 __all__ = [
     "Report",
     "checks_table",
+    "conclusion",
     "headline",
     "identifiability_figure",
     "identifiability_table",
@@ -28,11 +34,36 @@ __all__ = [
 
 def headline(ablation: AblationResult) -> Markdown:
     """The finding of notebook 06."""
-    return finding("delta_ablation", sweeps={frame: ablation.sweep(frame) for frame in FRAMES}, steps=ablation.steps)
+    return finding("delta_ablation", **_values(ablation))
+
+
+def conclusion(ablation: AblationResult) -> Markdown:
+    """What the best radius of each frame does, beside a free dictionary from the same centroids."""
+    free = {
+        frame: next((row for row in ablation.sweep(frame).references if ARMS[row.arm].dictionary == "free"), None)
+        for frame in FRAMES
+    }
+    return finding("delta_ablation_conclusion", free=free, unmoved=UNMOVED, **_values(ablation))
+
+
+def _values(ablation: AblationResult) -> dict[str, Any]:
+    sweeps = {frame: ablation.sweep(frame) for frame in FRAMES}
+    seeds = min((len(row.seeds) for sweep in sweeps.values() for row in sweep.rows), default=0)
+    return {"sweeps": sweeps, "steps": ablation.steps, "seeds": seeds}
+
+
+def setting(config: Config) -> Markdown:
+    """One line on what was studied, with the sweep's own steps and seeds."""
+    swept = config.comparison
+    of = f"here {swept.ablation_steps:,} steps and {swept.ablation_seeds} seeds a radius"
+    return Markdown(style.setting(config).data.replace("; preset", f", {of}; preset"))
 
 
 def _name(row: Row) -> str:
-    return ARMS[row.arm].label if row.delta is None else f"δ = {row.delta:g} ({row.relative:.1%})"
+    if row.delta is None:
+        return ARMS[row.arm].label
+    published = ", as published" * (f"{row.relative:.1%}" == f"{PUBLISHED_SHARE:.1%}")
+    return f"δ = {row.delta:g} ({percent(row.relative)}{published})"
 
 
 def radii_table(ablation: AblationResult, frame: str) -> pd.DataFrame:
@@ -51,44 +82,44 @@ def radii_table(ablation: AblationResult, frame: str) -> pd.DataFrame:
         ]
         for row in [*sweep.rows, *sweep.references]
     ]
-    return table([frame, "R²", "MSE, raw", "dead", "stability", "cosine with start", "Λ at bound", "flags"], rows)
+    seeds = " or ".join(map(str, sorted({len(row.seeds) for row in [*sweep.rows, *sweep.references]})))
+    caption = (
+        f"{FRAME_TITLES[frame]}. Radii, and their share of the median anchor norm; {seeds} seeds, "
+        f"{ablation.steps:,} steps, own anchors. ◆: no other radius beats it in R² and stability at once; intervals of "
+        "stability need three seeds."
+    )
+    header = [frame, "R²", "MSE a dimension", "dead", "stability", "cosine with start", "Λ at bound", "flags"]
+    return table(header, rows, caption)
 
 
 def pareto(ablation: AblationResult) -> Figure:
-    """Stability against R², one point a radius with its interval; the frontier drawn, other dictionaries beside it."""
-    figure, axes = panels(len(FRAMES), width=6.4, height=4.6)
+    """Stability against R², one point a radius; the frontier is ringed and joined, others stand beside it."""
+    figure, axes = panels(len(FRAMES), width=7.8, height=4.6)
     for axis, frame in zip(axes, FRAMES, strict=True):
         sweep = ablation.sweep(frame)
-        _frontier(axis, sweep)
-        for row in sweep.rows:
-            _dot(axis, row, ARMS[row.arm].colour, f"δ = {row.delta:g}", hollow=row.delta not in sweep.frontier)
-        for row in sweep.references:
-            _dot(axis, row, ARMS[row.arm].colour, ARMS[row.arm].label)
-        axis.set(xlabel="R² on held-out text", ylabel="stability between seeds (own anchors)")
-        axis.margins(x=0.22, y=0.12)
-        axis.set_title(f"{FRAME_TITLES[frame]}\nfilled: no other radius beats it in both")
+        shown = [row for row in [*sweep.rows, *sweep.references] if row.stability and row.mean("r2") is not None]
+        best = [row for row in shown if row.delta is not None and row.delta in sweep.frontier]
+        best.sort(key=lambda row: row.mean("r2"))
+        points = [(row.mean("r2"), row.stability.estimate) for row in best]
+        if points:
+            axis.plot(*zip(*points, strict=True), color="0.6", linewidth=1, linestyle=":", zorder=0)
+        for row in shown:
+            spread = [seed.r2 for seed in row.seeds if seed.r2 is not None]
+            x, y = row.mean("r2"), row.stability
+            bars = {"xerr": [[x - min(spread)], [max(spread) - x]], "yerr": error_bar(y)}
+            ring = {"markeredgecolor": "black", "markeredgewidth": 1.5} if row in best else {}
+            colour = ARMS[row.arm].colour
+            axis.errorbar(x, y.estimate, **bars, fmt="o", color=colour, capsize=2, linewidth=1, markersize=8, **ring)
+        axis.set(
+            xlabel="R² on held-out text (bars: range over seeds)",
+            ylabel="stability between seeds (own anchors)",
+        )
+        axis.set_title(f"{FRAME_TITLES[frame]}\nblack ring: no other radius beats it in both")
+        axis.margins(0.08)
+        label_column(
+            axis, [(_name(row), ARMS[row.arm].colour, row.mean("r2"), row.stability.estimate) for row in shown]
+        )
     return figure
-
-
-def _frontier(axis, sweep: Sweep) -> None:
-    points = sorted(
-        (row.mean("r2"), row.stability.estimate) for row in sweep.rows if row.delta in sweep.frontier and row.stability
-    )
-    if len(points) > 1:
-        axis.plot(*zip(*points, strict=True), color="0.6", linewidth=1, linestyle=":", zorder=0)
-
-
-def _dot(axis, row: Row, colour: str, label: str, *, hollow: bool = False) -> None:
-    if row.stability is None or row.mean("r2") is None:
-        return
-    x, y = row.mean("r2"), row.stability
-    spread = [seed.r2 for seed in row.seeds if seed.r2 is not None]
-    bars = {"xerr": [[x - min(spread)], [max(spread) - x]], "yerr": error_bar(y)}
-    face = "white" if hollow else colour
-    axis.errorbar(
-        x, y.estimate, **bars, fmt="o", color=colour, markerfacecolor=face, capsize=2, linewidth=1, markersize=6
-    )
-    direct_label(axis, x, y.estimate, label, colour, fontsize=7)
 
 
 def checks_table(checks: ChecksResult) -> pd.DataFrame | Markdown:
@@ -100,7 +131,8 @@ def checks_table(checks: ChecksResult) -> pd.DataFrame | Markdown:
     rows = [[one.run, "; ".join(flag.message for flag in one.flags)] for one in checks.flagged[:12]]
     if len(checks.flagged) > 12:
         rows.append([f"… and {len(checks.flagged) - 12} more", "see results/checks.json"])
-    return table([f"run ({len(checks.flagged)} of {checks.runs} flagged)", "flags"], rows)
+    caption = f"{len(checks.flagged)} of {checks.runs} runs are flagged"
+    return table(["run", "flags"], rows, caption)
 
 
 def identifiability_table(result: IdentifiabilityResult) -> pd.DataFrame:
@@ -108,24 +140,28 @@ def identifiability_table(result: IdentifiabilityResult) -> pd.DataFrame:
     rows = [["allowed by the hull at δ = 0", *(case.allowed for case in result.cases)]]
     for place, learned in enumerate(result.cases[0].rows):
         rows.append([learned.label, *(case.rows[place].share for case in result.cases)])
-    return table(["dictionary", *(case.label for case in result.cases)], rows)
+    caption = f"Share of planted atoms found, {result.seeds} seeds, {LEVEL:.0%} over seeds, ends cut at 0 and 1"
+    return table(["dictionary", *(case.label for case in result.cases)], rows, caption)
 
 
 def identifiability_figure(result: IdentifiabilityResult) -> Figure:
     """Share of planted atoms found in each case; the dashed line is what the hull allows."""
-    figure, axes = panels(len(result.cases), width=3.6, height=3.4, sharey=True)
-    colours = {"free": ARMS["topk-kmeans-own"].colour, "archetypal": ARMS["ra-own"].colour}
+    figure, axes = panels(len(result.cases), width=4.0, height=3.6, sharey=True)
     for axis, case in zip(axes, result.cases, strict=True):
         for place, row in enumerate(case.rows):
-            axis.barh(place, row.share.estimate, xerr=_error(row.share), color=colours[row.kind], capsize=2)
+            axis.barh(place, row.share.estimate, xerr=error_bar(row.share), color=_colour(row), capsize=2)
         axis.axvline(case.allowed.estimate, color="black", linestyle="--", linewidth=1)
         axis.set_yticks(range(len(case.rows)), [row.label for row in case.rows], fontsize=8)
-        axis.set(xlim=(0, 1.08), xlabel="planted atoms found")
-        axis.set_title(case.key)
+        axis.set(xlim=(0, 1.08), xlabel="share of planted atoms found")
+        what, _, how = case.label.partition(": ")
+        axis.set_title(f"{what}:\n{how}", fontsize=8)
     axes[0].invert_yaxis()
+    figure.supxlabel(f"{result.seeds} seeds; bars: {LEVEL:.0%}; dashed: allowed by the hull at δ = 0", fontsize=8)
     return figure
 
 
-def _error(found: Interval) -> list[list[float]] | None:
-    bars = error_bar(found)
-    return None if bars is None else [[max(0.0, part[0])] for part in bars]
+def _colour(row: Learned) -> str:
+    """Of the arm that a learner stands for."""
+    if row.kind == "free":
+        return ARMS["topk-random-own" if "random" in row.label else "topk-kmeans-own"].colour
+    return ARMS["raw-ra-published-own" if "published" in row.label else "ra-own"].colour

@@ -31,7 +31,7 @@ from archsae_study.explorer.data import Context
 from archsae_study.explorer.of_study import subject_runs
 from archsae_study.formatting import interval, markdown_table, percent, signed, table
 from archsae_study.pages.rendering import context_html, literal
-from archsae_study.pages.style import direct_label, finding, marker, panels, point, setting
+from archsae_study.pages.style import finding, marker, panels, point, setting
 from archsae_study.protocol import contrasts
 from archsae_study.protocol.arms import ARMS, sweep_references
 from archsae_study.report import Report
@@ -39,6 +39,7 @@ from archsae_study.report import Report
 __all__ = [
     "Report",
     "anchors_table",
+    "conclusion",
     "contexts_table",
     "explain",
     "gallery",
@@ -77,6 +78,8 @@ WHY = {
 }
 BEFORE, AFTER = 8, 4
 """Tokens of a context in the gallery before and after the one that it is about."""
+CLOSE = 0.05
+"""Shares and AUROCs of one seed that differ by less are called alike."""
 MATCHES, LOGITS, TOPICS = 8, 10, 12
 """Rows of a table or a figure, names in a sentence."""
 
@@ -86,6 +89,18 @@ def headline(features: FeaturesResult) -> Markdown:
     scores = {"ra": _best_probe(features.archetypal), "free": _best_probe(features.free)}
     topics = None if None in scores.values() else scores
     return finding("features", ra=features.archetypal.overview, free=features.free.overview, topics=topics)
+
+
+def conclusion(features: FeaturesResult) -> Markdown:
+    """Whether features of the two dictionaries read differently, and what the inspected atom's anchors explain."""
+    parts = {"ra": features.archetypal.overview, "free": features.free.overview}
+    share = {name: one.named / one.judged if one.judged else None for name, one in parts.items()}
+    scores = {"ra": _best_probe(features.archetypal), "free": _best_probe(features.free)}
+    found = features.inspected.feature.archetypes
+    weights = [] if found is None else [one.weight for one in found.anchors]
+    known = None not in share.values()
+    values = dict(share=share if known else None, auroc=None if None in scores.values() else scores)
+    return finding("features_conclusion", weights=weights, close=CLOSE, **values)
 
 
 def _best_probe(dictionary: DictionaryFeatures) -> float | None:
@@ -109,7 +124,11 @@ def overview_table(features: FeaturesResult) -> pd.DataFrame:
         ["median token entropy, bits", *(one.entropy for one in parts)],
         ["median AUROC for the best topic", *(one.probe for one in parts)],
     ]
-    return table(["", *(one.about.label for one in both)], rows)
+    caption = (
+        "Seed 0 of both dictionaries, from its own centroids: other runs than those of notebook 04, which share theirs. "
+        "Median numbers are over the judged features."
+    )
+    return table(["", *(one.about.label for one in both)], rows, caption)
 
 
 def _of(count: int, total: int) -> str:
@@ -218,6 +237,7 @@ def profile(features: FeaturesResult) -> Figure:
     one = features.inspected
     colour = ARMS[one.dictionary].colour
     figure, axes = panels(3, width=4.2)
+    figure.suptitle(f"Feature {one.feature.summary.feature} of {features.of(one.dictionary).about.label}", fontsize=10)
     _codes(axes[0], features, colour)
     _topics(axes[1], features, colour)
     axes[2].plot(np.arange(1, len(one.weights) + 1), one.weights, "o-", color=colour, markersize=3)
@@ -231,11 +251,12 @@ def _codes(axis: Axes, features: FeaturesResult, colour: str) -> None:
     feature = features.inspected.feature
     axis.stairs(feature.histogram.counts, feature.histogram.edges, fill=True, color=colour, alpha=0.7)
     axis.set(xlabel="code when it fires", ylabel="held-out tokens", yscale="log" if feature.firings else "linear")
-    for band in feature.bands:
-        if band.quantile in (0.1, 0.5, 0.9):
-            axis.axvline(band.value, color="0.3", linestyle=":", linewidth=1)
-            place = dict(xycoords=axis.get_xaxis_transform(), xytext=(2, -8))
-            direct_label(axis, band.value, 1.0, f"{band.quantile:.0%}", "0.3", **place)
+    shown = [band for band in feature.bands if band.quantile in (0.1, 0.5, 0.9)]
+    for band in shown:
+        axis.axvline(band.value, color="0.3", linestyle=":", linewidth=1)
+    named = ", ".join(f"{band.quantile:.0%}" for band in sorted(shown, key=lambda band: band.value))
+    if shown:
+        axis.set_xlabel(f"code when it fires (dotted, from the left: {named})")
     axis.set_title(f"Fires on {feature.firings:,} of {features.about.heldout_tokens:,} tokens")
 
 
@@ -355,7 +376,11 @@ def probing_sentence(probing: ProbingResult) -> Markdown:
     gains = [{"label": labels[one.contrast], "gain": one.gain} for one in probing.gains if one.size == HEADLINE_SIZE]
     ceiling = next((row.accuracy["all"] for row in probing.rows if "all" in row.accuracy), None)
     dropped = [_text(name) for name in probing.dropped[:TOPICS]]
+    most = str(SIZES[-1])
+    trained = [{"label": row.label, "score": row.accuracy[most].estimate} for row in probing.rows if row.trained]
+    raw = next((row.accuracy[most].estimate for row in probing.rows if "all" in row.accuracy), None)
     values = dict(gains=gains, size=HEADLINE_SIZE, ceiling=ceiling, reason=_text(probing.reason), dropped=dropped)
+    values |= dict(most=most, raw=raw, best=max(trained, key=lambda one: one["score"], default=None))
     return finding("probing", result=probing, **values)
 
 
@@ -366,15 +391,16 @@ def probing_table(probing: ProbingResult) -> pd.DataFrame:
         for row in _shown(probing.rows)
     ]
     sizes = [f"{size} feature{'s' * (size > 1)}" for size in SIZES]
-    return table(["probe on", "seeds", *sizes, "token entropy, bits"], rows)
+    caption = "Score on held-out documents: accuracy on a scale from 0, guessing, to 1, never wrong; 95 %. Exploratory."
+    return table(["probe on", "seeds", *sizes, "token entropy, bits"], rows, caption)
 
 
 def probing_figure(probing: ProbingResult) -> Figure:
-    """Held-out accuracy of sparse topic probes, a row an arm: filled where trained, hollow where not."""
+    """Held-out accuracy of sparse topic probes, a row an arm: a dot where trained, a cross where not."""
     scores = [[row.accuracy[str(size)] for size in SIZES] for row in _shown(probing.rows)]
     titles = [f"{size} feature{'s' * (size > 1)} a topic" for size in SIZES]
     figure, axes = _dots(_shown(probing.rows), scores, titles, probing.reason)
-    axes[1].set_xlabel("accuracy on held-out documents: 0 guessing, 1 never wrong")
+    axes[1].set_xlabel("probe score on held-out documents: 0 guessing, 1 never wrong\n● trained, × untrained")
     for axis in axes:
         axis.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     return figure
@@ -387,7 +413,7 @@ def _dots(
     figure, axes = panels(len(titles), width=3.6, height=0.3 * len(rows) + 1.5, sharex=True, sharey=True)
     for column, axis in enumerate(axes):
         for place, (row, found) in enumerate(zip(rows[::-1], scores[::-1], strict=True)):
-            style = marker(row.key) if row.trained else {"color": "0.4", "markerfacecolor": "white"}
+            style = marker(row.key) if row.trained else {"color": "black", "shape": "x"}
             point(axis, found[column].estimate, place, found[column], **style)
         axis.set_title(titles[column])
     axes[0].set_yticks(range(len(rows)), [row.label for row in rows[::-1]], fontsize=8)
@@ -436,12 +462,12 @@ def task_probes_table(probes: TaskProbesResult) -> pd.DataFrame:
 
 
 def task_probes_figure(probes: TaskProbesResult) -> Figure:
-    """Mean test AUC of sparse probes of the binary tasks, a row an arm: filled where trained, hollow where not."""
+    """Mean test AUC of sparse probes of the binary tasks, a row an arm: a dot where trained, a cross where not."""
     rows = _sparse_rows(probes)
     scores = [[row.mean(str(size)) for size in task_probes.SIZES] for row in rows]
     titles = [f"{size} feature{'s' * (size > 1)} a task" for size in task_probes.SIZES]
     figure, axes = _dots(rows, scores, titles, probes.reason)
-    axes[1].set_xlabel("mean test AUC of the tasks (0.5: guessing; dashed: regression on all raw coordinates)")
+    axes[1].set_xlabel("mean test AUC of the tasks (0.5: guessing; dashed: regression on all raw coordinates)\n● trained, × untrained")
     if raw := probes.of(task_probes.RAW):
         for axis in axes:
             axis.axvline(raw.mean("all").estimate, color="0.3", linewidth=1, linestyle="--")

@@ -56,6 +56,7 @@ def both(table):
 SHOWN = {
     "anchors": {
         "headline": lambda t: anchors.headline(t("activations"), t("anchors")),
+        "conclusion": lambda t: anchors.conclusion(t("anchors")),
         "copies_table": lambda t: anchors.copies_table(t("activations")),
         "norms_table": lambda t: anchors.norms_table(t("activations")),
         "norms": lambda t: anchors.norms(t("activations")),
@@ -90,6 +91,7 @@ SHOWN = {
     },
     "evaluation": {
         "headline": lambda t: evaluation.headline(t("evaluation")),
+        "conclusion": lambda t: evaluation.conclusion(t("evaluation")),
         "scores": lambda t: evaluation.scores(t("evaluation")),
         "scores_table": lambda t: evaluation.scores_table(t("evaluation"), "raw"),
         "density": lambda t: evaluation.density(t("evaluation")),
@@ -121,6 +123,7 @@ SHOWN = {
     },
     "delta_ablation": {
         "headline": lambda t: delta_ablation.headline(t("ablation")),
+        "conclusion": lambda t: delta_ablation.conclusion(t("ablation")),
         "pareto": lambda t: delta_ablation.pareto(t("ablation")),
         "radii_table": lambda t: delta_ablation.radii_table(t("ablation"), "centred"),
         "checks_table": lambda t: delta_ablation.checks_table(t("checks")),
@@ -131,7 +134,7 @@ SHOWN = {
     "features": {
         name: (lambda t, name=name: getattr(features, name)(t("features")))
         for name in (
-            "anchors_table", "contexts_table", "gallery", "headline", "inspected", "logits_table", "matches_table",
+            "anchors_table", "conclusion", "contexts_table", "gallery", "headline", "inspected", "logits_table", "matches_table",
             "overview_table", "profile",
         )
     } | {
@@ -340,6 +343,7 @@ def test_a_sweep_whose_every_run_diverged_is_shown(report):
     sweeps = [replace(one, rows=[diverged(row) for row in one.rows]) for one in found.sweeps]
     result = AblationResult(found.steps, sweeps)
     assert "no radius trained without a flag" in sound(delta_ablation.headline(result).data)
+    assert "no radius trained without a flag" in sound(delta_ablation.conclusion(result).data)
     sound(rendered(delta_ablation.pareto(result)))
     assert "not finite" in sound(rendered(delta_ablation.radii_table(result, "raw")))
 
