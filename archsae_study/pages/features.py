@@ -125,8 +125,8 @@ def overview_table(features: FeaturesResult) -> pd.DataFrame:
         ["median AUROC for the best topic", *(one.probe for one in parts)],
     ]
     caption = (
-        "Seed 0 of both dictionaries, from its own centroids: other runs than those of notebook 04, which share theirs. "
-        "Median numbers are over the judged features."
+        "Seed 0 of both dictionaries, from its own centroids: other runs than those of notebook 04, which share "
+        "theirs. Median numbers are over the judged features."
     )
     return table(["", *(one.about.label for one in both)], rows, caption)
 
@@ -377,10 +377,12 @@ def probing_sentence(probing: ProbingResult) -> Markdown:
     ceiling = next((row.accuracy["all"] for row in probing.rows if "all" in row.accuracy), None)
     dropped = [_text(name) for name in probing.dropped[:TOPICS]]
     most = str(SIZES[-1])
-    trained = [{"label": row.label, "score": row.accuracy[most].estimate} for row in probing.rows if row.trained]
+    trained = [{"label": row.label, "score": row.accuracy[most].estimate} for row in _shown(probing) if row.trained]
+    untrained = [row for row in probing.rows if not row.trained and "all" not in row.accuracy]
+    control = max(untrained, key=lambda row: row.accuracy[most].estimate, default=None)
     raw = next((row.accuracy[most].estimate for row in probing.rows if "all" in row.accuracy), None)
     values = dict(gains=gains, size=HEADLINE_SIZE, ceiling=ceiling, reason=_text(probing.reason), dropped=dropped)
-    values |= dict(most=most, raw=raw, best=max(trained, key=lambda one: one["score"], default=None))
+    values |= dict(most=most, raw=raw, control=control, best=max(trained, key=lambda one: one["score"], default=None))
     return finding("probing", result=probing, **values)
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import LEVEL, PRIMARY_LEVEL, seed_interval
-from archsae_core.metrics.stability import HEADLINE
+from archsae_core.metrics.stability import HEADLINE, SCORES
 from archsae_study.experiments.generality import GeneralityResult
 from archsae_study.experiments.identifiability import IdentifiabilityResult
 from archsae_study.experiments.longer import LongerResult
@@ -43,23 +43,6 @@ REPLACEMENTS = {
     "random": ("one that fires as often", "^", "#ca9161"),
 }
 """What is put in a feature's place: name, marker, and a colour that no arm has."""
-SCORES = {
-    "greedy_ab": "greedy, run 1 → 2",
-    "greedy_ba": "greedy, run 2 → 1",
-    "greedy": "greedy, both directions",
-    "hungarian": "Hungarian",
-    "pw_mcc": "PW-MCC: Hungarian, absolute cosine",
-    "greedy_centred": "greedy, centred",
-    "hungarian_centred": "Hungarian, centred (decides)",
-    "greedy_alive": "greedy, live features",
-    "hungarian_alive": "Hungarian, live features",
-    "hungarian_centred_alive": "Hungarian, centred, live features",
-    "encoder_cosine": "encoder rows of matched atoms",
-    "shared": "share of matches above 0.7",
-    "firing_correlation": "firing of matched features",
-}
-"""Names of the scores for a reader; one that has none goes by its key."""
-
 __all__ = [
     "Report",
     "advice",
@@ -111,6 +94,7 @@ def beside(result: StabilityResult) -> dict[str, dict[str, Any]]:
             "lower": one.gain is not None and one.gain.below(0),
             "dead": None if ra is None else float(np.mean(ra.dead_share)),
             "l0": None if ra is None else float(np.mean(ra.l0)),
+            "anchors": None if ra is None or ra.effective_anchors is None else float(np.mean(ra.effective_anchors)),
         }
     return found
 
@@ -417,17 +401,23 @@ def collapse_table(result: StabilityResult) -> pd.DataFrame:
 
 def by_metric_table(result: StabilityResult) -> pd.DataFrame:
     """What the rule would say from every other score, less chance, and how many say what. Exploratory."""
-    names = next((list(arm.end) for arm in result.arms if arm.end), [])
+    known = next((list(arm.end) for arm in result.arms if arm.end), [])
+    names = [name for name in SCORES if name in known]
     rows, said = [], {one.key: [] for one in contrasts.PRIMARY}
     for name in names:
         decisions = result.decisions(name)
         for one in decisions:
             said[one.contrast.key].append(str(one.verdict))
-        rows.append([SCORES.get(name, name), *(f"{signed(one.gain)} · {one.verdict}" for one in decisions)])
-    rows.insert(0, [f"of {len(names)} scores", *("; ".join(_counted(found)) for found in said.values())])
+        rows.append(
+            [
+                f"{SCORES[name]}{' (decides)' * (name == HEADLINE)}",
+                *(f"{signed(one.gain)} · {one.verdict}" for one in decisions),
+            ]
+        )
+    rows.append([f"of {len(names)} scores", *("; ".join(_counted(found)) for found in said.values())])
     caption = (
-        f"Every score under the rule, each less its chance level, {PRIMARY_LEVEL:.1%}. Greedy scores match each atom "
-        "with its nearest: several may share one. Scores of live features match the smaller live set into the larger."
+        f"Every score under the rule, each less its chance level, {PRIMARY_LEVEL:.1%}. Several atoms may have the same "
+        "best partner. Scores of features that fire match the smaller set of these into the larger"
     )
     return table(["score", *said], rows, caption)
 

@@ -134,8 +134,8 @@ SHOWN = {
     "features": {
         name: (lambda t, name=name: getattr(features, name)(t("features")))
         for name in (
-            "anchors_table", "conclusion", "contexts_table", "gallery", "headline", "inspected", "logits_table", "matches_table",
-            "overview_table", "profile",
+            "anchors_table", "conclusion", "contexts_table", "gallery", "headline", "inspected", "logits_table",
+            "matches_table", "overview_table", "profile",
         )
     } | {
         "probing_figure": lambda t: features.probing_figure(t("probing")),
