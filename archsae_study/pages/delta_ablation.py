@@ -85,8 +85,8 @@ def radii_table(ablation: AblationResult, frame: str) -> pd.DataFrame:
     seeds = " or ".join(map(str, sorted({len(row.seeds) for row in [*sweep.rows, *sweep.references]})))
     caption = (
         f"{FRAME_TITLES[frame]}. Radii, and their share of the median anchor norm; {seeds} seeds, "
-        f"{ablation.steps:,} steps, own anchors. ◆: no other radius beats it in R² and stability at once; intervals of "
-        "stability need three seeds."
+        f"{ablation.steps:,} steps, own anchors. ◆: no other radius beats it in R² and stability at once; Λ at "
+        "bound: share of atoms with ‖Λ‖ = δ. Intervals of stability need three seeds."
     )
     header = [frame, "R²", "MSE a dimension", "dead", "stability", "cosine with start", "Λ at bound", "flags"]
     return table(header, rows, caption)

@@ -37,6 +37,8 @@ from archsae_study.protocol.arms import ARMS
 from archsae_study.protocol.contrasts import Decision
 from archsae_study.report import Report
 
+LIVE = "hungarian_centred_alive"
+"""The headline score of features that fire alone: it says what dead features contribute to a verdict."""
 REPLACEMENTS = {
     "partner": ("its match", "o", "#000000"),
     "second": ("the next most similar", "s", "#d55e00"),
@@ -83,6 +85,7 @@ def headline(result: StabilityResult) -> Markdown:
 def beside(result: StabilityResult) -> dict[str, dict[str, Any]]:
     """By contrast, what a verdict cannot be read without: both arms at equal terms, what moved, L0."""
     terms, arms = result.on_equal_terms(), result.by_key()
+    live = {one.contrast.key: one.gain for one in result.decisions(LIVE)} if _scored(result, LIVE) else {}
     found = {}
     for one in result.decisions():
         key, ra = one.contrast.key, arms.get(one.contrast.ra)
@@ -91,12 +94,17 @@ def beside(result: StabilityResult) -> dict[str, dict[str, Any]]:
             "decision": one,
             "movement": terms[key]["movement"],
             "unmoved": cosine is not None and cosine >= contrasts.UNMOVED,
-            "lower": one.gain is not None and one.gain.below(0),
+            "live": live.get(key),
+            "lower": one.gain is not None and one.gain.below(0.0),
             "dead": None if ra is None else float(np.mean(ra.dead_share)),
             "l0": None if ra is None else float(np.mean(ra.l0)),
             "anchors": None if ra is None or ra.effective_anchors is None else float(np.mean(ra.effective_anchors)),
         }
     return found
+
+
+def _scored(result: StabilityResult, metric: str) -> bool:
+    return all(metric in arm.end for arm in result.arms if len(arm.seeds) > 1)
 
 
 def limit(result: StabilityResult) -> dict[str, Any]:
@@ -588,7 +596,7 @@ def swap_figure(result: SwapResult) -> Figure:
         if positive:
             axis.set_yscale("log", base=2)
             axis.yaxis.set_major_formatter("{x:g}")
-    axis.set_xlim(-0.5, len(result.bins) - 0.5)
+    axis.set_xlim(-0.5, max(len(result.bins), 1) - 0.5)
     return figure
 
 

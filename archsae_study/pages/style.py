@@ -94,7 +94,7 @@ LABEL_GAP = 0.05
 """Least distance between two names beside a panel, in shares of its height."""
 
 
-def label_column(axis: Axes, ends: Sequence[tuple[str, str, float, float]]) -> None:
+def label_column(axis: Axes, ends: Sequence[tuple[str, str, float | int, float | int]]) -> None:
     """Names in a column beside a panel, each with a line to its point: `(name, colour, x, y)`."""
     low, high = axis.get_ylim()
     heights = np.array([(y - low) / (high - low) for *_, y in ends])
