@@ -32,7 +32,8 @@ CONTROLS = {
     "task_probes.json",
 }
 RESULTS = {"eval_results.json", "stability_results.json", "ablation_results.json", "features.json"} | CONTROLS
-DICTIONARIES = {"anchor_points.safetensors", "standard_sae.safetensors", "archetypal_sae.safetensors"}
+DICTIONARIES = {"anchor_points.safetensors", "standard_sae.safetensors", "kmeans_sae.safetensors",
+                "archetypal_sae.safetensors"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
