@@ -179,9 +179,7 @@ def reasons(result: StabilityResult) -> Markdown:
     """Why the rule says so, one line a contrast, with what the rule prints but does not decide by."""
     notes = beside(result)
     shares = {
-        one.contrast.key: one.share.reason
-        if one.share.interval is None
-        else f"{percent(one.share.interval.estimate, 0)} of it"
+        one.contrast.key: one.share.reason if one.share.interval is None else percent(one.share.interval.estimate, 0)
         for one in result.decisions()
     }
     return finding("stability_reasons", beside=notes, shares=shares)
