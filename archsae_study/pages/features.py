@@ -469,7 +469,9 @@ def task_probes_figure(probes: TaskProbesResult) -> Figure:
     scores = [[row.mean(str(size)) for size in task_probes.SIZES] for row in rows]
     titles = [f"{size} feature{'s' * (size > 1)} a task" for size in task_probes.SIZES]
     figure, axes = _dots(rows, scores, titles, probes.reason)
-    axes[1].set_xlabel("mean test AUC of the tasks (0.5: guessing; dashed: regression on all raw coordinates)\n● trained, × untrained")
+    axes[1].set_xlabel(
+        "mean test AUC of the tasks (0.5: guessing; dashed: regression on all raw coordinates)\n● trained, × untrained"
+    )
     if raw := probes.of(task_probes.RAW):
         for axis in axes:
             axis.axvline(raw.mean("all").estimate, color="0.3", linewidth=1, linestyle="--")
