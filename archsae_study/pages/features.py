@@ -377,7 +377,9 @@ def probing_sentence(probing: ProbingResult) -> Markdown:
     ceiling = next((row.accuracy["all"] for row in probing.rows if "all" in row.accuracy), None)
     dropped = [_text(name) for name in probing.dropped[:TOPICS]]
     most = str(SIZES[-1])
-    trained = [{"label": row.label, "score": row.accuracy[most].estimate} for row in _shown(probing.rows) if row.trained]
+    trained = [
+        {"label": row.label, "score": row.accuracy[most].estimate} for row in _shown(probing.rows) if row.trained
+    ]
     untrained = [row for row in probing.rows if not row.trained and "all" not in row.accuracy]
     control = max(untrained, key=lambda row: row.accuracy[most].estimate, default=None)
     raw = next((row.accuracy[most].estimate for row in probing.rows if "all" in row.accuracy), None)
