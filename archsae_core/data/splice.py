@@ -44,8 +44,6 @@ class Prefix(NamedTuple):
     """After block `layer`, in the model's dtype."""
     rest: tuple | None
     """What that block returned besides, where it returns a tuple."""
-    body: Body
-    """The same pass, up to the head."""
 
 
 @contextmanager
@@ -90,14 +88,21 @@ def run_body(model: PreTrainedModel, ids: Int[Tensor, "batch seq"], mask: Int[Te
 def run_prefix(
     model: PreTrainedModel, layer: int, ids: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"]
 ) -> Prefix:
-    """Run the whole model once, without its head, and keep the residual after block `layer`."""
+    """Run blocks 0 … `layer`, and no more of the model."""
     caught: list[Any] = []
-    handle = blocks(model)[layer].register_forward_hook(lambda module, inputs, output: caught.append(output))
+
+    def catch(module: nn.Module, inputs: Any, output: Any) -> None:
+        caught.append(output)
+        raise StopForward
+
+    handle = blocks(model)[layer].register_forward_hook(catch)
     try:
-        body = run_body(model, ids, mask)
+        run(model, ids, mask)
+    except StopForward:
+        pass
     finally:
         handle.remove()
-    return Prefix(*residual_of(caught[0]), body)
+    return Prefix(*residual_of(caught[0]))
 
 
 def replaced_positions(mask: Int[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
@@ -106,11 +111,19 @@ def replaced_positions(mask: Int[Tensor, "batch seq"]) -> Bool[Tensor, "batch se
 
 
 def from_block(
-    model: PreTrainedModel, layer: int, prefix: Prefix, replace: Replace, where: Bool[Tensor, "batch seq"]
+    model: PreTrainedModel,
+    layer: int,
+    prefix: Prefix,
+    replace: Replace | None = None,
+    where: Bool[Tensor, "batch seq"] | None = None,
 ) -> AbstractContextManager[None]:
-    """Context in which blocks 0 … layer do nothing but hand on the residual with `replace` applied at `where`."""
+    """Context in which blocks 0 … layer do nothing but hand on the residual, with `replace` applied at `where`.
+
+    Without `replace` the residual stays as it is.
+    """
     residual = prefix.residual.clone()
-    residual[where] = replace(prefix.residual[where].float()).to(residual)
+    if replace is not None:
+        residual[where] = replace(prefix.residual[where].float()).to(residual)
     output = residual if prefix.rest is None else (residual, *prefix.rest)
     return _forward_as(blocks(model)[: layer + 1], lambda *args, **kwargs: output)
 

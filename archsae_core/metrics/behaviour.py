@@ -161,11 +161,13 @@ def _score_batch(
     outliers = torch.zeros_like(where)
     if max_norm is not None:
         outliers = where & (prefix.residual.float().norm(dim=2) > max_norm)
+    with from_block(model, layer, prefix):
+        clean = run_body(model, ids, mask)
     spliced = {}
     for name, replace in replacements.items():
         with from_block(model, layer, prefix, replace, where & ~outliers):
             spliced[name] = run_body(model, ids, mask)
-    return token_scores(model, prefix.body, spliced, ids, scored), scored, int(outliers.sum())
+    return token_scores(model, clean, spliced, ids, scored), scored, int(outliers.sum())
 
 
 def summarise(

@@ -7,14 +7,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import csc_array, csr_array
+from scipy.sparse import csc_array, csr_array, vstack
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from archsae_core.data.activations import ActivationSet
-from archsae_core.metrics.features import Scan
+from archsae_core.metrics.features import SCAN_ROWS, Scan
 from archsae_core.metrics.intervals import Interval, t_interval
+from archsae_core.models.sae import SAE
 
 
 class Passages(NamedTuple):
@@ -75,6 +76,18 @@ def pooled_codes(found: Scan, about: Passages) -> Float[csc_array, "passages n_f
     table = csc_array((found.values[inside].astype(float) / length, index[inside], offsets), shape=shape)
     table.sum_duplicates()
     return table
+
+
+def pool(sae: SAE, activations: ActivationSet, about: Passages) -> Float[csc_array, "passages n_features"]:
+    """`pooled_codes` where nothing else is wanted of the codes: no feature's firings are sorted for it."""
+    length, tables = about.rows.shape[1], []
+    for rows in about.rows.split(max(1, SCAN_ROWS // length)):
+        codes = sae.encode(activations.gather(rows.flatten()).to(sae.mean.device))
+        values, indices = codes.values.cpu().numpy().astype(float) / length, codes.indices.cpu().numpy()
+        starts = np.arange(0, values.size + 1, length * values.shape[1])
+        tables.append(csr_array((values.ravel(), indices.ravel(), starts), shape=(len(rows), sae.n_features)))
+        tables[-1].sum_duplicates()
+    return vstack(tables, format="csc")
 
 
 def pooled_activations(x: Float[Tensor, "tokens d_model"], n_passages: int) -> Float[csc_array, "n_passages d_model"]:
@@ -191,8 +204,8 @@ def single_feature_probe(
     """
     best = np.zeros(train[0].shape[1])
     held, topic = np.full(train[0].shape[1], 0.5), np.full(train[0].shape[1], -1)
-    for name in np.unique(train[1].topic):
-        fitted, scored = (_auc(table, about.topic == name) for table, about in (train, test))
+    names = np.unique(train[1].topic)
+    for name, fitted, scored in zip(names, _topic_aucs(*train, names), _topic_aucs(*test, names), strict=True):
         better = np.abs(fitted - 0.5) > best
         best[better] = np.abs(fitted - 0.5)[better]
         held[better] = np.where(fitted > 0.5, scored, 1 - scored)[better]
@@ -208,15 +221,23 @@ def single_feature_auc(
     return single_feature_probe(train, test).auc
 
 
-def _auc(table: Float[csc_array, "passages features"], positive: Bool[np.ndarray, " n"]) -> np.ndarray:
+def _topic_aucs(
+    table: Float[csc_array, "passages features"], about: Passages, names: Int[np.ndarray, " topics"]
+) -> Float[np.ndarray, "topics features"]:
     blocks = (table[:, first : first + 512].toarray() for first in range(0, table.shape[1], 512))
-    return np.concatenate([auc(block, positive) for block in blocks])
+    return np.concatenate([_aucs(block, about.topic == names[:, None]) for block in blocks], axis=1)
 
 
 def auc(scores: Float[np.ndarray, "n columns"], positive: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " columns"]:
     """AUROC of every column, from ranks (ties count half); 0.5 where one class is missing."""
-    n_positive = int(positive.sum())
-    if n_positive in (0, len(positive)):
-        return np.full(scores.shape[1], 0.5)
-    ranks = rankdata(scores, axis=0)[positive].sum(axis=0)
-    return (ranks / n_positive - (n_positive + 1) / 2) / (len(positive) - n_positive)
+    return _aucs(scores, positive[None])[0]
+
+
+def _aucs(
+    scores: Float[np.ndarray, "n columns"], positive: Bool[np.ndarray, "classes n"]
+) -> Float[np.ndarray, "classes columns"]:
+    """`auc` for several ways to choose the positive rows: ranks are found once."""
+    inside = positive.sum(axis=1, keepdims=True)
+    pairs = inside * (positive.shape[1] - inside)
+    above = positive.astype(float) @ rankdata(scores, axis=0) - inside * (inside + 1) / 2
+    return np.where(pairs > 0, above / np.maximum(pairs, 1), 0.5)

@@ -1,5 +1,6 @@
 """Quality of reconstructions on held-out activations: one definition a name, intervals over documents."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -184,6 +185,13 @@ def quality_intervals(by_document: DocumentSums, **options: Any) -> dict[str, li
     return {name: interval and list(interval) for name, interval in found.items()}
 
 
+@functools.lru_cache(maxsize=4)
+def _draws(n_documents: int, n: int, seed: int) -> Float[np.ndarray, "n n_documents"]:
+    """How often each document is drawn: the same for every score of the same documents, and slow to draw again."""
+    shares = np.full(n_documents, 1 / n_documents)
+    return np.random.default_rng(seed).multinomial(n_documents, shares, size=n).astype(float)
+
+
 def bootstrap_interval(
     values: Float[np.ndarray, "n_documents n_terms"],
     statistic: Callable[[np.ndarray], np.ndarray],
@@ -200,8 +208,7 @@ def bootstrap_interval(
     """
     if len(values) < 2:
         return None
-    draws = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), size=n)
-    found = statistic(draws @ values)
+    found = statistic(_draws(len(values), n, seed) @ values)
     if not np.isfinite(found).all():
         return None
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])

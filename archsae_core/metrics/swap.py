@@ -95,7 +95,8 @@ def swap(
 
     `windows` holds (index into `pairs`, token ids): every row of a batch swaps a feature of its own, so effects stay
     attributable while many run together. x̂ + (z'_j D'_j − z_i D_i) / scale at every position but the first, b's codes
-    encoded from the same activations. Windows where the feature fires miss firings of the partner elsewhere.
+    encoded from the same activations. Windows where the feature fires miss firings of the partner elsewhere. Before the
+    first position that some variant changes, a causal model gives what it gave: KL and CE there are 0, unmeasured.
     """
     rows = []
     for start in range(0, len(windows), batch_size):
@@ -114,7 +115,7 @@ def _swap_batch(
     batch: tuple[Tensor, Tensor],
     max_norm: float | None,
 ) -> Float[np.ndarray, "rows columns"]:
-    """Per row: tokens, CE of the plain splice, then CE and KL of each variant, summed over scored positions."""
+    """Per row: tokens, CE of the plain splice, then CE and KL of each variant, summed over what may differ."""
     ids, mask = batch
     prefix, where = run_prefix(model, layer, ids, mask), replaced_positions(mask)
     scored = where & F.pad(mask[:, 1:], (0, 1)).bool()
@@ -129,11 +130,13 @@ def _swap_batch(
     for column, name in enumerate(VARIANTS):
         other = pairs.replacement[owners, column][owner].to(x.device)
         edited[name] = without + contribution(b, atoms[1], codes[1], other)
+    changes = torch.stack([(residual != x_hat).any(dim=1) for residual in edited.values()]).any(dim=0)
+    changed = torch.zeros_like(scored).masked_scatter(where, changes).cumsum(dim=1) > 0
     bodies = {}
     for name, residual in edited.items():
         with from_block(model, layer, prefix, lambda _, residual=residual: residual, where):
             bodies[name] = run_body(model, ids, mask)
-    scores = token_scores(model, bodies.pop("plain"), bodies, ids, scored).numpy()
-    sums = np.zeros((len(ids), 1 + scores.shape[1]))
-    np.add.at(sums, scored.nonzero()[:, 0].cpu().numpy(), np.insert(scores, 0, 1.0, axis=1))
-    return sums
+    scores = token_scores(model, bodies.pop("plain"), bodies, ids, scored & changed).numpy()
+    sums = np.zeros((len(ids), scores.shape[1]))
+    np.add.at(sums, (scored & changed).nonzero()[:, 0].cpu().numpy(), scores)
+    return np.insert(sums, 0, scored.sum(dim=1).cpu().numpy(), axis=1)

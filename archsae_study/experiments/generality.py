@@ -10,7 +10,7 @@ from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run
 from archsae_study.engine.study import Study
 from archsae_study.experiments.longer import COMPARED, outcome
-from archsae_study.experiments.stability import KEPT_TOKENS, AtStep, at_step
+from archsae_study.experiments.stability import AtStep, at_step, kept_tokens
 from archsae_study.protocol import contrasts
 from archsae_study.protocol.contrasts import Decision
 
@@ -107,7 +107,7 @@ def _arms(study: Study, needed: list[Run]) -> list[SettingArm]:
 
 def _cost(study: Study) -> Cost:
     needed = runs(study)
-    return table_cost(study, matchings=2 * seed_pairs(needed), encoded=len(needed) * KEPT_TOKENS)
+    return table_cost(study, matchings=2 * seed_pairs(needed), encoded=len(needed) * kept_tokens(study.config))
 
 
 TABLE = Table(
@@ -115,6 +115,6 @@ TABLE = Table(
     result=GeneralityResult,
     build=build,
     runs=runs,
-    fields=("arms", "n_seeds", "ablation_steps"),
+    fields=("arms", "n_seeds", "ablation_steps", "behaviour_tokens"),
     cost=_cost,
 )

@@ -9,7 +9,7 @@ from archsae_study.engine.costs import Cost, seed_pairs, table_cost
 from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run
 from archsae_study.engine.study import Study
-from archsae_study.experiments.stability import KEPT_TOKENS, AtStep, at_step
+from archsae_study.experiments.stability import AtStep, at_step, kept_tokens
 from archsae_study.protocol import contrasts
 from archsae_study.protocol.arms import ARMS
 from archsae_study.protocol.contrasts import ArmOutcome, Decision
@@ -75,7 +75,7 @@ def build(study: Study) -> LongerResult:
 def _cost(study: Study) -> Cost:
     needed = runs(study.config)
     kept = len(snapshot_steps(study.config.training.steps * study.config.comparison.longer_factor)) // 2
-    tokens = len(needed) * kept * KEPT_TOKENS
+    tokens = len(needed) * kept * kept_tokens(study.config)
     return table_cost(study, matchings=2 * kept * seed_pairs(needed), encoded=tokens)
 
 
@@ -84,6 +84,6 @@ TABLE = Table(
     result=LongerResult,
     build=build,
     runs=lambda study: runs(study.config),
-    fields=("arms", "n_seeds", "longer_factor"),
+    fields=("arms", "n_seeds", "longer_factor", "behaviour_tokens"),
     cost=_cost,
 )

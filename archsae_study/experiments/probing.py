@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
+from scipy.sparse import csc_array
 from torch import Tensor
 
 from archsae_core.data.activations import ActivationSet
@@ -44,6 +46,10 @@ class ProbeData:
     def scan(self, sae: SAE) -> features.Scan:
         """Codes of every token of the passages."""
         return features.scan(sae, self.activations, self.about.rows.flatten())
+
+    def pool(self, sae: SAE) -> tuple[Float[csc_array, "passages n_features"], Passages]:
+        """Mean codes of each passage."""
+        return probing.pool(sae, self.activations, self.about), self.about
 
 
 @dataclass(frozen=True)
@@ -170,9 +176,10 @@ def baselines(study: Study) -> dict[str, SAE]:
 
 def measure(sae: SAE, data: tuple[ProbeData, ProbeData]) -> tuple[dict[int | None, Hits], list[float | None]]:
     """Held-out decisions of the probes of every size, and the token entropy of every feature's top contexts."""
-    scans = [part.scan(sae) for part in data]
-    pooled = [(probing.pooled_codes(scan, part.about), part.about) for scan, part in zip(scans, data, strict=True)]
-    return probing.probe(*pooled, SIZES), features.token_entropy(scans[1], data[1].activations)
+    train, test = data
+    found = test.scan(sae)
+    pooled = train.pool(sae), (probing.pooled_codes(found, test.about), test.about)
+    return probing.probe(*pooled, SIZES), features.token_entropy(found, test.activations)
 
 
 def _row(key: str, label: str, trained: bool, measured: Sequence[tuple[dict, list]]) -> ProbeRow:

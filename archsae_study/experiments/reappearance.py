@@ -1,16 +1,16 @@
 """Notebook 05: features across seeds. Do those that reappear read better, and do the others share a subspace?"""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.sparse import csc_array
 from torch import Tensor
 
+from archsae_core.data.splice import Replace
 from archsae_core.metrics import features, probing, subspaces
 from archsae_core.metrics.behaviour import contrast, spliced_sums
 from archsae_core.metrics.intervals import Interval
@@ -30,12 +30,14 @@ from archsae_study.protocol.arms import ARMS
 
 STABLE = 0.5
 """A feature is stable when it reappears in at least this share of the other seeds."""
+Groups = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]
+"""Stable and as many unstable features."""
 GROUP = 128
 """Matched features of each kind at most: those that are ablated together."""
 SMALLEST_GROUP = 8
 """Fewer matched features are not compared."""
 ABLATION_TOKENS = 3072
-"""Held-out tokens for the CE of ablating a group."""
+"""Held-out tokens for the CE of ablating a group; a third of `behaviour_tokens` where that is less."""
 PRINCIPAL_ROWS = 16_384
 """Training activations whose principal components are the control of the subspaces."""
 
@@ -62,7 +64,7 @@ def reappearance(
 
 def matched_groups(
     mass: Float[np.ndarray, " n_features"], stable: np.ndarray, usable: np.ndarray, limit: int, seed: int = 0
-) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+) -> Groups:
     """As many stable as unstable features in every bin of activation mass (two to the octave), `limit` at most.
 
     A rare feature costs nothing to ablate, so kinds may only be compared at equal mass.
@@ -138,9 +140,10 @@ def build(study: Study) -> ReappearanceResult:
         data = None
     components = principal_components(study)
     arms = [arm for arm in compared_arms(study) if len(arm_runs(study.config, arm)) > 1]
-    return ReappearanceResult(
-        SAME_FEATURE, [_arm(study, arm, data, components) for arm in track(arms, "reappearance", unit="arm")]
-    )
+    found = [_arm(study, arm, data, components) for arm in track(arms, "reappearance", unit="arm")]
+    costs = _ablations(study, {row.arm: groups for row, groups in found if row.scores})
+    rows = [replace(row, scores=row.scores | {"ce": costs[row.arm]}) if row.scores else row for row, _ in found]
+    return ReappearanceResult(SAME_FEATURE, rows)
 
 
 def principal_components(study: Study) -> Float[Tensor, "d_model d_model"]:
@@ -152,7 +155,8 @@ def principal_components(study: Study) -> Float[Tensor, "d_model d_model"]:
 
 def _arm(
     study: Study, arm: str, data: tuple[ProbeData, ProbeData] | None, components: Float[Tensor, "d_model d_model"]
-) -> ReappearanceRow:
+) -> tuple[ReappearanceRow, Groups]:
+    """Everything of an arm but what its groups cost; and these groups."""
     runs = arm_runs(study.config, arm)
     sae = study.sae(runs[0])
     atoms = [study.sae(run).atoms().detach() for run in runs]
@@ -162,15 +166,16 @@ def _arm(
     rate, found = rates[0].numpy(), features.scan(sae, study.heldout_activations, _heldout_rows(study, data))
     scores = {"entropy": np.array([np.nan if e is None else e for e in _entropy(study, found)])}
     if data is not None:
-        scores["auc"] = probing.single_feature_auc(*((_pooled(part, sae), part.about) for part in data))
+        train, test = data  # `found` holds the codes of the test passages
+        pooled = train.pool(sae), (probing.pooled_codes(found, test.about), test.about)
+        scores["auc"] = probing.single_feature_auc(*pooled)
     mass = np.add.reduceat(np.append(found.values, 0).astype(float), found.offsets[:-1]) * (np.diff(found.offsets) > 0)
     stable, usable = rate >= STABLE, (np.diff(found.offsets) >= 20) & (mass > 0)
     groups = matched_groups(mass, stable, usable, GROUP)
     compared: dict[str, Compared] = {}
     if len(groups[0]) >= SMALLEST_GROUP:
         compared = {name: _difference(values[groups[0]], values[groups[1]]) for name, values in scores.items()}
-        compared["ce"] = _ablation(study, sae, groups)
-    return ReappearanceRow(
+    row = ReappearanceRow(
         arm=arm,
         label=ARMS[arm].title,
         features=int(usable.sum()),
@@ -180,6 +185,7 @@ def _arm(
         scores=compared,
         subspace=subspace,
     )
+    return row, groups
 
 
 def _heldout_rows(study: Study, data: tuple[ProbeData, ProbeData] | None) -> Tensor:
@@ -188,10 +194,6 @@ def _heldout_rows(study: Study, data: tuple[ProbeData, ProbeData] | None) -> Ten
 
 def _entropy(study: Study, found: features.Scan) -> list[float | None]:
     return features.token_entropy(found, study.heldout_activations)
-
-
-def _pooled(part: ProbeData, sae: SAE) -> Float[csc_array, "passages n_features"]:
-    return probing.pooled_codes(part.scan(sae), part.about)
 
 
 def _difference(stable: np.ndarray, unstable: np.ndarray) -> Compared:
@@ -205,14 +207,44 @@ def _per_item(n: int, sums: np.ndarray) -> np.ndarray:
     return sums[..., 0] / n
 
 
-def _ablation(study: Study, sae: SAE, groups: tuple[np.ndarray, np.ndarray]) -> Compared:
-    """CE in nats a token that switching off each group costs over the whole reconstruction, interval over documents."""
-    edits = {"whole": sae.forward}
-    edits |= {name: partial(without, sae, group) for name, group in zip(("stable", "unstable"), groups, strict=True)}
-    layer, threshold = study.config.language_model.layer, study.train_activations.threshold
-    sums = spliced_sums(study.model, layer, study.tokens.heldout, edits, max_tokens=ABLATION_TOKENS, max_norm=threshold)
-    costs = {name: contrast(sums, f"{name}_ce", "whole_ce").estimate for name in ("stable", "unstable")}
-    return Compared(costs["stable"], costs["unstable"], contrast(sums, "stable_ce", "unstable_ce"))
+def _ablations(study: Study, groups: Mapping[str, Groups]) -> dict[str, Compared]:
+    """CE in nats a token that switching off each group costs over the whole reconstruction, interval over documents.
+
+    The blocks up to the layer run once for all arms.
+    """
+    edits: dict[str, Replace] = {}
+    for arm, (stable, unstable) in groups.items():
+        sae = study.sae(arm_runs(study.config, arm)[0])
+        edits[f"{arm} whole"] = sae.forward
+        edits[f"{arm} stable"], edits[f"{arm} unstable"] = (
+            partial(without, sae, stable),
+            partial(without, sae, unstable),
+        )
+    if not edits:
+        return {}
+    sums = spliced_sums(
+        study.model,
+        study.config.language_model.layer,
+        study.tokens.heldout,
+        edits,
+        max_tokens=_ablation_tokens(study),
+        max_norm=study.train_activations.threshold,
+    )
+    costs = {
+        (arm, name): contrast(sums, f"{arm} {name}_ce", f"{arm} whole_ce").estimate
+        for arm in groups
+        for name in ("stable", "unstable")
+    }
+    return {
+        arm: Compared(
+            costs[arm, "stable"], costs[arm, "unstable"], contrast(sums, f"{arm} stable_ce", f"{arm} unstable_ce")
+        )
+        for arm in groups
+    }
+
+
+def _ablation_tokens(study: Study) -> int:
+    return max(1, min(ABLATION_TOKENS, study.config.comparison.behaviour_tokens // 3))
 
 
 def needed(study: Study) -> list[Run]:
@@ -221,13 +253,13 @@ def needed(study: Study) -> list[Run]:
 
 
 def _cost(study: Study) -> Cost:
-    """Per arm: a match of every two seeds, a scan of held-out and training tokens, three splices."""
+    """Per arm: a match of every two seeds, a scan of held-out and training tokens, three splices after one pass."""
     arms = len(compared_arms(study))
     return table_cost(
         study,
         matchings=2 * seed_pairs(needed(study)),
         encoded=arms * 3 * PRINCIPAL_ROWS,
-        model_tokens=spliced(ABLATION_TOKENS, 3) * arms,
+        model_tokens=spliced(_ablation_tokens(study), 3 * arms),
     )
 
 
@@ -236,6 +268,6 @@ TABLE = Table(
     result=ReappearanceResult,
     build=build,
     runs=needed,
-    fields=("arms", "n_seeds", "heldout_tokens"),
+    fields=("arms", "n_seeds", "heldout_tokens", "behaviour_tokens"),
     cost=_cost,
 )

@@ -33,7 +33,7 @@ from archsae_study.settings.config import Config
 FIRING_TOKENS = 4096
 """Held-out tokens on which matched features' codes are correlated."""
 KEPT_TOKENS = 10_000
-"""Held-out tokens on which R² is measured along training."""
+"""Held-out tokens on which R² is measured along training; `behaviour_tokens` where those are fewer."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class AtStep:
     step: int
     tokens: int
     r2: list[float]
-    """Held-out R² of each seed, on `KEPT_TOKENS` tokens, of the model as it was kept (bfloat16)."""
+    """Held-out R² of each seed, on `kept_tokens` tokens, of the model as it was kept (bfloat16)."""
     cosine_with_start: list[float]
     """Mean cosine of each seed's atoms with where they started: 1 has not moved."""
     stability: list[list[float]]
@@ -232,18 +232,21 @@ def headline_matrix(atoms: Sequence[Tensor]) -> list[list[float]]:
     return _pairwise(atoms, lambda a, b: stability.chance_normalised(stability.hungarian_centred(a, b), chance))
 
 
+def kept_tokens(config: Config) -> int:
+    """Held-out tokens on which R² is measured along training."""
+    return min(KEPT_TOKENS, config.comparison.behaviour_tokens)
+
+
 def at_step(
     study: Study, of_arm: Sequence[Run], folders: Sequence[Path], kept: Sequence[Mapping[int, Tensor]], step: int
 ) -> AtStep:
     """An arm at one kept step; `kept` holds the snapshots of each run."""
-    config = study.of(of_arm[0]).config
+    own, tokens = study.of(of_arm[0]), kept_tokens(study.config)
     saes = (kept_sae(study, run, folder, step) for run, folder in zip(of_arm, folders, strict=True))
     return AtStep(
         step=step,
-        tokens=step * config.training.batch_size,
-        r2=[
-            summarise(document_sums(sae, study.of(of_arm[0]).scored_batches("heldout", KEPT_TOKENS))).r2 for sae in saes
-        ],
+        tokens=step * own.config.training.batch_size,
+        r2=[summarise(document_sums(sae, own.scored_batches("heldout", tokens))).r2 for sae in saes],
         cosine_with_start=[stability.cosine_with_start(found[0], found[step]) for found in kept],
         stability=headline_matrix([found[step] for found in kept]),
     )
@@ -302,7 +305,7 @@ def _cost(study: Study) -> Cost:
     return table_cost(
         study,
         matchings=seed_pairs(needed) * (2 * 6 + 2 * kept),
-        encoded=len(needed) * kept * KEPT_TOKENS,
+        encoded=len(needed) * kept * kept_tokens(config),
         model_tokens=spliced(config.comparison.behaviour_tokens // 4, len(_of_contrasts(config))),
         memory=6 * 4 * config.dictionary.n_features**2,  # cosines of a pair: raw, centred, absolute, alive, encoder
     )

@@ -18,9 +18,12 @@ from archsae_study.engine.runs import arm_runs
 from archsae_study.engine.study import Study
 from archsae_study.experiments.reappearance import compared_arms, needed
 from archsae_study.protocol.arms import ARMS
+from archsae_study.settings.config import Config
 
 FEATURES, WINDOWS, CONTEXT = 32, 2, 64
-"""Features an arm, windows a feature, and tokens of each window."""
+"""Features an arm at most, windows a feature, and tokens of each window."""
+FEWEST = 8
+"""Features an arm at least: in between, the windows of an arm hold a third of `behaviour_tokens`."""
 EDGES = (-1.0, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Bins of the cosine of matched pairs."""
 
@@ -104,7 +107,7 @@ def _swap_arm(study: Study, arm: str) -> tuple[swapping.Pairs, Float[np.ndarray,
     rates = [torch.from_numpy(np.diff(scan.offsets) / len(rows)).float() for scan in scans]
     where = [np.unique(heldout.window[scans[0].firings(f)[1]].numpy()) for f in range(saes[0].n_features)]
     eligible = torch.tensor([f for f, windows in enumerate(where) if len(windows) >= WINDOWS], dtype=torch.int64)
-    pairs = swapping.choose_pairs(*saes, tuple(rates), eligible, FEATURES)
+    pairs = swapping.choose_pairs(*saes, tuple(rates), eligible, swapped_features(study.config))
     generator, windows = np.random.default_rng(0), []
     if not len(eligible):
         return pairs, np.zeros((0, len(swapping.VARIANTS)))
@@ -114,6 +117,11 @@ def _swap_arm(study: Study, arm: str) -> tuple[swapping.Pairs, Float[np.ndarray,
     limit = study.train_activations.threshold
     found = swapping.swap(study.model, study.config.language_model.layer, saes, pairs, windows, max_norm=limit)
     return pairs, np.add.reduceat(found.kl, np.arange(0, len(windows), WINDOWS), axis=0)
+
+
+def swapped_features(config: Config) -> int:
+    """Features an arm."""
+    return min(FEATURES, max(FEWEST, config.comparison.behaviour_tokens // (3 * WINDOWS * CONTEXT)))
 
 
 def _shares(sums: Float[np.ndarray, "pairs 4"]) -> dict[str, Interval | None]:
@@ -134,10 +142,17 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
 
 
 def _cost(study: Study) -> Cost:
-    """Per arm: scans of two dictionaries, and a clean pass with five splices over the sampled windows."""
+    """Per arm: scans of two dictionaries, and five splices over the sampled windows."""
     arms = len(compared_arms(study))
-    tokens = arms * FEATURES * WINDOWS * CONTEXT
+    tokens = arms * swapped_features(study.config) * WINDOWS * CONTEXT
     return table_cost(study, matchings=2 * arms, encoded=arms * 2 * 16_384, model_tokens=spliced(tokens, 5))
 
 
-TABLE = Table(name="swap", result=SwapResult, build=build, runs=needed, fields=("arms", "n_seeds"), cost=_cost)
+TABLE = Table(
+    name="swap",
+    result=SwapResult,
+    build=build,
+    runs=needed,
+    fields=("arms", "n_seeds", "behaviour_tokens"),
+    cost=_cost,
+)

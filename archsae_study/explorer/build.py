@@ -311,10 +311,8 @@ class _Dictionary:
         probes = self.material.probes
         if probes is None:
             return None
-        pooled = []
-        for activations, about in (probes.train, probes.heldout):
-            found = inspection.scan(self.subject.sae, activations, about.rows.flatten())
-            pooled.append((probing.pooled_codes(found, about), about))
+        parts = (probes.train, probes.heldout)
+        pooled = ((probing.pool(self.subject.sae, activations, about), about) for activations, about in parts)
         return probing.single_feature_probe(*pooled)
 
     @cached_property

@@ -46,6 +46,7 @@ def test_pooled_codes_are_means_over_the_passage(seeded):
     pooled = probing.pooled_codes(scan(sae, activations), about).toarray()  # the scan holds rows of no passage too
     assert pooled == pytest.approx(sae.encode(x).dense(4)[about.rows].mean(dim=1).numpy(), abs=1e-6)
     assert (pooled == probing.pooled_codes(scan(sae, activations, about.rows.flatten()), about).toarray()).all()
+    assert probing.pool(sae, activations, about).toarray() == pytest.approx(pooled, abs=1e-12)
     raw = probing.pooled_activations(activations.gather(about.rows.flatten()), 5).toarray()
     assert raw == pytest.approx(x[about.rows].mean(dim=1).numpy(), abs=1e-6)
 
