@@ -15,7 +15,8 @@ import torch
 from torch.utils.benchmark import Timer
 
 from archsae_core.data.extraction import BATCH_TOKENS
-from archsae_core.data.language_model import d_model, residuals_after
+from archsae_core.data.language_model import blocks, d_model, residuals_after
+from archsae_core.metrics.reconstruction import document_sums
 from archsae_core.metrics.stability import hungarian_centred
 from archsae_core.metrics.task_probes import regression_auc
 from archsae_core.models.dictionary import make_dictionary
@@ -148,6 +149,18 @@ def encoding(study: Study) -> Unit:
     return Unit(f"token of {config.n_features} features, k {config.k}", seconds)
 
 
+def scoring(study: Study) -> Unit:
+    """A token encoded, decoded and scored: `document_sums`."""
+
+    def seconds() -> float:
+        sae, x = _small(study, ARMS[main_arms("centred")["topk"]])
+        batches = [(x, torch.zeros(len(x), dtype=torch.int64))]
+        return _excess(study, "n_features") * _trial("score(sae, x)", score=document_sums, sae=sae, x=batches) / len(x)
+
+    config = study.config.dictionary
+    return Unit(f"scored token of {config.n_features} features, k {config.k}", seconds)
+
+
 def matching(study: Study) -> Unit:
     """The best one-to-one assignment of the atoms of two dictionaries. It grows with the cube of their number."""
     count = study.config.dictionary.n_features
@@ -241,7 +254,7 @@ def of_scores(study: Study, part: str) -> Cost:
     tokens = min(tokens, study.config.comparison.heldout_tokens or tokens)
     features = study.config.dictionary.n_features
     memory = 4 * (SCORE_BATCH * features + 2 * features * d_model(study.model))
-    return Cost(8 * features + 8192, memory, ((tokens, encoding(study)),))
+    return Cost(8 * features + 8192, memory, ((tokens, scoring(study)),))
 
 
 def seed_pairs(runs: Iterable[Run]) -> int:
@@ -250,12 +263,21 @@ def seed_pairs(runs: Iterable[Run]) -> int:
     return sum(count * (count - 1) // 2 for count in counts.values())
 
 
-def spliced(tokens: int, replacements: int) -> float:
-    """Tokens through the whole language model that a clean pass and some spliced ones amount to.
+READ_LOGITS = 1.5
+"""Time of the head and of what is made of its logits, as a multiple of the head's; measured."""
 
-    A splice runs the blocks after the layer again, and the head, which is most of a small model's arithmetic.
+
+def spliced(study: Study, tokens: int, passes: int) -> float:
+    """Tokens through the whole language model that one pass to the layer and some from there on amount to.
+
+    By the number of weights: the blocks up to the layer once, those after it and the head in each of the `passes`.
     """
-    return tokens * (1 + 0.6 * replacements)
+    layers, width = blocks(study.model), d_model(study.model)
+    of_blocks = sum(weights.numel() for weights in layers.parameters())
+    of_head = width * study.model.get_input_embeddings().num_embeddings
+    before = of_blocks * (study.config.language_model.layer + 1) / len(layers)
+    each = of_blocks - before + READ_LOGITS * of_head
+    return tokens * (before + passes * each) / (of_blocks + of_head)
 
 
 Costing = Callable[[Study], Cost]
@@ -267,6 +289,7 @@ def table_cost(
     *,
     matchings: int | float = 0,
     encoded: int | float = 0,
+    scored: int | float = 0,
     model_tokens: int | float = 0,
     memory: int = 0,
     disk: int = 2**18,
@@ -274,9 +297,11 @@ def table_cost(
     """Cost of a table from how much it does of each kind of work.
 
     `matchings` counts assignments of two dictionaries' atoms, `encoded` tokens that a dictionary encodes,
-    `model_tokens` tokens through the whole language model; `memory` and `disk` are bytes.
+    `scored` tokens on which its R² is taken, `model_tokens` tokens through the whole language model; `memory` and
+    `disk` are bytes.
     """
-    counts = ((matchings, matching(study)), (encoded, encoding(study)), (model_tokens, language_model(study)))
+    of_dictionaries = ((matchings, matching(study)), (encoded, encoding(study)), (scored, scoring(study)))
+    counts = (*of_dictionaries, (model_tokens, language_model(study)))
     return Cost(disk, memory, tuple((float(count), unit) for count, unit in counts if count))
 
 

@@ -10,6 +10,7 @@ from archsae_core.metrics.intervals import Interval, seed_interval
 from archsae_core.models.snapshots import snapshots
 from archsae_core.models.training import TrainingDiverged, read_log
 from archsae_core.storage import read_json
+from archsae_study.engine.costs import Cost, seed_pairs, table_cost
 from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run, cosines_with_start, sweep_runs
 from archsae_study.engine.study import Study
@@ -177,6 +178,12 @@ def _expected_to_move(run: Run, moved: float) -> float | None:
     return None if ARMS[run.arm].dictionary == "frozen" else moved
 
 
+def _cost(study: Study) -> Cost:
+    """The headline score of the seeds of each case, and its chance level, which takes about three matchings."""
+    cases = [case for frame in FRAMES for case in _cases(study, frame)]
+    return table_cost(study, matchings=sum(seed_pairs(case) + 3 for case in cases))
+
+
 TABLE = Table(
     name="ablation",
     result=AblationResult,
@@ -185,4 +192,5 @@ TABLE = Table(
     anchors=lambda study: [(study.variant(frame=frame), None) for frame in FRAMES],
     fields=("deltas", "ablation_steps", "ablation_seeds", "heldout_tokens"),
     file="ablation_results.json",
+    cost=_cost,
 )

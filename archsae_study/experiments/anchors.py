@@ -12,6 +12,7 @@ from archsae_core.config import FRAMES
 from archsae_core.metrics import stability
 from archsae_core.models import hull
 from archsae_core.storage import read_json
+from archsae_study.engine import costs
 from archsae_study.engine.plan import Table
 from archsae_study.engine.study import Study
 
@@ -104,10 +105,16 @@ def needed(study: Study) -> list[tuple[Study, int | None]]:
     return [*((study.variant(frame=frame), None) for frame in FRAMES), *((centred, part) for part in parts)]
 
 
+def _cost(study: Study) -> costs.Cost:
+    """One k-means more than the anchors that are kept."""
+    return costs.of_anchors(study.variant(frame="centred"))
+
+
 TABLE = Table(
     name="anchors",
     result=AnchorsResult,
     build=build,
     anchors=needed,
+    cost=_cost,
     copies={"anchor_points.safetensors": lambda study: study.anchor_folder() / "anchor_points.safetensors"},
 )

@@ -86,7 +86,7 @@ def _cost(study: Study) -> Cost:
     config, vocabulary = study.config, study.model.get_input_embeddings().num_embeddings
     tokens = min(config.comparison.behaviour_tokens, study.tokens.heldout.n_tokens)
     memory = 2 * 16 * config.language_model.context * vocabulary * 4
-    return table_cost(study, model_tokens=spliced(tokens, len(runs(study)) + 2), memory=memory)
+    return table_cost(study, model_tokens=spliced(study, tokens, len(runs(study)) + 3), memory=memory)
 
 
 TABLE = Table(

@@ -107,7 +107,7 @@ def _arms(study: Study, needed: list[Run]) -> list[SettingArm]:
 
 def _cost(study: Study) -> Cost:
     needed = runs(study)
-    return table_cost(study, matchings=2 * seed_pairs(needed), encoded=len(needed) * kept_tokens(study.config))
+    return table_cost(study, matchings=2 * seed_pairs(needed), scored=len(needed) * kept_tokens(study.config))
 
 
 TABLE = Table(

@@ -76,7 +76,7 @@ def _cost(study: Study) -> Cost:
     needed = runs(study.config)
     kept = len(snapshot_steps(study.config.training.steps * study.config.comparison.longer_factor)) // 2
     tokens = len(needed) * kept * kept_tokens(study.config)
-    return table_cost(study, matchings=2 * kept * seed_pairs(needed), encoded=tokens)
+    return table_cost(study, matchings=2 * kept * seed_pairs(needed), scored=tokens)
 
 
 TABLE = Table(

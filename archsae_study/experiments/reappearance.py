@@ -12,7 +12,7 @@ from torch import Tensor
 
 from archsae_core.data.splice import Replace
 from archsae_core.metrics import features, probing, subspaces
-from archsae_core.metrics.behaviour import contrast, spliced_sums
+from archsae_core.metrics.behaviour import SplicedSums, contrast, spliced_sums
 from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.matching import cosines, match
 from archsae_core.metrics.probing import NoPassages
@@ -30,8 +30,9 @@ from archsae_study.protocol.arms import ARMS
 
 STABLE = 0.5
 """A feature is stable when it reappears in at least this share of the other seeds."""
+KINDS = ("stable", "unstable")
 Groups = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]
-"""Stable and as many unstable features."""
+"""As many features of each of `KINDS`."""
 GROUP = 128
 """Matched features of each kind at most: those that are ablated together."""
 SMALLEST_GROUP = 8
@@ -213,13 +214,10 @@ def _ablations(study: Study, groups: Mapping[str, Groups]) -> dict[str, Compared
     The blocks up to the layer run once for all arms.
     """
     edits: dict[str, Replace] = {}
-    for arm, (stable, unstable) in groups.items():
+    for arm, of_arm in groups.items():
         sae = study.sae(arm_runs(study.config, arm)[0])
         edits[f"{arm} whole"] = sae.forward
-        edits[f"{arm} stable"], edits[f"{arm} unstable"] = (
-            partial(without, sae, stable),
-            partial(without, sae, unstable),
-        )
+        edits |= {f"{arm} {kind}": partial(without, sae, group) for kind, group in zip(KINDS, of_arm, strict=True)}
     if not edits:
         return {}
     sums = spliced_sums(
@@ -230,17 +228,13 @@ def _ablations(study: Study, groups: Mapping[str, Groups]) -> dict[str, Compared
         max_tokens=_ablation_tokens(study),
         max_norm=study.train_activations.threshold,
     )
-    costs = {
-        (arm, name): contrast(sums, f"{arm} {name}_ce", f"{arm} whole_ce").estimate
-        for arm in groups
-        for name in ("stable", "unstable")
-    }
-    return {
-        arm: Compared(
-            costs[arm, "stable"], costs[arm, "unstable"], contrast(sums, f"{arm} stable_ce", f"{arm} unstable_ce")
-        )
-        for arm in groups
-    }
+    return {arm: _ablated(sums, arm) for arm in groups}
+
+
+def _ablated(sums: SplicedSums, arm: str) -> Compared:
+    stable, unstable = (f"{arm} {kind}_ce" for kind in KINDS)
+    costs = [contrast(sums, kind, f"{arm} whole_ce").estimate for kind in (stable, unstable)]
+    return Compared(*costs, contrast(sums, stable, unstable))
 
 
 def _ablation_tokens(study: Study) -> int:
@@ -259,7 +253,7 @@ def _cost(study: Study) -> Cost:
         study,
         matchings=2 * seed_pairs(needed(study)),
         encoded=arms * 3 * PRINCIPAL_ROWS,
-        model_tokens=spliced(_ablation_tokens(study), 3 * arms),
+        model_tokens=spliced(study, _ablation_tokens(study), 3 * arms + 1),
     )
 
 

@@ -299,14 +299,20 @@ def between_arms(study: Study) -> list[BetweenArms]:
 
 
 def _cost(study: Study) -> Cost:
-    """Some dozen matchings a pair of seeds: every score at the start and the end, the headline at each kept step."""
+    """Every score at the start and the end, the headline at each kept step, chance levels, and arms with each other.
+
+    All scores of a pair take the time of three matchings, with their chance levels of another three.
+    """
     needed, config = runs(study.config), study.config
     kept = len(snapshot_steps(config.training.steps))
+    several = [arm for arm in config.comparison.arms if len(arm_runs(config, arm)) > 1]
+    counts = [sum(ARMS[arm].frame == frame for arm in several) for frame in FRAMES]
+    between = sum(count * (count + 1) // 2 for count in counts)
     return table_cost(
         study,
-        matchings=seed_pairs(needed) * (2 * 6 + 2 * kept),
-        encoded=len(needed) * kept * kept_tokens(config),
-        model_tokens=spliced(config.comparison.behaviour_tokens // 4, len(_of_contrasts(config))),
+        matchings=seed_pairs(needed) * (9 + kept) + len(several) * (9 + 2 * kept) + 3 * between,
+        scored=len(needed) * kept * kept_tokens(config),
+        model_tokens=spliced(study, config.comparison.behaviour_tokens // 4, len(_of_contrasts(config)) + 3),
         memory=6 * 4 * config.dictionary.n_features**2,  # cosines of a pair: raw, centred, absolute, alive, encoder
     )
 

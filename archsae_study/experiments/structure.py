@@ -66,7 +66,7 @@ def build(study: Study) -> StructureResult:
 
 
 def _cost(study: Study) -> Cost:
-    return table_cost(study, encoded=2 * 2 * len(runs(study)) * TOKENS)
+    return table_cost(study, encoded=2 * 3 * len(runs(study)) * TOKENS)
 
 
 TABLE = Table(name="structure", result=StructureResult, build=build, runs=runs, fields=("seed",), cost=_cost)

@@ -145,7 +145,7 @@ def _cost(study: Study) -> Cost:
     """Per arm: scans of two dictionaries, and five splices over the sampled windows."""
     arms = len(compared_arms(study))
     tokens = arms * swapped_features(study.config) * WINDOWS * CONTEXT
-    return table_cost(study, matchings=2 * arms, encoded=arms * 2 * 16_384, model_tokens=spliced(tokens, 5))
+    return table_cost(study, matchings=2 * arms, encoded=arms * 2 * 16_384, model_tokens=spliced(study, tokens, 5))
 
 
 TABLE = Table(

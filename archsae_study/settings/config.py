@@ -62,7 +62,7 @@ class ComparisonConfig:
     heldout_tokens: int | None = None
     """At most this many held-out tokens are scored; None takes all."""
     behaviour_tokens: int = 8192
-    """Held-out tokens for CE and KL with the reconstruction spliced in."""
+    """Held-out tokens for CE and KL of spliced reconstructions; bounds those of swaps, ablations and R² in training."""
     probe_tasks: int | None = None
     """Binary tasks of 07's sparse probes, evenly spaced over those of `sae-probes`; None takes all, 0 none."""
     probe_prompts: int = 512
