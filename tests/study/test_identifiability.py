@@ -53,6 +53,10 @@ def test_cases_are_what_they_say(planted):
         plant("elsewhere", 0)
 
 
+def test_a_random_start_is_not_the_planted_dictionary(planted, found):
+    assert share(found(planted["centred"], TOPK, 1)) < 0.3
+
+
 @pytest.mark.parametrize("case", ["inside", "outside", "centred"])
 def test_free_dictionary_recovers_most_atoms_whatever_the_anchors(planted, found, case):
     assert share(found(planted[case], TOPK)) >= 0.8
