@@ -95,13 +95,7 @@ def run_prefix(
         caught.append(output)
         raise StopForward
 
-    handle = blocks(model)[layer].register_forward_hook(catch)
-    try:
-        run(model, ids, mask)
-    except StopForward:
-        pass
-    finally:
-        handle.remove()
+    run_until_stopped(model, ids, mask, [blocks(model)[layer].register_forward_hook(catch)])
     return Prefix(*residual_of(caught[0]))
 
 
