@@ -147,7 +147,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         ablation_seeds=2, longer_factor=2, behaviour_tokens=512, lr=1e-3, dtype="float32", anchor_folds=2,
         probe_tasks=4, probe_prompts=128),
     "quick": dict(
-        tokens=200_000, steps=300, ablation_steps=100, kmeans_iterations=10, behaviour_tokens=6144, anchor_folds=3,
+        tokens=200_000, steps=300, ablation_steps=100, kmeans_iterations=10, behaviour_tokens=4096, anchor_folds=3,
         deltas=(0.0, 0.1, 1.0, 5.0), probe_tasks=16, probe_prompts=128),
     "medium": dict(
         _FULL, steps=1000, ablation_steps=300, n_seeds=3, anchor_folds=4, anchor_tokens=120_000, longer_factor=1),
