@@ -23,7 +23,7 @@ from archsae_core.progress import track
 from archsae_study.engine.costs import Cost, seed_pairs, spliced, table_cost
 from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run, arm_runs
-from archsae_study.engine.study import Study
+from archsae_study.engine.study import SCORE_BATCH, Study
 from archsae_study.protocol import contrasts, equal_terms
 from archsae_study.protocol.arms import ARMS
 from archsae_study.protocol.contrasts import ArmOutcome, Decision, Interaction
@@ -33,7 +33,7 @@ from archsae_study.settings.config import Config
 FIRING_TOKENS = 4096
 """Held-out tokens on which matched features' codes are correlated."""
 KEPT_TOKENS = 10_000
-"""Held-out tokens on which R² is measured along training; `behaviour_tokens` where those are fewer."""
+"""Held-out tokens on which R² is measured along training; `behaviour_tokens`, or a batch, where those are fewer."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def headline_matrix(atoms: Sequence[Tensor]) -> list[list[float]]:
 
 def kept_tokens(config: Config) -> int:
     """Held-out tokens on which R² is measured along training."""
-    return min(KEPT_TOKENS, config.comparison.behaviour_tokens)
+    return min(KEPT_TOKENS, max(SCORE_BATCH, config.comparison.behaviour_tokens))
 
 
 def at_step(
