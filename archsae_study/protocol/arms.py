@@ -15,8 +15,8 @@ CHOSEN: Mapping[str, Mapping[str, Any]] = {
     "centred": {"w_step": "mirror", "w_lr": 3e-3, "smoothing": 0.9},
     "raw": {"w_step": "mirror", "w_lr": 3e-3, "smoothing": 0.1},
 }
-"""For each frame, the chosen way to move W: of the trials that came before this edition the one with the largest R² on
-the validation documents. It stays as chosen; notebook 03 shows the trials of this run, in which another may lead."""
+"""For each frame, the way to move W, chosen by R² on the validation documents before the results of this edition. It
+stays as chosen; notebook 03 shows the trials of this run, in which another may lead."""
 
 TOPK_RANDOM, TOPK_KMEANS, RA = "#7f7f7f", "#de8f05", "#0173b2"
 AS_PUBLISHED_COLOUR, FROZEN, CONTROL = "#cc78bc", "#029e73", "#56b4e9"
