@@ -125,9 +125,9 @@ def _commit() -> str:
 
 
 def mark(folder: Path, kind: str) -> None:
-    """Make a folder of a kind (`store` or `run`), where there is none, and leave the marker in it."""
+    """Make a folder of a kind (`store` or `run`) where there is none, and leave a sound marker in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / MARKER).exists():
+    if not is_marked(folder, kind):
         write_atomically(folder / MARKER, lambda path: path.write_text(_marker(folder, kind), encoding="utf-8"))
 
 

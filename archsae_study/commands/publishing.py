@@ -1,13 +1,15 @@
 """A finished run as the committed report: stripped notebooks, results and figures in the project's folder."""
 
 import ast
+import os
 import re
 import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import nbformat
 
-from archsae_core.storage import write_atomically
 from archsae_study.commands.runner import NOTEBOOKS, PROJECT, NotebookFailed
 
 KEPT = ("tags", "alt")
@@ -56,20 +58,39 @@ def _with_values(parameters: str, injected: str) -> str:
 
 
 def publish(folder: Path) -> None:
-    """Make a finished run the committed report: stripped notebooks, results/ and figures/ move into place."""
+    """Make a finished run the committed report: stripped notebooks, results/ and figures/ move into place.
+
+    Everything is written before anything is put in place, so that a disk that fills leaves the committed report whole.
+    """
     missing = [name for name in NOTEBOOKS if not (folder / f"{name}.ipynb").exists()]
     if missing:
         raise NotebookFailed(f"{folder} lacks {', '.join(missing)}: run the whole report first")
+    files: dict[Path, Callable[[Path], object]] = {}
     for name in NOTEBOOKS:
         notebook = strip(nbformat.read(folder / f"{name}.ipynb", as_version=4))
-        write_atomically(PROJECT / "notebooks" / f"{name}.ipynb", lambda path, nb=notebook: nbformat.write(nb, path))
+        files[PROJECT / "notebooks" / f"{name}.ipynb"] = partial(nbformat.write, notebook)
+    stale: list[Path] = []
     for kind, pattern in (("results", "*.json"), ("figures", "*.png")):
-        target = PROJECT / kind
-        target.mkdir(exist_ok=True)
         made = {path.name: path for path in sorted((folder / kind).glob(pattern))}
+        files |= {PROJECT / kind / name: partial(shutil.copyfile, path) for name, path in made.items()}
         # what an earlier report published goes; files of any other kind are someone's own
-        for path in target.glob(pattern):
-            if path.name not in made:
-                path.unlink()
-        for name, path in made.items():
-            write_atomically(target / name, lambda copy, path=path: shutil.copyfile(path, copy))
+        stale += [path for path in (PROJECT / kind).glob(pattern) if path.name not in made]
+    _put_in_place(files)
+    for path in stale:
+        path.unlink()
+
+
+def _put_in_place(files: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Let each function write its file beside the place it is for, then rename all of them."""
+    written = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    try:
+        for path, write in files.items():
+            path.parent.mkdir(exist_ok=True)
+            write(written[path])
+            with open(written[path], "rb") as file:
+                os.fsync(file.fileno())
+        for path, temporary in written.items():
+            os.replace(temporary, path)
+    finally:
+        for temporary in written.values():
+            temporary.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """`clean` deletes what reports made, says so, and touches nothing else."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -99,6 +100,20 @@ def test_folders_from_before_the_marker_are_known_by_their_hashes(runs):
         marker.unlink()
     config = configure({"preset": "smoke"})
     write_json(run_folder(config, runs) / "config.json", identity(config))
+    assert clean(runs).kept == []
+    assert everything(runs) == set()
+
+
+@pytest.mark.parametrize("content", [b"", b"archsae", b"archsae store another\n", b"\xff\x00"])
+def test_a_damaged_marker_proves_nothing_and_the_next_report_mends_it(runs, content):
+    for marker in runs.rglob(MARKER):
+        marker.write_bytes(content)
+    shutil.rmtree(runs / "store" / "anchors")  # whose manifest would prove the store
+    folder = run_folder(configure({"preset": "smoke"}), runs)
+    assert [path for path, _ in clean(runs).kept] == [folder, runs / "store"]
+    assert (folder / "07_features.ipynb").exists()
+    Store(runs / "store", marked=True).artifact("anchors", {"a": 1}, fill)
+    mark(folder, "run")
     assert clean(runs).kept == []
     assert everything(runs) == set()
 
