@@ -1,8 +1,8 @@
-"""Random mixtures of parameters: an accepted one ends with every table, any other is refused by name, before work."""
+"""Random mixtures of parameters: an accepted one ends well, any other is refused by name, before work."""
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from archsae_core.config import ACTIVATION_FUNCTIONS, BOS, DTYPES, FRAMES, W_STEPS
 from archsae_study.protocol.arms import ARMS
-from soak.studies import attempt, tables
+from soak.studies import attempt
 
 NUMBERS = {
     "layer": (0, 2), "context": (3, 64), "tokens": (600, 5000), "n_anchors": (1, 40), "anchor_tokens": (1, 900),
@@ -48,8 +48,10 @@ def drawn(bad: float = 0.02) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=mixed)
 
 
-def run(folder: Path, examples: int = 100, number: int = 0) -> tuple[list[dict[str, Any]], list[str]]:
-    """One row, and what failed; `number` chooses the examples."""
+def run(
+    folder: Path, work: Callable[[Mapping[str, Any], Path], object], examples: int, number: int = 0
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """One row, and what failed; `work` is `tables` or `whole`, `number` chooses the examples."""
     counts, problems = Counter[str](), []
 
     @seed(number)
@@ -58,12 +60,12 @@ def run(folder: Path, examples: int = 100, number: int = 0) -> tuple[list[dict[s
     @given(drawn())
     def every_one_ends_well(parameters: Mapping[str, Any]) -> None:
         root = folder / str(counts.total())
-        ended = attempt(parameters, root, tables)
+        ended = attempt(parameters, root, work)
         shutil.rmtree(root, ignore_errors=True)
         counts[ended.how] += 1
         if ended.how == "failed":
             problems.append(f"{dict(parameters)}: {ended.message}")
 
     every_one_ends_well()
-    row = {"configurations": counts.total(), "all tables": counts["done"], "refused by name": counts["refused"]}
+    row = {"configurations": counts.total(), "ended well": counts["done"], "refused by name": counts["refused"]}
     return [row], problems

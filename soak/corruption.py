@@ -1,5 +1,6 @@
 """Truncated, altered, missing and foreign files in every kind of artefact: found, named, refused or made again."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,10 +11,12 @@ from typing import Any, NamedTuple
 from archsae_core.data import assets
 from archsae_core.storage import (
     MANIFEST,
+    MARKER,
     REPAIR,
     CorruptArtifact,
     Store,
     cache_dir,
+    is_marked,
     read_json,
     verify,
     write_atomically,
@@ -54,29 +57,31 @@ DAMAGES = (truncate, flip, replace, remove, accompany)
 
 @contextmanager
 def repairing() -> Iterator[None]:
-    """As with --repair."""
-    os.environ[REPAIR] = "1"
+    """As with --repair, without its hundreds of warnings."""
+    os.environ[REPAIR], log = "1", logging.getLogger("archsae_core.storage")
+    log.disabled = True
     try:
         yield
     finally:
+        log.disabled = False
         del os.environ[REPAIR]
 
 
-def run(folder: Path, peace: Undisturbed, *, whole: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """One row a kind of file, and what is wrong; with `whole` in every artefact, else in one of each kind."""
+def run(folder: Path, peace: Undisturbed, *, every: bool) -> tuple[list[dict[str, Any]], list[str]]:
+    """One row a kind of file, and what is wrong; in `every` artefact, else in one of each kind."""
     shutil.copytree(peace.root, folder / "runs")
     store = folder / "runs" / "store"
     rows, problems = [], []
-    for stage in sorted(path.name for path in store.iterdir()):
+    for stage in sorted(path.name for path in store.iterdir() if path.is_dir()):
         sealed = [path for path in sorted((store / stage).iterdir()) if (path / MANIFEST).is_file()]
-        chosen = sealed if whole else sealed[-1:]
+        chosen = sealed if every else sealed[-1:]
         cases = [case for path in chosen for case in _sealed_cases(path, sealed)]
         _try_all(f"store/{stage}", cases, rows, problems)
     _try_all("half-built artefact", _partial_cases(folder / "partial"), rows, problems)
     _try_all("results/*.json", _result_cases(folder / "runs"), rows, problems)
     if (cache_dir() / "texts").exists():
-        _try_all("cache", _cache_cases(folder / "cache", models=whole), rows, problems)
-    if whole:
+        _try_all("cache", _cache_cases(folder / "cache", models=every), rows, problems)
+    if every:
         rows.append(_end_to_end(folder / "runs", problems))
     return rows, problems
 
@@ -234,12 +239,16 @@ def _end_to_end(runs: Path, problems: list[str]) -> dict[str, Any]:
         flipped.append(path)
     for path in runs.glob("smoke-*/results/*.json"):
         flip(path)
-    refused = start(program(runs, whole=False))
+    markers = {runs / "store": "store"} | dict.fromkeys(runs.glob("smoke-*"), "run")
+    for place in markers:  # which `clean` then knows by what is sound in it, or keeps
+        flip(place / MARKER)
+    refused = start(program(runs, "tables"))
     message = refused.communicate()[1]
     named = refused.returncode != 0 and any(str(path) in message for path in flipped)
-    finish(start(program(runs, whole=False), **{REPAIR: "1"}))
+    finish(start(program(runs, "tables"), **{REPAIR: "1"}))
     wrong = differences(outcome(runs), expected)
     problems += [f"after --repair, {name} differs" for name in wrong]
+    problems += [f"{place} is not marked again" for place, kind in markers.items() if not is_marked(place, kind)]
     problems += [] if named else [f"the run did not refuse by name: {message[-300:]}"]
     made_again = sum(_verifies(path.parent) for path in runs.glob("store/*/*/manifest.json"))
     if made_again < len(flipped):

@@ -1,16 +1,17 @@
-"""A full disk, a read-only cache and run folder: a clear error, nothing half-written, and the run continues."""
+"""A disk that is full, or fills, or is read-only: a clear error, nothing half-written, and the run continues."""
 
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from archsae_core.storage import MANIFEST, CorruptArtifact, verify
-from soak.processes import Undisturbed, differences, finish, outcome, program, start
+from archsae_core.storage import MANIFEST, PARTIAL, CorruptArtifact, verify
+from soak.processes import PROJECT, Size, Undisturbed, differences, finish, outcome, program, start, wait_for
 
 MIB = 2**20
 
@@ -34,33 +35,111 @@ def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
-def full(folder: Path, peace: Undisturbed, shares: tuple[float, ...]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Run with less and less missing until the run fits; each failure must name the cause and leave no damage."""
+def full(
+    folder: Path, peace: Undisturbed, size: Size, shares: tuple[float, ...]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """A disk that is too small is refused beforehand; one that fills during the work is named, and nothing is damaged.
+
+    Another program takes what is left of the disk once each of `shares` of the work is done.
+    """
     needed = sum(path.stat().st_blocks * 512 for path in peace.root.rglob("*"))
-    rows, problems = [], []
-    with mounted(folder / "small", max(int(needed * shares[0]), MIB)) as root:
-        refused = start(program(root, whole=True))
-        message = refused.communicate()[1]
-        early = refused.returncode == 2 and "are needed" in message and not list(root.iterdir())
-        problems += [] if early else [f"the report did not refuse a small disk before work: {message[-300:]}"]
-        rows.append({"room": "report", "kept": 0, "damaged": 0, "clear error": early})
+    log, rows, problems = folder / "full.log", [], []
+    with mounted(folder / "small", needed // 2) as root:
+        for name, command, status in (("report", program(root, "whole"), 2), ("tables", program(root, size), 1)):
+            refused = start(command)
+            message = refused.communicate()[1]
+            early = refused.returncode == status and f"runs = {root}" in message and "are needed" in message
+            early = early and not list(root.iterdir())
+            problems += [] if early else [f"a small disk was not refused before work: {message[-300:]}"]
+            rows.append({"disk fills": f"before, {name}", "kept": 0, "damaged": 0, "clear error": early})
+        remount(root, f"size={3 * needed + 256 * MIB}")
         for share in shares:
-            remount(root, f"size={max(int(needed * share), MIB)}")
-            process = start(program(root, whole=False))
-            message = process.communicate()[1]
-            clear = "No space left" in message
-            if process.returncode == 0 or not clear:
-                problems.append(f"with {share:.0%} of the room: status {process.returncode}: {message[-300:]}")
-            sealed = [path.parent for path in root.glob(f"store/*/*/{MANIFEST}")]
-            broken = [path for path in sealed if ".partial" not in path.name and not _sound(path)]
+            status, message = _filled(root, size, log, round(share * len(peace.events)))
+            clear = status != 0 and "No space left" in message
+            problems += [] if clear else [f"full after {share:.0%} of the work: status {status}: {message[-300:]}"]
+            sealed = [path.parent for path in root.glob(f"store/*/*/{MANIFEST}") if PARTIAL not in path.parent.name]
+            broken = [path for path in sealed if not _sound(path)]
             problems += [f"{path} is damaged" for path in broken]
-            rows.append({"room": f"{share:.0%}", "kept": len(sealed), "damaged": len(broken), "clear error": clear})
-        remount(root, f"size={needed * 3 + 64 * MIB}")
-        finish(start(program(root, whole=False)))
+            row = {"disk fills": f"after {share:.0%}", "kept": len(sealed), "damaged": len(broken)}
+            rows.append(row | {"clear error": clear})
+        finish(start(program(root, size), log))
         found = differences(outcome(root), peace.outcome)
         problems += [f"after space was freed, {name} differs" for name in found]
-        rows.append({"room": "freed", "kept": len(outcome(root)), "damaged": len(found), "clear error": "–"})
+        rows.append({"disk fills": "freed", "kept": len(outcome(root)), "damaged": len(found), "clear error": "–"})
     return rows, problems
+
+
+def _filled(root: Path, size: Size, log: Path, count: int) -> tuple[int, str]:
+    """Status and stderr of a run whose disk fills, and stays full, from the moment when `count` events were noted."""
+    process, ballast = start(program(root, size), log), root / "ballast"
+    if wait_for(process, log, count):
+        with open(ballast, "wb", buffering=0) as file:
+            while process.poll() is None:
+                take_all(file)
+                time.sleep(0.005)
+    message = process.communicate()[1]
+    ballast.unlink(missing_ok=True)
+    return process.returncode, message
+
+
+def take_all(file: BinaryIO) -> None:
+    """Write zeros until the disk has no room."""
+    with suppress(OSError):
+        while file.write(bytes(2**12)):
+            pass
+
+
+PUBLISH = """
+import sys
+from pathlib import Path
+from archsae_study.commands.publishing import publish
+publish(Path(sys.argv[1]))
+"""
+
+
+def publishing(folder: Path, made: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """A disk that fills while the report in run folder `made` is published: the committed one stays whole."""
+    rows, problems = [], []
+    with mounted(folder / "small", 256 * MIB) as root:
+        project = copied_project(root / "project")
+        for kind in ("results", "figures"):
+            (project / kind).mkdir()
+            (project / kind / f"earlier.{'json' if kind == 'results' else 'png'}").write_text("{}")
+        needed = sum(path.stat().st_size for path in (*made.glob("0*.ipynb"), *made.glob("results/*.json")))
+        before = contents(project)
+        for share in (0.0, 0.4, 0.9):
+            with open(root / "ballast", "wb", buffering=0) as file:
+                take_all(file)
+            os.truncate(root / "ballast", (root / "ballast").stat().st_size - int(share * needed))
+            process = start([sys.executable, "-B", "-c", PUBLISH, str(made)], PYTHONPATH=str(project))
+            message = process.communicate()[1]
+            clear = process.returncode != 0 and "No space left" in message
+            changed = [name for name, content in contents(project).items() if before.get(name) != content]
+            problems += [] if clear else [f"{share:.0%} of the room: status {process.returncode}: {message[-300:]}"]
+            problems += [f"{share:.0%} of the room: {name} was changed" for name in changed]
+            rows.append({"room to publish": f"{share:.0%}", "files changed": len(changed), "clear error": clear})
+            (root / "ballast").unlink()
+        finish(start([sys.executable, "-B", "-c", PUBLISH, str(made)], PYTHONPATH=str(project)))
+        new = {name for name, content in contents(project).items() if before.get(name) != content}
+        expected = {*(f"results/{path.name}" for path in made.glob("results/*.json")),
+                    *(f"figures/{path.name}" for path in made.glob("figures/*.png"))}  # fmt: skip
+        if not expected <= new or (project / "results" / "earlier.json").exists():
+            problems.append(f"after space was freed, {len(expected - new)} files were not published")
+        rows.append({"room to publish": "freed", "files changed": len(new), "clear error": "–"})
+    return rows, problems
+
+
+def copied_project(folder: Path) -> Path:
+    """Packages and notebooks in a folder of their own: the project of a process that has it first on its path."""
+    for name in ("archsae_core", "archsae_study", "notebooks"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    return folder
+
+
+def contents(project: Path) -> dict[str, bytes]:
+    """Every file that publishing may touch."""
+    folders = ("notebooks", "results", "figures")
+    return {f"{name}/{path.name}": path.read_bytes() for name in folders for path in (project / name).iterdir()}
 
 
 def _sound(folder: Path) -> bool:
@@ -82,7 +161,7 @@ def read_only(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     rows, problems = [], []
     with mounted(folder / "locked", 128 * MIB) as root:
         remount(root, "ro")
-        empty = start([*program(root, whole=True)])
+        empty = start([*program(root, "whole")])
         message, status = empty.communicate()[1], empty.returncode
         clear = status != 0 and "Read-only file system" in message and "Traceback" not in message
         clear = clear and "to folders that can be written" in message

@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 from archsae_core.data.extraction import CHECKPOINT_BATCHES
 from archsae_study.settings.config import PRESETS
 from soak.processes import (
+    Size,
     Undisturbed,
     counts,
     differences,
     events,
     finish,
     kill_tree,
+    listing,
+    open_builds,
     outcome,
     program,
     start,
@@ -26,7 +29,7 @@ CHECKPOINT = PRESETS["smoke"]["checkpoint_every"]
 
 
 def run(
-    folder: Path, peace: Undisturbed, kills: int, *, whole: bool, seed: int = 0
+    folder: Path, peace: Undisturbed, size: Size, kills: int, seed: int = 0
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of figures, and what is wrong (empty: nothing).
 
@@ -41,11 +44,11 @@ def run(
         # The first stages are short: a third of the kills creeps through them, the others spread over what is left.
         remaining = _remaining(peace.events, events(log)) / (kills - number + 1)
         spacing = 4 if number < kills // 3 else remaining
-        point = _kill(program(root, whole=whole), log, max(1, round(generator.uniform(0, 1.8) * spacing)), generator)
+        point = _kill(program(root, size), log, max(1, round(generator.uniform(0, 1.8) * spacing)), generator)
         if point is None:
             break
         points.append(point)
-    finish(start(program(root, whole=whole), log))
+    finish(start(program(root, size), log))
     problems = [f"{name} differs from the uninterrupted run" for name in differences(outcome(root), peace.outcome)]
     problems += [f"leftover {path}" for path in root.rglob(".*.tmp")]
     if len(points) < kills:
@@ -80,20 +83,8 @@ def _kill(command: list[str], log: Path, new_events: int, generator: random.Rand
         process.communicate()
         time.sleep(2)  # a kernel sees within a second that its parent is gone; what it did until then is counted
     noted = events(log)
-    stack = _open(noted[before:])
+    stack = open_builds(noted[before:])
     return Kill(stack[-1].split("/")[0] if stack else "between", noted[-1].split()[0], len(stack))
-
-
-def _open(lines: list[str]) -> list[str]:
-    """Artefacts that were begun and not sealed."""
-    stack: list[str] = []
-    for line in lines:
-        event, name = line.split()
-        if event == "build":
-            stack.append(name)
-        elif event == "seal":
-            stack.remove(name)
-    return stack
 
 
 def _remaining(undisturbed: list[str], noted: list[str]) -> int:
@@ -123,9 +114,5 @@ def _redone(points: list[Kill], noted: list[str], undisturbed: list[str]) -> tup
     ]
     stages, last = (Counter(getattr(point, field) for point in points) for field in ("stage", "event"))
     row = {"kills survived": kills}
-    row |= {"in stage": _listing(stages), "after": _listing(last)}
+    row |= {"in stage": listing(stages), "after": listing(last)}
     return row | {f"{name}s redone": f"{twice[name]} of {expected[name]}" for name in limits}, problems
-
-
-def _listing(counter: Counter[str]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counter.most_common())

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import psutil
 
@@ -18,33 +18,46 @@ from archsae_core.storage import file_sha256, read_json
 HOOKS = Path(__file__).parent / "hooks"
 PROJECT = Path(__file__).resolve().parents[1]
 REPORT = ("-m", "archsae_study", "report", "--preset", "smoke")
-TABLES = """
-import sys
+FEW = ("standard_sae", "evaluation")
+"""Tables that need every kind of artefact, and two of most kinds."""
+Size = Literal["whole", "tables", "few"]
+"""How much of the smoke report is run: minutes with its notebooks, less for its tables alone, seconds for `FEW`."""
+
+
+def tables_code(root: Path, size: Size) -> str:
+    """Python that makes every table of the report, or `FEW`, in one process and without notebooks."""
+    names = FEW if size == "few" else ()
+    return f"""
 from pathlib import Path
-from archsae_study.settings.config import configure
+from archsae_study.engine import costs
 from archsae_study.experiments import TABLES
 from archsae_study.report import Report
-report = Report(configure({"preset": "smoke"}), Path(sys.argv[1]), compute=True)
-for table in TABLES:
-    report.table(table)
+from archsae_study.settings.config import configure
+costs.TRIAL = 1e-3  # the times that are estimated are shown to nobody here
+report = Report(configure({{"preset": "smoke"}}), Path({str(root)!r}), compute=True)
+for name in {names!r} or [table.name for table in TABLES]:
+    report.table(name)
 """
-"""Every table of the report in one process, without notebooks: seconds instead of minutes."""
 
 
-def program(root: Path, *, whole: bool) -> list[str]:
-    """Command line of the smoke report, or of its tables alone."""
-    return [sys.executable, *REPORT, "--runs", str(root)] if whole else [sys.executable, "-c", TABLES, str(root)]
+def program(root: Path, size: Size) -> list[str]:
+    """Command line that runs the smoke report, or tables of it."""
+    if size == "whole":
+        return [sys.executable, *REPORT, "--runs", str(root)]
+    return [sys.executable, "-c", tables_code(root, size)]
 
 
-def start(command: Sequence[str], log: Path | None = None, **environment: str) -> subprocess.Popen:
-    """Start a command from the project's folder; its work is counted in `log`."""
-    inherited = dict(os.environ)
-    path = [str(HOOKS)] * (log is not None) + [str(PROJECT), inherited.get("PYTHONPATH", "")]
-    inherited |= {"PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONWARNINGS": "ignore"} | environment
-    if log is not None:
-        inherited["ARCHSAE_SOAK_LOG"] = str(log)
+def environment(log: Path | None = None, **more: str) -> dict[str, str]:
+    """Variables of a process that imports the project from its folder; its work is counted in `log`."""
+    path = [str(HOOKS)] * (log is not None) + [str(PROJECT), os.environ.get("PYTHONPATH", "")]
+    found = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONWARNINGS": "ignore"} | more
+    return found | ({"ARCHSAE_SOAK_LOG": str(log)} if log is not None else {})
+
+
+def start(command: Sequence[str], log: Path | None = None, **more: str) -> subprocess.Popen:
+    """Start a command from the project's folder."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(list(command), cwd=PROJECT, env=inherited, **pipes)
+    return subprocess.Popen(list(command), cwd=PROJECT, env=environment(log, **more), **pipes)
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -101,9 +114,9 @@ class Undisturbed(NamedTuple):
     events: list[str]
 
 
-def undisturbed(folder: Path, *, whole: bool) -> Undisturbed:
-    """Run the report, or its tables alone, in peace."""
-    finish(start(program(folder / "runs", whole=whole), folder / "work.log"))
+def undisturbed(folder: Path, size: Size) -> Undisturbed:
+    """Run the report, or tables of it, in peace."""
+    finish(start(program(folder / "runs", size), folder / "work.log"))
     return Undisturbed(folder / "runs", outcome(folder / "runs"), events(folder / "work.log"))
 
 
@@ -116,6 +129,23 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
 def counts(lines: Sequence[str]) -> Counter[str]:
     """How often each kind of event was noted."""
     return Counter(line.split()[0] for line in lines)
+
+
+def open_builds(lines: Sequence[str]) -> list[str]:
+    """Artefacts that were begun and not sealed: one that others wait for, and those others."""
+    stack: list[str] = []
+    for line in lines:
+        event, name = line.split()
+        if event == "build":
+            stack.append(name)
+        elif event == "seal":
+            stack.remove(name)
+    return stack
+
+
+def listing(counter: Counter[str]) -> str:
+    """Names with their numbers, the most common first."""
+    return ", ".join(f"{name} {count}" for name, count in counter.most_common())
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,25 +1,29 @@
-"""Two runs started in the same folder at once: together they do what one does, and none corrupts the other's."""
+"""Several programs in one folder at once: together they do what one does, and none corrupts another's work."""
 
 from pathlib import Path
 from typing import Any
 
-from soak.processes import Undisturbed, counts, differences, events, finish, outcome, program, start
+from soak.kernel import kernel
+from soak.processes import Size, Undisturbed, counts, differences, events, finish, outcome, program, start, tables_code
 
 
-def run(folder: Path, peace: Undisturbed, *, whole: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """One row, and what is wrong."""
-    log = folder / "both.log"
-    both = [start(program(folder / "both", whole=whole), log) for _ in range(2)]
-    messages = [finish(process) for process in both]
-    wrong = differences(outcome(folder / "both"), peace.outcome)
-    problems = [f"{name} differs from a run alone" for name in wrong]
+def run(folder: Path, peace: Undisturbed, size: Size) -> tuple[list[dict[str, Any]], list[str]]:
+    """One row, and what is wrong: two reports, one whose runs go to a Dask cluster, and a kernel."""
+    root, log = folder / "shared", folder / "shared.log"
+    command = program(root, size)
+    reports = [start(command, log), start(command, log), start(command, log, ARCHSAE_SCHEDULER="local:2")]
+    with kernel(log) as notebook:
+        error = notebook.end(notebook.start(tables_code(root, size)))
+    messages = [finish(process) for process in reports]
+    problems = [f"the kernel's cell: {error}"] if error != "" else []
+    problems += [f"{name} differs from a run alone" for name in differences(outcome(root), peace.outcome)]
     alone, together = counts(peace.events), counts(events(log))
     if together != alone:
         problems.append(f"together {dict(together)}, alone {dict(alone)}")
     waited = sum("waiting until it ends" in message for message in messages)
-    if whole and waited != 1:
-        problems.append(f"{waited} of two reports said that it waits")
-    row = {"runs at once": 2, "waited and said so": waited if whole else "–"}
-    for event in ("step", "batch", "seal"):
-        row[f"{event}s, of one run"] = f"{together[event]}, {alone[event]}"
+    if size == "whole" and waited != 2:
+        problems.append(f"{waited} of three reports said that they wait")
+    row = {"at once": "2 reports, 1 with Dask, 1 kernel", "waited and said so": waited if size == "whole" else "–"}
+    for event, name in (("step", "steps"), ("batch", "batches"), ("seal", "artefacts")):
+        row[f"{name}, of one run"] = f"{together[event]}, {alone[event]}"
     return [row], problems

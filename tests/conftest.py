@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import hypothesis
 import pytest
@@ -9,9 +11,9 @@ import torch
 from sharing import once
 from stub_hub import StubHub
 
+from soak.disk import copied_project
 from soak.processes import finish, program, start
 
-hypothesis.settings.register_profile("soak", max_examples=200, derandomize=False, deadline=None)
 # a deadline fails a test where the machine is busy
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -56,7 +58,35 @@ def seeded():
 @pytest.fixture(scope="session")
 def smoke_runs(tmp_path_factory):
     """Folder of runs with every table of the smoke preset. Tests may add to it; none may change what is there."""
-    return once(tmp_path_factory, "smoke_runs", lambda root: finish(start(program(root, whole=False))))
+    return once(tmp_path_factory, "smoke_runs", lambda root: finish(start(program(root, "tables"))))
+
+
+@pytest.fixture(scope="session")
+def published(smoke_runs, tmp_path_factory):
+    """Folder of a copy of the `project` that published the smoke report, run elsewhere on an ASCII terminal: `stdout`.
+
+    Its tables are there: the notebooks are what is left to run.
+    """
+
+    def run(folder):
+        project, elsewhere = copied_project(folder / "project"), folder / "elsewhere"
+        elsewhere.mkdir()
+        command = [sys.executable, "-m", "archsae_study", "report", "--preset", "smoke", "--runs", str(smoke_runs)]
+        environment = os.environ | {"PYTHONPATH": str(project), "PYTHONIOENCODING": "ascii"}
+        done = subprocess.run([*command, "--publish"], cwd=elsewhere, env=environment, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        (folder / "stdout").write_bytes(done.stdout)
+
+    return once(tmp_path_factory, "published", run)
+
+
+@pytest.fixture(scope="session")
+def smoke_report(smoke_runs, published):
+    """Run folder of the finished smoke report."""
+    from archsae_study.report import run_folder
+    from archsae_study.settings.config import configure
+
+    return run_folder(configure({"preset": "smoke"}), smoke_runs)
 
 
 REQUIRE_BROWSER = "ARCHSAE_REQUIRE_BROWSER"

@@ -3,8 +3,10 @@
 import functools
 import importlib.abc
 import importlib.machinery
+import itertools
 import os
 import sys
+import time
 
 LOG = os.environ.get("ARCHSAE_SOAK_LOG")
 
@@ -35,24 +37,34 @@ def patch_store(module):
 
 
 def patch_training(module):
-    """Steps of runs; those by which an estimate times the machine are none."""
-    train, step, running = module.train, module.Trainer.train_step, []
+    """Steps of artefacts; those by which an estimate times the machine leave none."""
+    train, step, building = module.train, module.Trainer.train_step, []
 
     @functools.wraps(train)
-    def counting(*arguments, **options):
-        running.append(True)
+    def counting(sae, x, config, work=None, **options):
+        building.append(work is not None and work.suffix == ".partial")
         try:
-            return train(*arguments, **options)
+            return train(sae, x, config, work, **options)
         finally:
-            running.pop()
+            building.pop()
 
     @functools.wraps(step)
     def counted_step(*arguments, **options):
-        if running:
+        if building and building[-1]:
             note("step", "-")
         return step(*arguments, **options)
 
     module.train, module.Trainer.train_step = counting, counted_step
+
+
+def patch_clock():
+    """Ten years forth or back at every look at the clock; what only counts seconds (`monotonic`) goes on."""
+    shifts, now = itertools.cycle((0, 315_360_000, -315_360_000)), time.time
+    of_day = {name: getattr(time, name) for name in ("gmtime", "localtime")}
+    time.time = lambda: now() + next(shifts)
+    time.time_ns = lambda: int(time.time() * 1e9)
+    for name, original in of_day.items():
+        setattr(time, name, lambda seconds=None, f=original: f(time.time() if seconds is None else seconds))
 
 
 PATCHES = {
@@ -80,5 +92,7 @@ class Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
+if os.environ.get("ARCHSAE_SOAK_CLOCK"):
+    patch_clock()
 if LOG:
     sys.meta_path.insert(0, Finder())

@@ -8,7 +8,6 @@ import sys
 
 import nbformat
 import pytest
-from sharing import once
 
 from archsae_core.metrics.stability import HEADLINE
 from archsae_core.storage import CorruptArtifact
@@ -18,7 +17,7 @@ from archsae_study.commands import publishing, runner
 from archsae_study.engine.study import Study
 from archsae_study.engine.typed import to_json
 from archsae_study.experiments import TABLES
-from archsae_study.report import MissingResult, Report, run_folder, table_named
+from archsae_study.report import MissingResult, Report, table_named
 from archsae_study.settings.config import ConfigError, configure
 
 FIGURES = {"eval_comparison.png", "stability_comparison.png", "delta_ablation_pareto.png", "feature_profile.png",
@@ -36,20 +35,10 @@ DICTIONARIES = {"anchor_points.safetensors", "standard_sae.safetensors", "kmeans
                 "archetypal_sae.safetensors"}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def smoke(smoke_runs, tmp_path_factory):
-    """Folder of a finished smoke report, run as a user would from another directory."""
-    root = smoke_runs  # its tables are there: the notebooks are what is left to run
-
-    def run(elsewhere):
-        elsewhere.mkdir()
-        command = [sys.executable, "-m", "archsae_study", "report", "--preset", "smoke", "--runs", str(root)]
-        done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "no interval" in done.stdout  # of two seeds
-
-    once(tmp_path_factory, "smoke_report", run)
-    return run_folder(configure({"preset": "smoke"}), root)
+@pytest.fixture
+def smoke(smoke_report):
+    """Folder of a finished smoke report."""
+    return smoke_report
 
 
 def test_report_leaves_everything_it_promises(smoke):
@@ -130,6 +119,20 @@ def test_plain_papermill_from_another_directory(smoke, tmp_path):
     assert done.returncode == 0, done.stderr
     text = json.dumps(nbformat.read(tmp_path / "out.ipynb", as_version=4), ensure_ascii=False)
     assert "δ = 0," in text
+
+
+def test_an_ascii_terminal_loses_nothing_of_what_is_published(smoke, published):
+    printed = (published / "stdout").read_bytes().decode("ascii")
+    assert "no interval" in printed  # of two seeds
+    assert "?" in printed  # for δ and its like
+    assert printed.endswith(f"run folder: {smoke}\n")
+    for kind, pattern in (("results", "*.json"), ("figures", "*.png"), ("notebooks", "*.ipynb")):
+        made = smoke if kind == "notebooks" else smoke / kind
+        assert {path.name for path in (published / "project" / kind).iterdir()} == {
+            path.name for path in made.glob(pattern)
+        }
+    first = nbformat.read(published / "project" / "notebooks" / "01_anchors.ipynb", as_version=4)
+    assert any('preset: str = "smoke"' in cell.source for cell in first.cells)
 
 
 def test_published_results_alone_give_the_same_outputs(smoke, tmp_path, monkeypatch):
