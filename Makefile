@@ -59,7 +59,7 @@ peers: $(INSTALLED) ## environments of SAELens and of neuronpedia, for the tests
 interop: peers ## exports opened by other tools, each in its own environment; `test` passes over them where there is none
 	$(PY) -m pytest -rs tests/interop
 
-soak: $(FETCHED) ## kill, fill, damage and starve runs on purpose: hours; less with ARGS="--short kills"
+soak: $(FETCHED) ## kill, fill, damage and starve runs on purpose: hours; one part with ARGS=kills, briefly with ARGS="--short kills"
 	$(PY) -m soak $(ARGS)
 
 inputs: $(INSTALLED) ## every bad input of the tests and the error it gets

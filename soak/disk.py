@@ -92,7 +92,8 @@ def take_all(file: BinaryIO) -> None:
 PUBLISH = """
 import sys
 from pathlib import Path
-from archsae_study.commands.publishing import publish
+from archsae_study.commands.publishing import PROJECT, publish
+assert PROJECT == Path(sys.argv[2]), PROJECT  # never the project that this is run from
 publish(Path(sys.argv[1]))
 """
 
@@ -107,11 +108,13 @@ def publishing(folder: Path, made: Path) -> tuple[list[dict[str, Any]], list[str
             (project / kind / f"earlier.{'json' if kind == 'results' else 'png'}").write_text("{}")
         needed = sum(path.stat().st_size for path in (*made.glob("0*.ipynb"), *made.glob("results/*.json")))
         before = contents(project)
+        # -P: not the packages of the working directory
+        command = [sys.executable, "-P", "-B", "-c", PUBLISH, str(made), str(project)]
         for share in (0.0, 0.4, 0.9):
             with open(root / "ballast", "wb", buffering=0) as file:
                 take_all(file)
             os.truncate(root / "ballast", (root / "ballast").stat().st_size - int(share * needed))
-            process = start([sys.executable, "-B", "-c", PUBLISH, str(made)], PYTHONPATH=str(project))
+            process = start(command, PYTHONPATH=str(project))
             message = process.communicate()[1]
             clear = process.returncode != 0 and "No space left" in message
             changed = [name for name, content in contents(project).items() if before.get(name) != content]
@@ -119,7 +122,7 @@ def publishing(folder: Path, made: Path) -> tuple[list[dict[str, Any]], list[str
             problems += [f"{share:.0%} of the room: {name} was changed" for name in changed]
             rows.append({"room to publish": f"{share:.0%}", "files changed": len(changed), "clear error": clear})
             (root / "ballast").unlink()
-        finish(start([sys.executable, "-B", "-c", PUBLISH, str(made)], PYTHONPATH=str(project)))
+        finish(start(command, PYTHONPATH=str(project)))
         new = {name for name, content in contents(project).items() if before.get(name) != content}
         expected = {*(f"results/{path.name}" for path in made.glob("results/*.json")),
                     *(f"figures/{path.name}" for path in made.glob("figures/*.png"))}  # fmt: skip

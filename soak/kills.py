@@ -115,4 +115,5 @@ def _redone(points: list[Kill], noted: list[str], undisturbed: list[str]) -> tup
     stages, last = (Counter(getattr(point, field) for point in points) for field in ("stage", "event"))
     row = {"kills survived": kills}
     row |= {"in stage": listing(stages), "after": listing(last)}
-    return row | {f"{name}s redone": f"{twice[name]} of {expected[name]}" for name in limits}, problems
+    plural = {"step": "steps", "batch": "batches", "build": "artefacts begun", "seal": "sealed"}
+    return row | {f"{plural[name]} again": f"{twice[name]} of {expected[name]}" for name in limits}, problems
