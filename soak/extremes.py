@@ -55,6 +55,8 @@ ALONE: dict[str, tuple[Any, ...]] = {
     "ablation_seeds": (2, 3),
     "heldout_tokens": (2, 3, "all", 10**12),
     "behaviour_tokens": (1, 2, 10**12),
+    "probe_tasks": (0, 1, "all"),
+    "probe_prompts": (8, 10**9),
     "feature": (0, 23),
     "scheduler": ("local:1",),
 }

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from archsae_core.config import ConfigError
 from archsae_core.data.language_model import blocks, check_layer, d_model, residual_of, residuals_after, run
 from archsae_core.data.model_files import ModelError
-from archsae_core.data.splice import head, run_body, splice
+from archsae_core.data.splice import from_block, head, replaced_positions, run_body, run_prefix, splice
 
 TOKENS = 12
 """Length of the sequences that are tried; the last third of them is changed or padded."""
@@ -94,8 +94,12 @@ def _check_splice(
     mask: Int[Tensor, "1 seq"],
     logits: Float[Tensor, "seq vocabulary"],
 ) -> None:
-    if not _alike(splice(model, layer, ids, mask, lambda x: x)[0], logits):
-        raise _refusal(model, f"changes when what block {layer} writes is spliced into itself", "use another model")
+    prefix, where = run_prefix(model, layer, ids, mask), replaced_positions(mask)
+    for _ in range(2):  # many replacements start from one prefix, so that none may use up what its blocks left
+        with from_block(model, layer, prefix, lambda x: x, where):
+            spliced = run(model, ids, mask).logits[0]
+        if not _alike(spliced, logits):
+            raise _refusal(model, f"changes when what block {layer} writes is spliced into itself", "use another model")
     if _alike(splice(model, layer, ids, mask, torch.zeros_like)[0], logits):
         fix = "choose another layer or model"
         raise _refusal(model, f"ignores what is spliced in after block {layer}: zeros change no logit", fix)

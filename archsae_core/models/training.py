@@ -160,8 +160,9 @@ class Trainer:
         share = decayed(self.step, self.config)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * share
-        losses = self.losses(x)
-        self._loss(losses).backward()
+        with torch.enable_grad():  # a kernel interrupted while it left `no_grad` stays without gradients
+            losses = self.losses(x)
+            self._loss(losses).backward()
         norm = self._gradient_norm()
         # fused Adam divides by it on the way: clipping without another pass over the gradients
         within = not kernels.on_gpu(norm) and norm <= CLIP

@@ -123,6 +123,13 @@ def test_same_config_same_bits_and_another_seed_of_data_differs(tmp_path):
     assert a == b != c
 
 
+def test_a_step_has_gradients_where_an_interrupt_left_them_off(tmp_path):
+    expected = run("ra", tmp_path / "on", steps=3).state_dict()
+    with torch.no_grad():
+        found = run("ra", tmp_path / "off", steps=3).state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_loss_falls_and_l0_is_k():
     sae, config = build("topk", steps=300)
     trainer = Trainer(sae, config)

@@ -108,7 +108,7 @@ def test_tables_depend_on_what_they_use():
     tables = [table_named(name) for name in ("probing", "swap", "structure")]
     depends = {table.name: table.determining(config) != table.determining(other) for table in tables}
     assert depends == {"probing": True, "swap": True, "structure": False}
-    assert table_named("identifiability").determining(config) == {"steps": 40, "n_seeds": 2}
+    assert table_named("identifiability").determining(config) == {"ablation_steps": 20, "n_seeds": 2}
 
 
 def test_plain_papermill_from_another_directory(smoke, tmp_path):
