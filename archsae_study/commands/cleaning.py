@@ -24,10 +24,10 @@ STAGE = re.compile(r"[a-z][a-z0-9_-]*")
 ARTEFACT = re.compile(r"(?P<hash>[0-9a-f]{16})(?P<ending>|\.partial|\.new\.partial|\.lock)")
 RUN = re.compile(r"(?P<preset>[a-z0-9]+)-(?P<hash>[0-9a-f]{8})")
 IN_A_RUN = (
-    MARKER, "config.json", ".lock", "0[1-7]_*.ipynb", "anchor_points.safetensors", "standard_sae.safetensors",
-    "kmeans_sae.safetensors", "archetypal_sae.safetensors", "results/*.json", "figures/*.png", ".*.tmp",
-    "results/.*.tmp", "figures/.*.tmp",
-    "explorer/index.html", "explorer/assets/*", "explorer/data/**/*.js", ".explorer.partial/**/*",
+    MARKER, "config.json", "timing.json", ".lock", "0[1-7]_*.ipynb", "anchor_points.safetensors",
+    "standard_sae.safetensors", "kmeans_sae.safetensors", "archetypal_sae.safetensors", "results/*.json",
+    "figures/*.png", ".*.tmp", "results/.*.tmp", "figures/.*.tmp", "explorer/index.html", "explorer/assets/*",
+    "explorer/data/**/*.js", ".explorer.partial/**/*",
 )  # fmt: skip
 """What a report writes into its run folder; a `.tmp` file is what a killed one leaves."""
 LOG = "scheduler.log"

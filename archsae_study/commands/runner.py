@@ -33,7 +33,7 @@ NOTEBOOKS = (
 SWEEP_NOTEBOOKS = ("03_archetypal_sae", "04_evaluation")
 """What a sweep repeats for each delta; 06 compares radii over seeds, and 07 needs every arm."""
 PAGES = "archsae_study.pages"
-SOURCE = Path(__file__).resolve().parents[1]
+SOURCE = Path(__file__).resolve().parents[2]
 LOCAL_KERNEL = Settings({"KernelManager": {"transport": "ipc"}})
 """Kernels are spoken to through files that only their user can open; over TCP, ipykernel warns of each."""
 

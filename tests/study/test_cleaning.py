@@ -37,8 +37,9 @@ def runs(tmp_path):
     (folder / "figures").mkdir()
     (folder / "explorer" / "data" / "features").mkdir(parents=True)
     (folder / "explorer" / "assets").mkdir()
-    for name in ("config.json", ".lock", "07_features.ipynb", "06_delta_ablation.partial.ipynb", "figures/a.png",
-                 "explorer/index.html", "explorer/assets/page.js", "explorer/data/features/0.js"):  # fmt: skip
+    for name in ("config.json", "timing.json", ".lock", "07_features.ipynb", "06_delta_ablation.partial.ipynb",
+                 "figures/a.png", "explorer/index.html", "explorer/assets/page.js",
+                 "explorer/data/features/0.js"):  # fmt: skip
         (folder / name).touch()
     (root / "scheduler.log").touch()
     return root
