@@ -150,7 +150,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         tokens=200_000, steps=300, ablation_steps=100, kmeans_iterations=10, behaviour_tokens=4096, anchor_folds=3,
         deltas=(0.0, 0.1, 1.0, 5.0), probe_tasks=16, probe_prompts=128),
     "medium": dict(
-        _FULL, steps=1000, ablation_steps=300, n_seeds=3, anchor_folds=4, anchor_tokens=120_000, longer_factor=1),
+        steps=1500, ablation_steps=300, n_seeds=5, anchor_folds=5, anchor_tokens=100_000, kmeans_iterations=10,
+        arms=tuple(ARMS), dead_after=100, heldout_tokens=50_000, probe_tasks=32, probe_prompts=256, longer_factor=1),
     "full": dict(_FULL, text="bbc-news+sae-probes"),
     "gpt2": dict(_FULL, model="gpt2", layer=9, text="Salesforce/wikitext:wikitext-2-raw-v1"),
 }  # fmt: skip
