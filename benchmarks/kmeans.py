@@ -1,7 +1,8 @@
-"""k-means at equal inertia: `python -m benchmarks.kmeans`, this package against faiss and scikit-learn.
+"""k-means at equal inertia: `python -m benchmarks.kmeans`, this package against faiss, SuperKMeans, scikit-learn.
 
-Ten Lloyd iterations from the same random start on the same anisotropic points, one process each, in turn. The inertia
-of every result is computed here, in the same way, outside the timed part.
+Ten Lloyd iterations on the same anisotropic points, one process each, in turn, from the same random start; SuperKMeans
+(arXiv 2603.20009) takes no start and draws its own. The inertia of every result is computed here, in the same way,
+outside the timed part.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from benchmarks import results
 from benchmarks.machine import about
 from benchmarks.peers import TOOLS, PeerMissing, environment
 
-NAMES = ("ours", "faiss", "sklearn-lloyd", "sklearn-minibatch")
+NAMES = ("ours", "faiss", "superkmeans", "sklearn-lloyd", "sklearn-minibatch")
 EPOCHS = 3
 """Passes of mini-batch k-means over the points."""
 
@@ -64,6 +65,14 @@ def fit(name: str, x: torch.Tensor, n_clusters: int, iterations: int) -> np.ndar
         model = faiss.Kmeans(x.shape[1], n_clusters, **options)
         model.train(x.numpy(), init_centroids=first)
         return model.centroids
+    if name == "superkmeans":
+        from superkmeans import SuperKMeans
+
+        # of its own accord it samples the points, groups them in two levels and ends early
+        whole = {"hierarchical": False, "sampling_fraction": 1.0, "early_termination": False, "tol": 0.0}
+        every = len(x) // n_clusters + 1
+        model = SuperKMeans(n_clusters, x.shape[1], iters=iterations, max_points_per_cluster=every, seed=0, **whole)
+        return model.train(x.numpy())
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
     if name == "sklearn-lloyd":

@@ -1,4 +1,4 @@
-"""Matching of dictionaries: `python -m benchmarks.matching`, `match` against SciPy and lap, and a whole `compare`."""
+"""Matching of dictionaries: `python -m benchmarks.matching`, `match` against SciPy and lapx, and a whole `compare`."""
 
 import argparse
 import json
@@ -66,14 +66,16 @@ def solvers() -> dict:
     def scipy(similarity: torch.Tensor) -> float:
         return float(similarity.numpy()[linear_sum_assignment(similarity.numpy(), maximize=True)].sum(dtype=float))
 
-    def lapjv(similarity: torch.Tensor) -> float:
-        return -lap.lapjv(-similarity.numpy())[0]
-
+    found = {"ours": ours, "scipy": scipy}
     try:
         import lap
     except ImportError:
-        return {"ours": ours, "scipy": scipy}
-    return {"ours": ours, "scipy": scipy, "lap": lapjv}
+        return found
+
+    def lapx(name: str, similarity: torch.Tensor) -> float:
+        return -getattr(lap, name)(-similarity.numpy())[0]
+
+    return found | {name: partial(lapx, name) for name in ("lapjv", "lapjvr", "lapjvh")}
 
 
 def assignments(n: int, d_model: int, repeats: int) -> dict[str, dict[str, float]]:
@@ -90,7 +92,7 @@ def assignments(n: int, d_model: int, repeats: int) -> dict[str, dict[str, float
 
 
 def one(n: int, d_model: int, tokens: int, repeats: int) -> None:
-    """Measure everything and print it: the body of the process that has lap in its path."""
+    """Measure everything and print it: the body of the process that has lapx in its path."""
     rows = assignments(n, d_model, repeats)
     a, b = sides(n, d_model, tokens)
     begin = time.perf_counter()
@@ -115,9 +117,9 @@ def main() -> None:
     sizes = [arguments.atoms, arguments.d_model, arguments.tokens, arguments.repeats]
     sizes = [64, 16, 200, 1] if arguments.smoke else sizes
     try:
-        variables = environment(TOOLS["lap"])
+        variables = environment(TOOLS["lapx"])
     except PeerMissing as error:
-        sys.stderr.write(f"lap is left out: {error}\n")
+        sys.stderr.write(f"lapx is left out: {error}\n")
         variables = environment()
     command = [sys.executable, "-m", "benchmarks.matching", "--one", *map(str, sizes)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)

@@ -47,7 +47,11 @@ PEERS = {
         ("eai-sparsify==1.3.3", "natsort==8.4.0", "schedulefree==1.4.1", "einops==0.8.2", *PARSING), ("topk",)
     ),
 }
-TOOLS = {"faiss": Peer(("faiss-cpu==1.15.0",)), "lap": Peer(("lap==0.5.13",))}
+TOOLS = {
+    "faiss": Peer(("faiss-cpu==1.15.0",)),
+    "superkmeans": Peer(("superkmeans==0.2.0",)),
+    "lapx": Peer(("lapx==0.11.1",)),
+}
 
 
 def install(peer: Peer) -> Path:
