@@ -6,7 +6,7 @@ from typing import Any
 
 from archsae_core.storage import read_json
 from archsae_study.formatting import markdown_table as table
-from benchmarks import results, scaling
+from benchmarks import paper, results, scaling
 
 GIB = 2**30
 LIMIT = 24 * GIB
@@ -143,7 +143,11 @@ def parts() -> dict[str, str]:
     missing = "Not measured yet: `make bench-scaling`."
     filled["workers"] = workers(found["workers"]) if "workers" in found else "Not measured yet: `make bench-workers`."
     elsewhere = found.get("steps elsewhere", {}).values()
-    filled |= {"speed": f"{machine(found['steps'])}.\n\n{speed(found['steps'])}", "limits": limits(rows)}
+    filled |= {
+        "speed": f"{machine(found['steps'])}.\n\n{speed(found['steps'])}",
+        "limits": limits(rows),
+        "paper": paper.page(),
+    }
     filled["elsewhere"] = "\n\n".join(f"{machine(other)}.\n\n{speed(other)}" for other in elsewhere)
     if not rows:
         return filled | dict.fromkeys(("scaling", "exponents"), missing)

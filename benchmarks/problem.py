@@ -23,6 +23,8 @@ class Problem:
     """Steps in one timed round."""
     rounds: int = 3
     lr: float = 3e-4
+    support: int = 64
+    """Anchors that an atom mixes at most in the step `ra-sparse`."""
     seeds: int = 1
     """Dictionaries trained at once (this package only); times are per step of one of them."""
     device: str = "cpu"

@@ -25,6 +25,8 @@ class Cost(NamedTuple):
 def step(problem: Problem, case: str) -> Cost:
     """Encoder product; W C and its gradient; sparse rows; Adam and the projection. A mirror step moves 1 / BLOCKS of W.
 
+    `case`: topk, ra, ra-bf16, ra-published, ra-published-bf16 or ra-sparse.
+
     Sparse work (decode, and the gradients of codes, atoms and encoder) reads a row of d_model for each active code. The
     published step multiplies z W by C, a row for each token, where the batch is at most half of the features: then
     decode and the gradients of codes and W read rows of n_anchors; decode and W's gradient may read them in bfloat16.
@@ -33,7 +35,11 @@ def step(problem: Problem, case: str) -> Cost:
     flops = 2 * batch * n * d
     traffic = FLOAT * (4 * batch * problem.k * d + 3 * batch * n) + ADAM * 2 * n * d
     kind, _, variant = case.partition("-")
-    if kind == "ra":
+    if variant == "sparse":
+        # the slope along every anchor for the rows that move, then their hull points as sums of a few anchors
+        flops += 2 * n * m * d / BLOCKS
+        traffic += FLOAT * n / BLOCKS * (4 * m + problem.support * d)
+    elif kind == "ra":
         published = variant.startswith("published")
         share, by_token = 1 if published else 1 / BLOCKS, published and 2 * batch <= n
         flops += 2 * 2 * (batch if by_token else n) * m * d * share
@@ -48,7 +54,10 @@ def memory(problem: Problem, case: str) -> int:
     d, n, m, batch = problem.d_model, problem.n_features, problem.n_anchors, problem.batch
     floats = 4 * 2 * n * d + 2 * batch * n + 4 * batch * d + problem.steps * batch * d
     kind, _, variant = case.partition("-")
-    if kind == "ra":
+    if variant == "sparse":
+        # values and 64-bit indices of the support, and the slopes of the rows on the move
+        floats += m * d + 3 * n * problem.support + n * m / BLOCKS + 3 * n * d
+    elif kind == "ra":
         # W at its start and in the model, and one block of it on the move; Adam: gradient and two moments as well
         of_w = {"": 2 + 2 / BLOCKS, "bf16": 2 + 2 / BLOCKS, "published": 5, "published-bf16": 5.5}[variant]
         floats += m * d + n * m * of_w + 3 * n * d

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 from archsae_core.models import anchors
 from archsae_core.storage import cache_dir
 from archsae_study.report import PROJECT
-from benchmarks import copies, kmeans, matching, scaling, scaling_workers, theory
+from benchmarks import copies, kmeans, matching, paper, scaling, scaling_workers, theory
 from benchmarks.__main__ import OURS, THEIRS, ratios
 from benchmarks.peers import PEERS
 from benchmarks.problem import Problem, report
@@ -101,6 +101,29 @@ def test_theory_counts_products_by_hand():
     assert theory.step(problem, "ra-published").flops == 2 * 2 * 3 * 5 + 2 * (2 * 2 * 7 * 3)
     assert theory.step(replace(problem, batch=3), "ra-published").flops == 2 * 3 * 3 * 5 + 2 * (2 * 5 * 7 * 3)
     assert theory.Cost(6.0, 8.0).seconds(2.0, 4.0) == 5.0
+
+
+def test_theory_of_a_sparse_support_by_hand():
+    problem = Problem(d_model=3, n_features=16, n_anchors=7, k=1, batch=2, support=2)
+    rows = 16 / 8
+    more = theory.step(problem, "ra-sparse").flops - theory.step(problem, "topk").flops
+    assert more == 2 * rows * 7 * 3
+    traffic = theory.step(problem, "ra-sparse").traffic - theory.step(problem, "topk").traffic
+    assert traffic == 4 * rows * (4 * 7 + 2 * 3)
+
+
+def test_a_study_on_paper_by_hand():
+    one = paper.Large(n_features=1000, parameters=1e9, depth=0.5, d_model=10, tokens=1e6)
+    assert one.reading == pytest.approx(2 * 1e9 * 0.5 * 1e6 / paper.FORWARD)
+    assert (one.stored, one.clustered, one.similarity) == (2e7, 4 * 100 * 1000 * 10, 4e6)
+    assert one.clustering == pytest.approx(10 * 2 * 100 * 1000 * 1000 * 10 / paper.PRODUCTS)
+
+
+def test_the_largest_dictionary_on_paper_fits_and_twice_its_size_does_not():
+    for case in paper.CASES:
+        n = paper.largest(case)
+        fits = [theory.memory(paper.Large(size).problem, case) <= paper.DEVICE for size in (n, 2 * n)]
+        assert fits == [True, False], case
 
 
 def test_exponents_recover_a_power_law():

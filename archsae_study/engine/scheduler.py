@@ -4,7 +4,7 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from logging import ERROR
 from pathlib import Path
@@ -70,7 +70,8 @@ def train_ahead(study: Any, runs: Iterable[Run]) -> None:
         config = own.config.changed(device=own.device.type, scheduler=None)
         given = (type(own), config, str(own.root.resolve()), own.source, run, threads_each(address))
         tasks[f"{run} ({path.name})"] = given
-    for name, error in run_all(address, train_for, tasks, study.root / LOG).items():
+    steps = [run.steps for run in missing.values()]
+    for name, error in run_all(address, train_for, tasks, study.root / LOG, sizes=steps).items():
         if not isinstance(error, TrainingDiverged):
             fix = "finished runs are kept: mend it and run the same again, or set scheduler to None"
             raise SchedulerError(f"scheduler = {address!r}: {name}: {error}: {fix}") from error
@@ -97,17 +98,28 @@ def _store(root: Path) -> Store:
 
 
 def run_all(
-    address: str, function: Callable[..., Any], tasks: Mapping[str, tuple[Any, ...]], log: Path
+    address: str,
+    function: Callable[..., Any],
+    tasks: Mapping[str, tuple[Any, ...]],
+    log: Path,
+    *,
+    sizes: Sequence[int],
 ) -> dict[str, BaseException]:
     """Call `function(*arguments)` for every named task on the cluster; return the exceptions of those that failed.
 
     A task whose worker dies goes to another one, and a worker that joins later takes its share. Progress is appended
-    to `log`, and shown as a bar. Raises SchedulerError where the cluster cannot be reached or is lost:
-    what finished until then is in the run folder.
+    to `log`, and shown as a bar of training steps, `sizes` of the tasks in their order: runs differ too much for their
+    number to tell the time that is left. Raises SchedulerError where the cluster cannot be reached or is lost: what
+    finished until then is in the run folder.
     """
     failed: dict[str, BaseException] = {}
     finished = 0
-    with _connected(address) as client, progress_bar(f"training on {address}", total=len(tasks), unit="run") as bar:
+    size = dict(zip(tasks, sizes, strict=True))
+    title = f"training on {address}, {{}} of {len(tasks)} runs"
+    with (
+        _connected(address) as client,
+        progress_bar(title.format(0), total=sum(sizes), unit="step", unit_scale=True) as bar,
+    ):
         _note(log, f"{address}: {len(tasks)} runs for {len(client.nthreads())} workers")
         # The folder is part of the key: the same run for another folder is another task.
         # Workers take them in the given order.
@@ -117,8 +129,9 @@ def run_all(
         }
         names = {future: name for name, future in sent.items()}
         for future in _finished(client, set(names), address):
-            bar.update()
             finished += 1
+            bar.set_description_str(title.format(finished), refresh=False)
+            bar.update(size[names[future]])
             error = future.exception() if future.status == "error" else None
             if error is not None:
                 failed[names[future]] = error
