@@ -5,6 +5,7 @@ Field names are unique over all of them, so that a flat mapping (papermill, a co
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 
 class ConfigError(ValueError):
@@ -27,25 +28,49 @@ def require(condition: bool, name: str, value: object, fix: str) -> None:
         raise ConfigError(f"{name} = {value!r}: {fix}")
 
 
-def require_counts(config: object, names: Iterable[str]) -> None:
-    """Every named field that is not None must be at least 1."""
+def require_whole(name: str, value: object, least: int = 1, most: int | None = None, why: str = "") -> None:
+    """The value must be a whole number from `least` to `most`, which `why` explains; a bool is none."""
+    require(isinstance(value, Integral) and not isinstance(value, bool), name, value, "must be a whole number")
+    require(value >= least, name, value, f"must be at least {least}")
+    require(most is None or value <= most, name, value, f"must not exceed {why}{most}")
+
+
+def require_number(name: str, value: object, low: float, fix: str, *, open_low: bool = False) -> None:
+    """The value must be a finite number from `low`, without `low` itself where `open_low`; a bool is none."""
+    require(isinstance(value, Real) and not isinstance(value, bool), name, value, f"{fix}, and a number")
+    require((low < value if open_low else low <= value) and value < float("inf"), name, value, fix)
+
+
+def _given(config: object, names: Iterable[str]) -> Iterable[tuple[str, object]]:
+    """Names and values, without those that are None where None is the default."""
     for name in names:
-        value = getattr(config, name)
-        require(value is None or value >= 1, name, value, "must be at least 1")
+        if getattr(config, name) is not None or getattr(type(config), name, 0) is not None:
+            yield name, getattr(config, name)
+
+
+def require_counts(config: object, names: Iterable[str]) -> None:
+    """Every named field must be a whole number from 1, or None where that is the default."""
+    for name, value in _given(config, names):
+        require_whole(name, value)
 
 
 def require_positive(config: object, names: Iterable[str]) -> None:
-    """Every named field that is not None must be positive and finite."""
-    for name in names:
-        value = getattr(config, name)
-        require(value is None or 0 < value < float("inf"), name, value, "must be positive and finite")
+    """Every named field must be positive and finite, or None where that is the default."""
+    for name, value in _given(config, names):
+        require_number(name, value, 0, "must be positive and finite", open_low=True)
 
 
 def require_not_negative(config: object, names: Iterable[str]) -> None:
     """Every named field must be 0 or larger, and finite."""
     for name in names:
-        value = getattr(config, name)
-        require(0 <= value < float("inf"), name, value, "must be 0 or larger, and finite")
+        require_number(name, getattr(config, name), 0, "must be 0 or larger, and finite")
+
+
+def require_share(name: str, value: object, low: float, high: float, *, closed: bool = False) -> None:
+    """The value must be a number between `low` and `high`, or one of them where `closed`; a bool is none."""
+    fix = f"must lie between {low:g} and {high:g}"
+    require(isinstance(value, Real) and not isinstance(value, bool), name, value, f"{fix}, and be a number")
+    require(low <= value <= high if closed else low < value < high, name, value, fix)
 
 
 def require_choice(name: str, value: object, known: Iterable[str]) -> None:
@@ -88,7 +113,7 @@ class CorpusConfig:
         require_counts(self, ("tokens",))
         require_choice("bos", self.bos, BOS)
         for name in ("heldout_fraction", "validation_fraction"):
-            require(0 < getattr(self, name) < 0.5, name, getattr(self, name), "must lie between 0 and 0.5")
+            require_share(name, getattr(self, name), 0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -109,7 +134,8 @@ class LanguageModelConfig:
     """`auto`, `cpu` or `cuda`."""
 
     def __post_init__(self) -> None:
-        require_not_negative(self, ("layer",))
+        require_whole("layer", self.layer, 0)
+        require_whole("context", self.context)
         fix = "must be at least 3: position 0 is not read, and the last one has no next token to predict"
         require(self.context >= 3, "context", self.context, fix)
         require_choice("dtype", self.dtype, DTYPES)
@@ -174,7 +200,7 @@ class DictionaryConfig:
         require_choice("activation", self.activation, ACTIVATION_FUNCTIONS)
         require_not_negative(self, ("delta",))
         require(self.k <= self.n_features, "k", self.k, f"must not exceed n_features = {self.n_features}")
-        require(0 < self.smoothing < 1, "smoothing", self.smoothing, "must lie between 0 and 1")
+        require_share("smoothing", self.smoothing, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -210,7 +236,7 @@ class TrainingConfig:
         require_counts(self, ("support", "steps", "batch_size", "aux_k", "dead_after", "checkpoint_every"))
         require_positive(self, ("lr", "w_lr"))
         require_not_negative(self, ("aux_coefficient",))
-        require(0 <= self.decay <= 1, "decay", self.decay, "must lie between 0 and 1")
+        require_share("decay", self.decay, 0, 1, closed=True)
         require_choice("w_step", self.w_step, W_STEPS)
         require_choice("w_dtype", self.w_dtype, DTYPES)
 

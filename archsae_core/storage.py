@@ -91,12 +91,16 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file. Raises CorruptArtifact naming the file where it does not parse."""
+def read_json(path: str | Path, *, fix: str | None = None) -> Any:
+    """Read a JSON file. Raises CorruptArtifact naming the file where it does not parse, and `fix`.
+
+    None takes what is to be done with a folder of the store.
+    """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise CorruptArtifact(f"{path} is not readable JSON ({error}): {_fix(Path(path).parent)}") from error
+        fix = recomputing(Path(path).parent) if fix is None else fix
+        raise CorruptArtifact(f"{path} is not readable JSON ({error}): {fix}") from error
 
 
 def environment() -> dict[str, str]:
@@ -210,7 +214,8 @@ def seal(folder: Path, recipe: Mapping[str, Any], seconds: float) -> None:
     write_json(folder / MANIFEST, manifest | {"seal": canonical_hash(manifest)})
 
 
-def _fix(folder: Path) -> str:
+def recomputing(folder: Path) -> str:
+    """What to do about a damaged folder of the store."""
     return f"delete the folder {folder}, or run again with --repair, to recompute it"
 
 
@@ -230,7 +235,7 @@ def _sound(folder: Path, check: Callable[[Path], None] | None = None) -> bool:
 
 def verify(folder: Path) -> None:
     """Check every file of a sealed folder against its manifest. Raises CorruptArtifact naming the file."""
-    fix = _fix(folder)
+    fix = recomputing(folder)
     if not (folder / MANIFEST).is_file():
         raise CorruptArtifact(f"{folder / MANIFEST} is missing: {fix}")
     manifest = read_json(folder / MANIFEST)
@@ -268,4 +273,4 @@ def _verify_partial(work: Path) -> None:
         noted.setdefault(name, set()).add(digest)
     for name, digests in noted.items():
         if (work / name).is_file() and file_sha256(work / name) not in digests:
-            raise CorruptArtifact(f"{work / name} was altered (SHA-256 differs from {WRITTEN}): {_fix(work)}")
+            raise CorruptArtifact(f"{work / name} was altered (SHA-256 differs from {WRITTEN}): {recomputing(work)}")

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32, Int, Int16, Int32, Int64
 from safetensors.torch import load_file
 from torch import Tensor
 
+from archsae_core.checks import require_matrix
 from archsae_core.config import FRAMES, ConfigError, require_choice
 from archsae_core.data.extraction import INDEX_FILE, ActivationError, open_rows
 from archsae_core.data.extraction import extract as extract
@@ -36,7 +37,8 @@ class Normalizer(NamedTuple):
         return self.mean if self.frame == "centred" else torch.zeros_like(self.mean)
 
     def normalize(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
-        """Raw to normalised activations."""
+        """Raw to normalised activations. Raises ConfigError for what is no floating-point matrix of this width."""
+        require_matrix("x", x, width=len(self.mean), empty=True)
         return (x - self.shift).mul_(self.scale)
 
 
@@ -133,12 +135,17 @@ def open_activations(folder: Path, outlier_factor: float, threshold: float | Non
 def fit_normalizer(train: ActivationSet | Float[Tensor, "tokens d_model"], frame: str = "centred") -> Normalizer:
     """Mean and scale of a set's kept rows, or of a tensor's, in a frame (`FRAMES`); accumulated in float64.
 
-    `centred`: E‖(x − mean)·scale‖² = d_model; `raw`: E‖x·scale‖² = d_model. Raises ConfigError for another frame and
-    ActivationError where all rows are equal.
+    `centred`: E‖(x − mean)·scale‖² = d_model; `raw`: E‖x·scale‖² = d_model. Raises ConfigError for another frame or
+    what is no floating-point matrix, and ActivationError for NaN and infinity or where all rows are equal.
     """
     require_choice("frame", frame, FRAMES)
-    x = train if torch.is_tensor(train) else train.x
-    moments = _moments_of(lambda: x.split(CHUNK_ROWS), len(x)) if torch.is_tensor(train) else train._moments
+    is_set = isinstance(train, ActivationSet)
+    x = train.x if is_set else train
+    require_matrix("train", x)
+    x = x.detach()
+    moments = train._moments if is_set else _moments_of(lambda: x.split(CHUNK_ROWS), len(x))
+    if not math.isfinite(moments.square_distance):
+        raise ActivationError("train holds NaN or infinity: leave such rows out, or mend what made them")
     if moments.square_distance == 0:  # exact: a sum of equal float32 numbers rounds nowhere in float64
         raise ActivationError("layer: all activations are equal there: choose another layer, or check the model")
     square = moments.square_distance + (moments.mean.square().sum().item() if frame == "raw" else 0.0)

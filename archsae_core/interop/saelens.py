@@ -137,7 +137,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} has no {name}: a SAELens folder holds {CONFIG} and {WEIGHTS}")
-    config = read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG, fix="fetch the folder again, or write it again with SAELens")
     if not isinstance(config, dict):
         raise ConfigError(f"{folder / CONFIG} is no JSON object: write the folder again with SAELens' save_model")
     try:

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from torch import Tensor
 
+from archsae_core.checks import require_matrix, require_rows
 from archsae_core.kernels.sparse import linear
 
 DENSE_BELOW = 512
@@ -39,7 +40,9 @@ class Matching(NamedTuple):
 
 
 def cosines(a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"]) -> Float[Tensor, "n_a n_b"]:
-    """cos(a_i, b_j). A zero atom has cosine 0 with everything."""
+    """cos(a_i, b_j). A zero atom has cosine 0 with everything. Raises ConfigError where rows differ in length."""
+    require_matrix("a", a, empty=True)
+    require_matrix("b", b, width=a.shape[1], width_of="as many as a", empty=True)
     return linear(F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)).cpu()
 
 
@@ -75,9 +78,16 @@ def match(similarity: Float[Tensor, "n_a n_b"], like: Float[Tensor, " n_b"] | No
     """The one-to-one matching with the largest total similarity, exactly (to 1e-6 a pair).
 
     `like` are the prices of the matching of similar similarities: most of the work is saved, the result is the same.
+    Raises ConfigError for what is no floating-point matrix, and for NaN and infinity, which compare with nothing.
     """
+    require_rows("similarity", similarity, empty=True)
+    dtype = torch.promote_types(similarity.dtype, torch.float32)
+    return _match(similarity.detach().to("cpu", dtype), like)
+
+
+def _match(similarity: Float[Tensor, "n_a n_b"], like: Float[Tensor, " n_b"] | None = None) -> Matching:
     if len(similarity) > similarity.shape[1]:
-        cols, rows, _ = match(similarity.T.contiguous())
+        cols, rows, _ = _match(similarity.T.contiguous())
         order = rows.argsort()
         return Matching(rows[order], cols[order])
     rows = torch.arange(len(similarity))

@@ -10,8 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from archsae_core.checks import require_matrix, require_rows, require_same_shape
 from archsae_core.models.sae import SAE, Codes
 
+UNDEFINED_R2 = "R² is not defined: there is one activation, or all are equal: score at least two different ones"
+RESOLUTION = torch.finfo(torch.float32).eps
+"""Relative error of a sum of squares of float32 numbers: a smaller share of it is rounding, not variation."""
 TERMS = ("tokens", "squared_error", "variation", "active", "cosine", "cosine_centred")
 """Columns of `DocumentSums.sums`."""
 BATCH_ROWS = 4096
@@ -69,12 +73,13 @@ def r2(x: Float[Tensor, "batch d_model"], x_hat: Float[Tensor, "batch d_model"])
     Predicting x̄ scores 0. sparsify's definition; scikit-learn's `r2_score(multioutput="variance_weighted")`. Not used:
     overcomplete's one scalar mean for all dimensions and OpenAI's uncentred Σ‖x‖² (Gao et al. 2024) score 0.985 for
     predicting only the mean where two dimensions have large means; dictionary_learning's Var(x − x̂) forgives a constant
-    offset. Raises ValueError where all rows of `x` are equal.
+    offset. Raises ValueError where R² is not defined: `x` is one row, or all of its rows are equal.
     """
-    x, x_hat = x.double(), x_hat.double()
+    require_same_shape("x and x_hat", x, x_hat)
+    x, x_hat = x.detach().double(), x_hat.detach().double()
+    if (x == x[0]).all():  # exact, where the mean of equal numbers is rounded
+        raise ValueError(UNDEFINED_R2)
     variation = (x - x.mean(dim=0)).square().sum()
-    if variation == 0:
-        raise ValueError("R² is not defined: all activations are equal")
     return 1 - ((x - x_hat).square().sum() / variation).item()
 
 
@@ -96,14 +101,16 @@ def _token_terms(
 def document_sums(sae: SAE, batches: Iterable[tuple[Tensor, Tensor]]) -> DocumentSums:
     """Stream over (raw activations [batch, d_model], document of each row [batch]) and add up each document's terms.
 
-    A document may spread over batches. Raises ValueError where there are no activations.
+    A document may spread over batches. Raises ValueError where there are no activations, ConfigError for those that
+    `SAE.encode` refuses.
     """
     owners, sums, totals = [], [], []
     fired = torch.zeros(sae.n_features, dtype=torch.int64)
     with torch.no_grad():
         atoms = sae.atoms()
     for x, document in batches:
-        x = x.to(sae.mean.device, torch.float32)
+        require_matrix("x", x, width=sae.d_model, empty=True)
+        x = x.detach().to(sae.mean.device, torch.float32)
         codes = sae.encode(x)
         names, owner = torch.unique(document.cpu(), return_inverse=True)
         terms, shifted = _token_terms(sae, x, codes, sae.reconstruct(codes, atoms)), (x - sae.mean).double().cpu()
@@ -112,7 +119,7 @@ def document_sums(sae: SAE, batches: Iterable[tuple[Tensor, Tensor]]) -> Documen
         totals.append(shifted.new_zeros(len(names), sae.d_model).index_add_(0, owner, shifted))
         fired += torch.bincount(codes.indices[codes.values > 0], minlength=sae.n_features).cpu()
     if not sum(map(len, owners)):
-        raise ValueError("no activations to score")
+        raise ValueError("x: no activations to score")
     names, owner = torch.unique(torch.cat(owners), return_inverse=True)
     merged = terms.new_zeros(len(names), len(TERMS)).index_add_(0, owner, torch.cat(sums))
     _centre(merged, shifted.new_zeros(len(names), sae.d_model).index_add_(0, owner, torch.cat(totals)))
@@ -122,10 +129,14 @@ def document_sums(sae: SAE, batches: Iterable[tuple[Tensor, Tensor]]) -> Documen
 def _centre(sums: Float[Tensor, "n_documents n_terms"], totals: Float[Tensor, "n_documents d_model"]) -> None:
     """Move each document's Σ‖x − s‖² to Σ‖x − x̄‖² = Σ‖x − s‖² − 2 m·Σ(x − s) + n‖m‖², m = x̄ − s.
 
-    s is the training mean, in either frame: `x` is raw here.
+    s is the training mean, in either frame: `x` is raw here. Where all rows are equal what is left of the two terms is
+    their rounding, and 0 is written instead.
     """
+    before = sums[:, 2].sum()
     shift = totals.sum(dim=0) / sums[:, 0].sum()
     sums[:, 2] += sums[:, 0] * shift.square().sum() - 2 * totals @ shift
+    if sums[:, 2].sum() <= RESOLUTION * before:
+        sums[:, 2] = 0
 
 
 def _statistics(d_model: int, scale: float) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
@@ -140,10 +151,10 @@ def _statistics(d_model: int, scale: float) -> dict[str, Callable[[np.ndarray], 
 
 
 def summarise(by_document: DocumentSums) -> Quality:
-    """Scores over all documents. Raises ValueError where all activations are equal."""
+    """Scores over all documents. Raises ValueError where R² is not defined: one activation, or all are equal."""
     total = by_document.sums.sum(axis=0)
     if not total[2] > 0:
-        raise ValueError("R² is not defined: all activations are equal")
+        raise ValueError(UNDEFINED_R2)
     statistics = _statistics(by_document.d_model, by_document.scale)
     fired, n_features, n_tokens = by_document.fired, len(by_document.fired), int(total[0])
     n_dead = int((fired == 0).sum())
@@ -169,8 +180,12 @@ def density(fired: Int[np.ndarray, " n_features"], n_tokens: int) -> dict[str, l
 def quality(sae: SAE, x: Float[Tensor, "tokens d_model"] | Iterable[Tensor]) -> Quality:
     """Scores of `sae` on raw activations, in one pass: a tensor, or batches [batch, d_model] of one.
 
-    Raises ValueError where there are none, or where all are equal.
+    Raises ValueError where there are none, and where R² is not defined: there is one, or all are equal. Raises
+    ConfigError, before anything is scored, for a tensor that is no floating-point matrix of d_model columns or holds
+    NaN or infinity; batches are looked at as they come.
     """
+    if torch.is_tensor(x) or hasattr(x, "__array__"):
+        require_rows("x", x, width=sae.d_model, empty=True)
     x_batches = x.split(BATCH_ROWS) if torch.is_tensor(x) else x
     return summarise(document_sums(sae, ((x, torch.zeros(len(x), dtype=torch.int64)) for x in x_batches)))
 

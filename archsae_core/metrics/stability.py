@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float
 from scipy.sparse import csc_array, csr_array
 from torch import Tensor
 
+from archsae_core.checks import require_finite, require_matrix, require_rows, require_same_shape, require_shape
+from archsae_core.config import ConfigError
 from archsae_core.metrics.matching import Matching, centred_cosines, cosines, greedy, match, mean_of
 from archsae_core.metrics.structure import DUPLICATE, merge_duplicates
 from archsae_core.models.sae import SAE, Codes
@@ -117,7 +119,11 @@ def scores(a: Side, b: Side) -> dict[str, float]:
     - `greedy_alive`, `hungarian_alive`, `hungarian_centred_alive`: among features alive on either side, matched anew;
     - `encoder_cosine`: mean cosine of encoder rows under the decoder's matching; `shared`: see `shared_share`;
     - `firing_correlation`: under the decoder's matching.
+
+    Raises ConfigError that names what does not fit: atoms of another width, `alive`, encoder rows or codes of other
+    features or tokens, NaN or infinity.
     """
+    _require_comparable(a, b)
     cosine = cosines(a.atoms, b.atoms)
     centred = centred_cosines(a.atoms, b.atoms, cosine)
     matching, (forward, backward) = match(cosine), greedy(cosine)
@@ -136,8 +142,25 @@ def scores(a: Side, b: Side) -> dict[str, float]:
     return found
 
 
+def _require_comparable(a: Side, b: Side) -> None:
+    for name, side in (("a", a), ("b", b)):
+        require_rows(f"{name}.atoms", side.atoms)
+        if side.encoder is not None:
+            require_shape(f"{name}.encoder", side.encoder, tuple(side.atoms.shape))
+            require_rows(f"{name}.encoder", side.encoder)
+        if side.alive is not None:
+            require_shape(f"{name}.alive", side.alive, (len(side.atoms),))
+            if side.alive.dtype != torch.bool:
+                raise ConfigError(f"{name}.alive holds {side.alive.dtype}: it must be bool, such as counts > 0")
+    require_matrix("b.atoms", b.atoms, width=a.atoms.shape[1], width_of="as many as a.atoms")
+    if a.codes is not None and b.codes is not None and len(a.codes.values) != len(b.codes.values):
+        tokens = f"a.codes are of {len(a.codes.values)} tokens, b.codes of {len(b.codes.values)}"
+        raise ConfigError(f"{tokens}: encode the same ones, in the same order")
+
+
 def hungarian_centred(a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"]) -> float:
     """The one score `hungarian_centred` of `scores`, for where it alone is needed, such as along training."""
+    _require_comparable(Side(a), Side(b))
     centred = centred_cosines(a, b, cosines(a, b))
     return mean_of(centred, match(centred))
 
@@ -189,7 +212,9 @@ def chance_levels(a: Side, b: Side, *, seed: int = 0, covariance: bool = True) -
     """What `scores` gives unrelated dictionaries of the same sizes, means and covariances: the s₀ of each score.
 
     For `firing_correlation`: features paired at random. About as dear as `scores`; all pairs of an arm can share it.
+    Raises ConfigError as `scores` does.
     """
+    _require_comparable(a, b)
     found = scores(unrelated(a, 2 * seed, covariance=covariance), unrelated(b, 2 * seed + 1, covariance=covariance))
     if a.codes is not None and b.codes is not None:
         n_a, n_b = len(a.atoms), len(b.atoms)
@@ -253,5 +278,11 @@ def collapse_corrected(
 
 
 def cosine_with_start(start: Float[Tensor, "n_features d_model"], atoms: Float[Tensor, "n_features d_model"]) -> float:
-    """Mean cosine of every atom with where it started: 1 for a dictionary that has not moved."""
-    return F.cosine_similarity(start.double(), atoms.double(), dim=1).mean().item()
+    """Mean cosine of every atom with where it started: 1 for a dictionary that has not moved.
+
+    Raises ConfigError for dictionaries of different sizes, and for NaN and infinity.
+    """
+    require_same_shape("start and atoms", start, atoms)
+    require_finite("start", start)
+    require_finite("atoms", atoms)
+    return F.cosine_similarity(start.detach().double(), atoms.detach().double(), dim=1).mean().item()

@@ -17,6 +17,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
+from archsae_core.checks import require_rows, require_shape
+from archsae_core.config import ConfigError, require_share
 from archsae_core.metrics.matching import cosines
 from archsae_core.models.sae import Codes
 
@@ -113,7 +115,12 @@ def merge_duplicates(
 
 
 def collapse(D: Float[Tensor, "n_features d_model"], above: float = DUPLICATE, *, centred: bool = True) -> Collapse:
-    """Nearest-neighbour cosines and duplicates of one dictionary, of centred unit atoms or of the atoms as they are."""
+    """Nearest-neighbour cosines and duplicates of one dictionary, of centred unit atoms or of the atoms as they are.
+
+    Raises ConfigError for atoms that are no matrix of finite numbers, and where `above` is no cosine.
+    """
+    require_rows("D", D)
+    require_share("above", above, -1, 1)
     unit = F.normalize(D.detach().float(), dim=1).cpu()
     compared = unit - unit.mean(dim=0) if centred else unit
     merged = merge_duplicates(D, above, centred=centred)
@@ -172,7 +179,16 @@ def negative_interference(zz: csr_array, D: Float[Tensor, "n_features d_model"])
 
 
 def structure(D: Float[Tensor, "n_features d_model"], x: Float[Tensor, "tokens d_model"], codes: Codes) -> Structure:
-    """Every metric of the atoms D, of activations x in the atoms' units, and of the codes of the same tokens."""
+    """Every metric of the atoms D, of activations x in the atoms' units, and of the codes of the same tokens.
+
+    Raises ConfigError for activations of another width than the atoms, codes of other tokens, NaN and infinity.
+    """
+    require_rows("D", D)
+    require_rows("x", x, width=D.shape[1])
+    require_shape("codes.indices", codes.indices, tuple(codes.values.shape))
+    if len(codes.values) != len(x):
+        raise ConfigError(f"codes are of {len(codes.values)} tokens, x of {len(x)}: encode the same tokens")
+    D, x = D.detach(), x.detach().float()
     zz, unit = coactivation(codes, len(D)), F.normalize(D.detach().float(), dim=1)
     return Structure(
         ood=ood_score(unit, x.split(4096)),

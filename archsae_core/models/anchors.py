@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from archsae_core.config import ConfigError
+from archsae_core.checks import require_finite, require_matrix
+from archsae_core.config import ConfigError, require_whole
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.processor import fast_bfloat16
 from archsae_core.progress import track
@@ -36,10 +37,16 @@ def fit_anchors(x: Float[Tensor, "tokens d_model"], n_anchors: int, *, iteration
     al. (2025, arXiv 2502.12892). k-means++ would cost as much as several Lloyd iterations at this size and is not what
     the field uses here. Where the processor multiplies bfloat16 fast, distances are compared in it, except for the
     assignment that is returned.
-    Raises ConfigError for fewer (distinct) activations than centroids.
+    Raises ConfigError for fewer (distinct) activations than centroids, for NaN and infinity, and for what is no matrix
+    of a floating-point dtype; k-means itself is in float32.
     """
+    require_whole("n_anchors", n_anchors)
+    require_whole("iterations", iterations)
+    require_matrix("x", x, empty=True)
     if len(x) < n_anchors:
         raise ConfigError(f"n_anchors = {n_anchors}: only {len(x)} activations to cluster; lower it or raise tokens")
+    x = x.detach().float()
+    require_finite("x", x)
     points = torch.from_numpy(_distinct_start(x.cpu().numpy(), n_anchors, seed)).to(x.device)
     labels, done = torch.full((len(x),), -1, device=x.device), 0
     for _ in track(range(iterations), f"k-means, {n_anchors} anchors", unit="iteration"):

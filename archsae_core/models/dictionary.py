@@ -8,7 +8,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from archsae_core.config import DictionaryConfig, TrainingConfig, require
+from archsae_core.checks import require_directions, require_mixing, require_places, require_rows, require_shape
+from archsae_core.config import (
+    DictionaryConfig,
+    TrainingConfig,
+    require_number,
+    require_share,
+    require_whole,
+)
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.processor import fast_bfloat16
 
@@ -41,13 +48,20 @@ class FreeDictionary(nn.Module):
     def __init__(
         self, start: Float[Tensor, "n_features d_model"], *, trainable: bool = True, unit_norm: bool = True
     ) -> None:
+        """Raises ConfigError for atoms that are NaN or infinite, and with `unit_norm` for those that are 0."""
         super().__init__()
+        require_rows("start", start)
+        start = start.detach().float()
+        if unit_norm:
+            require_directions("start", start)
         self.unit_norm = unit_norm
         self.D = nn.Parameter(F.normalize(start, dim=1) if unit_norm else start.clone(), requires_grad=trainable)
 
     @classmethod
     def random(cls, n_features: int, d_model: int, *, seed: int = 0) -> "FreeDictionary":
         """Atoms in random directions, the usual start."""
+        require_whole("n_features", n_features)
+        require_whole("d_model", d_model)
         return cls(torch.randn(n_features, d_model, generator=torch.Generator().manual_seed(seed)))
 
     def atoms(self) -> Float[Tensor, "n_features d_model"]:
@@ -88,14 +102,22 @@ class ArchetypalDictionary(nn.Module):
         learn_scale: bool = False,
         rounded: bool = False,
     ) -> None:
+        """`delta` is in the units of the anchors. Raises ConfigError for a radius below 0, for anchors that are NaN or
+        infinite, and for weights of another size or whose rows do not mix anchors (`require_mixing`)."""
         super().__init__()
-        self.delta, self.unit_norm, self.rounded = delta, unit_norm, rounded
+        require_number("delta", delta, 0, "must be 0 or larger, and finite")
+        require_rows("anchors", anchors)
+        anchors = anchors.detach().float()
+        self.delta, self.unit_norm, self.rounded = float(delta), unit_norm, rounded
         self.register_buffer("C", anchors.clone())
         self._hold(weights)
         self.relax = nn.Parameter(anchors.new_zeros(len(self.weights), anchors.shape[1]))
         self.log_scale = nn.Parameter(anchors.new_zeros(()), requires_grad=learn_scale and not unit_norm)
 
     def _hold(self, weights: Float[Tensor, "n_features n_anchors"]) -> None:
+        require_rows("weights", weights, width=len(self.C), width_of="n_anchors")
+        weights = weights.detach().float()
+        require_mixing("weights", weights)
         self.W = nn.Parameter(weights.clone())
         self._copy: tuple[int, Tensor] = (-1, self.W)
 
@@ -125,10 +147,12 @@ class ArchetypalDictionary(nn.Module):
         share of each row of W that is spread evenly over all anchors, which `TrainingConfig.w_step = "mirror"` needs,
         since a weight of 0 cannot grow by multiplication; None leaves W = I, where the published step starts. `seed`
         draws what atoms beyond the number of anchors start from; `options` are those of the class.
-        Raises ConfigError for a radius below 0 or a smoothing that is not between 0 and 1.
+        Raises ConfigError for a radius below 0, a smoothing that is not between 0 and 1, no atoms, and anchors that are
+        no matrix of finite numbers.
         """
-        require(0 <= delta < float("inf"), "delta", delta, "must be 0 or larger, and finite")
+        require_rows("anchors", anchors)
         n_features = len(anchors) if n_features is None else n_features
+        require_whole("n_features", n_features)
         weights = identity_weights(n_features, len(anchors), torch.Generator().manual_seed(seed))
         return cls(anchors, weights if smoothing is None else smoothed(weights, smoothing), delta=delta, **options)
 
@@ -229,8 +253,14 @@ class SparseArchetypalDictionary(ArchetypalDictionary):
 
     def _hold(self, weights: tuple[Tensor, Tensor]) -> None:
         values, indices = weights
+        require_rows("weights[0]", values)
+        values = values.detach().float()
+        require_shape("weights[1]", indices, tuple(values.shape))
+        require_places("weights[1]", indices, len(self.C))
+        values = values / values.sum(dim=1, keepdim=True)
+        require_mixing("weights[0]", values)
         self.register_buffer("W_indices", indices.clone())
-        self.register_buffer("W_values", values / values.sum(dim=1, keepdim=True))
+        self.register_buffer("W_values", values)
 
     @property
     def W(self) -> Float[Tensor, "n_features n_anchors"]:
@@ -291,7 +321,7 @@ def smoothed(weights: Float[Tensor, "n_features n_anchors"], share: float) -> Fl
 
     Raises ConfigError for a share that is not between 0 and 1.
     """
-    require(0 < share < 1, "smoothing", share, "must lie between 0 and 1")
+    require_share("smoothing", share, 0, 1)
     return (1 - share) * weights + share / weights.shape[1]
 
 

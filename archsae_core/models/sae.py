@@ -13,7 +13,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from archsae_core.config import ACTIVATION_FUNCTIONS, FRAMES, ConfigError, require_choice
+from archsae_core.checks import (
+    SUM_TOLERANCE,
+    require_directions,
+    require_finite,
+    require_matrix,
+    require_mixing,
+    require_shape,
+)
+from archsae_core.config import (
+    ACTIVATION_FUNCTIONS,
+    FRAMES,
+    ConfigError,
+    require_choice,
+    require_number,
+    require_whole,
+)
 from archsae_core.data.activations import Normalizer
 from archsae_core.data.hub import HubError, reachable
 from archsae_core.kernels import sparse as kernels
@@ -80,18 +95,28 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         decoder_bias: bool | None = None,
         activation: str = "topk",
     ) -> None:
+        """Raises ConfigError that names the argument: for k beyond 1 … n_features, a mean of another size, a scale that
+        is not positive, atoms that are NaN or infinite, or 0 where they are to have norm 1."""
         super().__init__()
         require_choice("frame", frame, FRAMES)
         require_choice("activation", activation, ACTIVATION_FUNCTIONS)
-        self.dictionary, self.k, self.frame, self.activation = dictionary, k, frame, activation
+        require_number("scale", float(scale), 0, "must be positive and finite", open_low=True)
         with torch.no_grad():
             atoms = dictionary.atoms()
+        require_finite("dictionary", atoms)
+        if dictionary.unit_norm:
+            require_directions("dictionary", atoms)
         self.n_features, self.d_model = atoms.shape
+        require_whole("k", k, 1, self.n_features, "n_features = ")
+        if mean is not None:
+            require_shape("mean", mean, (self.d_model,))
+            require_finite("mean", mean)
+        self.dictionary, self.k, self.frame, self.activation = dictionary, int(k), frame, activation
         self.W_enc = nn.Parameter(nn.functional.normalize(atoms, dim=1))
         self.b_enc = nn.Parameter(atoms.new_zeros(self.n_features))
         has_bias = frame == "centred" if decoder_bias is None else decoder_bias
         self.b_dec = nn.Parameter(atoms.new_zeros(self.d_model), requires_grad=has_bias)
-        self.register_buffer("mean", atoms.new_zeros(self.d_model) if mean is None else mean.float().clone())
+        self.register_buffer("mean", atoms.new_zeros(self.d_model) if mean is None else mean.detach().float().clone())
         self.register_buffer("scale", torch.tensor(float(scale)))
         if activation == "batchtopk":
             self.register_buffer("threshold", torch.tensor(0.0))
@@ -112,12 +137,21 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         return self.normalizer.shift
 
     def normalize(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
-        """Raw to normalised activations, on the model's device."""
+        """Raw to normalised activations, on the model's device, in float32.
+
+        Raises ConfigError for what is no floating-point matrix of d_model columns: flatten [batch, seq, d_model] first.
+        """
+        require_matrix("x", x, width=self.d_model, empty=True)
         return self.normalizer.normalize(x.to(self.mean.device).float())
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "batch d_model"]) -> Codes:
-        """Codes of raw activations: the k largest after ReLU, or those above the threshold. Without autograd."""
+        """Codes of raw activations: the k largest after ReLU, or those above the threshold. Without autograd.
+
+        Raises ConfigError as `normalize` does, and for NaN and infinity.
+        """
+        require_matrix("x", x, width=self.d_model, empty=True)
+        require_finite("x", x)
         centred = self.normalize(x) - self.b_dec
         if self.activation == "batchtopk":
             return Codes(*above(centred, self.W_enc, self.b_enc, self.threshold, self.k))
@@ -158,6 +192,8 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
 
         An encoder with the atoms' own directions over-reconstructs by far where atoms overlap, as centroids do.
         """
+        require_matrix("x", x, width=self.d_model)
+        require_finite("x", x)
         x_n = self.normalize(x)
         values, indices = self.choose(x_n - self.b_dec)
         x_hat = kernels.weighted_rows(values.relu(), indices, self.atoms())
@@ -215,8 +251,19 @@ def structure(sae: SAE) -> dict[str, Any]:
 
 
 def sae_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SAE:
-    """The SAE of this `structure` and `about` with these tensors, which its state dict names."""
+    """The SAE of this `structure` and `about` with these tensors, which its state dict names.
+
+    Raises ConfigError that names the field or the tensor that no SAE has: a k beyond the features, a radius below 0,
+    rows of W that mix no anchors, Λ beyond its radius, NaN or infinity.
+    """
+    for name, tensor in tensors.items():
+        require_finite(name, tensor)
     dictionary, normalizer = _empty_dictionary(config, tensors), (tensors["mean"], float(tensors["scale"]))
+    prefix = "dictionary."
+    dictionary.load_state_dict(
+        {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    )
+    _require_constraint(dictionary)
     # files of earlier versions are of the centred frame, with TopK
     frame, decoder_bias = config.get("frame", "centred"), config.get("decoder_bias")
     options = {"decoder_bias": decoder_bias, "activation": config.get("activation", "topk")}
@@ -224,6 +271,18 @@ def sae_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SAE:
     sae.load_state_dict(tensors)
     sae.about = About.read(config.get("about", {}))
     return sae
+
+
+def _require_constraint(dictionary: Dictionary) -> None:
+    """What training keeps true of tensors that are parameters, and a file may break."""
+    if isinstance(dictionary, ArchetypalDictionary):
+        longest = float(dictionary.relax.detach().norm(dim=1).max())
+        if longest > dictionary.delta * (1 + 1e-5):
+            raise ConfigError(f"dictionary.relax has a row of norm {longest:g}, beyond delta = {dictionary.delta:g}")
+    elif dictionary.unit_norm:
+        off = float((dictionary.D.detach().norm(dim=1) - 1).abs().max())
+        if off > SUM_TOLERANCE:
+            raise ConfigError(f"dictionary.D has a row whose norm is {off:g} off 1, and unit_norm is true")
 
 
 def save_sae(sae: SAE, path: str | Path) -> None:
@@ -237,15 +296,19 @@ def described(sae: SAE) -> dict[str, str]:
     return {"sae": json.dumps(structure(sae) | {"about": sae.about.known()})}
 
 
-def load_sae(path: str | Path) -> SAE:
-    """Read what `save_sae` wrote. Raises CorruptArtifact for a truncated, altered or foreign file."""
+def load_sae(path: str | Path, *, fix: str = "give a file that save_sae wrote, or write it again") -> SAE:
+    """Read what `save_sae` wrote. Raises CorruptArtifact for a truncated, altered or foreign file.
+
+    The error names the file, the field or tensor, and ends in `fix`: what whoever keeps the file is to do.
+    """
     try:
         with safe_open(str(path), framework="pt") as file:
             config = json.loads(file.metadata()["sae"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         return sae_from(config, tensors)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CorruptArtifact(f"{path} is not a saved SAE ({error}): delete its folder to train it again") from error
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise CorruptArtifact(f"{path} is not a saved SAE ({what}): {fix}") from error
 
 
 def _empty_dictionary(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Dictionary:
@@ -255,7 +318,9 @@ def _empty_dictionary(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     options = {name: config[name] for name in ("delta", "unit_norm", "learn_scale")}
     if "support" in config:
         weights = tensors["dictionary.W_values"], tensors["dictionary.W_indices"]
+        require_mixing("dictionary.W_values", weights[0])  # which are not made to sum to 1 here
         return SparseArchetypalDictionary(tensors["dictionary.C"], weights, **options)
+    require_mixing("dictionary.W", tensors["dictionary.W"])
     return ArchetypalDictionary(tensors["dictionary.C"], tensors["dictionary.W"], **options)
 
 

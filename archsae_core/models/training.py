@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from archsae_core.checks import require_matrix, require_rows
 from archsae_core.config import ConfigError, TrainingConfig
 from archsae_core.data.activations import ActivationSet
 from archsae_core.kernels import sparse as kernels
@@ -62,11 +63,17 @@ class ShuffledBatches:
 
 
 def as_batches(x: Tensor | ActivationSet | Batches, batch_size: int, seed: int = 0) -> Batches:
-    """Batches of a tensor of raw activations [tokens, d_model] or of a set's kept rows; a function stays as it is."""
+    """Batches of a tensor of raw activations [tokens, d_model] or of a set's kept rows; a function stays as it is.
+
+    Raises ConfigError for a tensor that is no floating-point matrix or holds NaN or infinity.
+    """
     if isinstance(x, ActivationSet):
         return ShuffledBatches(x.gather, torch.as_tensor(x.kept), batch_size, seed)
     if torch.is_tensor(x):
-        return ShuffledBatches(x.__getitem__, torch.arange(len(x)), batch_size, seed)
+        require_rows("x", x)
+        return ShuffledBatches(x.detach().__getitem__, torch.arange(len(x)), batch_size, seed)
+    if not callable(x):
+        require_matrix("x", x)  # says how a tensor is made of it
     return x
 
 
@@ -259,8 +266,11 @@ def train(
     alone. Without `work` nothing is written. Otherwise a checkpoint found in that folder is continued, to the bit, and
     what is left there is `sae.safetensors`, `log.json` and a `snapshot_file` at each of `snapshot_steps`. `progress`
     shows a bar; None is as `showing` says.
-    Raises TrainingDiverged where the loss is not finite; the last checkpoint stays.
+    Raises TrainingDiverged where the loss is not finite; the last checkpoint stays. Raises ConfigError before anything
+    is trained or written for an `x` that `SAE.encode` would refuse (of a function, its first batch).
     """
+    if torch.is_tensor(x):
+        require_matrix("x", x, width=sae.d_model)
     batches = as_batches(x, config.batch_size, seed)
     continued = work is not None and (work / CHECKPOINT).exists()
     if not continued:

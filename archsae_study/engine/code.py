@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("archsae_core", "archsae_study")
 PLUMBING = (
+    "archsae_core.checks",
     "archsae_core.config",
     "archsae_core.progress",
     "archsae_core.storage",

@@ -25,7 +25,7 @@ from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary
 from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.training import train
 from archsae_core.progress import track
-from archsae_core.storage import Store, canonical_hash, read_json, write_atomically, write_json
+from archsae_core.storage import Store, canonical_hash, read_json, recomputing, write_atomically, write_json
 from archsae_study.engine.code import code_of
 from archsae_study.engine.runs import Run, Scores
 from archsae_study.engine.scheduler import train_ahead
@@ -399,7 +399,8 @@ class Study:
 
     def sae(self, run: Run) -> SAE:
         """The trained autoencoder of a run."""
-        return load_sae(self.run_folder(run) / "sae.safetensors").to(self.device)
+        folder = self.run_folder(run)
+        return load_sae(folder / "sae.safetensors", fix=recomputing(folder)).to(self.device)
 
     def main_run(self, role: str, frame: str | None = None) -> Run:
         """The run that notebooks 02 to 04 and 07 look at: of `topk`, `topk-kmeans` or `ra`, in this frame or another.

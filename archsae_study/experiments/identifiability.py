@@ -20,7 +20,7 @@ from archsae_core.models.dictionary import make_dictionary
 from archsae_core.models.hull import reach
 from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.training import train
-from archsae_core.storage import Store
+from archsae_core.storage import Store, recomputing
 from archsae_study.engine.costs import Cost, Unit
 from archsae_study.engine.plan import Table
 from archsae_study.engine.study import Study
@@ -187,7 +187,7 @@ def mean_share(values: Sequence[float]) -> Interval:
 def _learned(store: Store, case: str, planted: Planted, learner: Learner, seed: int, steps: int) -> SAE:
     recipe = {"case": case, "learner": learner._asdict(), "seed": seed, "steps": steps, "recipe": RECIPE}
     folder = store.artifact("planted", recipe, lambda work: learn(planted, learner, seed, work, steps))
-    return load_sae(folder / "sae.safetensors")
+    return load_sae(folder / "sae.safetensors", fix=recomputing(folder))
 
 
 def planted_table(store: Store, steps: int = STEPS, seeds: int = SEEDS) -> IdentifiabilityResult:
