@@ -57,13 +57,13 @@ def require_counts(config: object, names: Iterable[str]) -> None:
 def require_positive(config: object, names: Iterable[str]) -> None:
     """Every named field must be positive and finite, or None where that is the default."""
     for name, value in _given(config, names):
-        require_number(name, value, 0, "must be positive and finite", open_low=True)
+        require_number(name, value, 0.0, "must be positive and finite", open_low=True)
 
 
 def require_not_negative(config: object, names: Iterable[str]) -> None:
     """Every named field must be 0 or larger, and finite."""
     for name in names:
-        require_number(name, getattr(config, name), 0, "must be 0 or larger, and finite")
+        require_number(name, getattr(config, name), 0.0, "must be 0 or larger, and finite")
 
 
 def require_share(name: str, value: object, low: float, high: float, *, closed: bool = False) -> None:
@@ -113,7 +113,7 @@ class CorpusConfig:
         require_counts(self, ("tokens",))
         require_choice("bos", self.bos, BOS)
         for name in ("heldout_fraction", "validation_fraction"):
-            require_share(name, getattr(self, name), 0, 0.5)
+            require_share(name, getattr(self, name), 0.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class DictionaryConfig:
         require_choice("activation", self.activation, ACTIVATION_FUNCTIONS)
         require_not_negative(self, ("delta",))
         require(self.k <= self.n_features, "k", self.k, f"must not exceed n_features = {self.n_features}")
-        require_share("smoothing", self.smoothing, 0, 1)
+        require_share("smoothing", self.smoothing, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class TrainingConfig:
         require_counts(self, ("support", "steps", "batch_size", "aux_k", "dead_after", "checkpoint_every"))
         require_positive(self, ("lr", "w_lr"))
         require_not_negative(self, ("aux_coefficient",))
-        require_share("decay", self.decay, 0, 1, closed=True)
+        require_share("decay", self.decay, 0.0, 1.0, closed=True)
         require_choice("w_step", self.w_step, W_STEPS)
         require_choice("w_dtype", self.w_dtype, DTYPES)
 

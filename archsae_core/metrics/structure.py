@@ -120,7 +120,7 @@ def collapse(D: Float[Tensor, "n_features d_model"], above: float = DUPLICATE, *
     Raises ConfigError for atoms that are no matrix of finite numbers, and where `above` is no cosine.
     """
     require_rows("D", D)
-    require_share("above", above, -1, 1)
+    require_share("above", above, -1.0, 1.0)
     unit = F.normalize(D.detach().float(), dim=1).cpu()
     compared = unit - unit.mean(dim=0) if centred else unit
     merged = merge_duplicates(D, above, centred=centred)

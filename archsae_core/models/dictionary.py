@@ -105,7 +105,7 @@ class ArchetypalDictionary(nn.Module):
         """`delta` is in the units of the anchors. Raises ConfigError for a radius below 0, for anchors that are NaN or
         infinite, and for weights of another size or whose rows do not mix anchors (`require_mixing`)."""
         super().__init__()
-        require_number("delta", delta, 0, "must be 0 or larger, and finite")
+        require_number("delta", delta, 0.0, "must be 0 or larger, and finite")
         require_rows("anchors", anchors)
         anchors = anchors.detach().float()
         self.delta, self.unit_norm, self.rounded = float(delta), unit_norm, rounded
@@ -321,7 +321,7 @@ def smoothed(weights: Float[Tensor, "n_features n_anchors"], share: float) -> Fl
 
     Raises ConfigError for a share that is not between 0 and 1.
     """
-    require_share("smoothing", share, 0, 1)
+    require_share("smoothing", share, 0.0, 1.0)
     return (1 - share) * weights + share / weights.shape[1]
 
 

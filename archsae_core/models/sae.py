@@ -100,7 +100,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         super().__init__()
         require_choice("frame", frame, FRAMES)
         require_choice("activation", activation, ACTIVATION_FUNCTIONS)
-        require_number("scale", float(scale), 0, "must be positive and finite", open_low=True)
+        require_number("scale", float(scale), 0.0, "must be positive and finite", open_low=True)
         with torch.no_grad():
             atoms = dictionary.atoms()
         require_finite("dictionary", atoms)
