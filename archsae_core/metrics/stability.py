@@ -146,8 +146,10 @@ def _require_comparable(a: Side, b: Side) -> None:
     for name, side in (("a", a), ("b", b)):
         require_rows(f"{name}.atoms", side.atoms)
         if side.encoder is not None:
-            require_shape(f"{name}.encoder", side.encoder, tuple(side.atoms.shape))
             require_rows(f"{name}.encoder", side.encoder)
+            if len(side.encoder) != len(side.atoms):
+                rows = f"{name}.encoder has {len(side.encoder)} rows"
+                raise ConfigError(f"{rows}: it must have one for each of the {len(side.atoms)} atoms")
         if side.alive is not None:
             require_shape(f"{name}.alive", side.alive, (len(side.atoms),))
             if side.alive.dtype != torch.bool:
