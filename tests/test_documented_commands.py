@@ -158,7 +158,7 @@ def begun(monkeypatch):
 def bring_saes(here, arguments):
     """Dictionaries at the places that a `compare` names."""
     for name in (word for word in arguments[1:] if not word.startswith("-")):
-        dictionary = ArchetypalDictionary(torch.randn(8, 6), torch.rand(10, 8), delta=0.5)
+        dictionary = ArchetypalDictionary(torch.randn(8, 6), torch.rand(10, 8).softmax(dim=1), delta=0.5)
         dictionary.project_()
         sae = SAE(dictionary, 3, torch.randn(6), 0.5)
         if name.endswith(".safetensors"):

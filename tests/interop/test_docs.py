@@ -15,7 +15,7 @@ BLOCK = re.compile(r"(?P<mark><!-- needs [^>]* -->\n)?```python\n(?P<code>.*?)``
 
 @pytest.fixture
 def sae(seeded):
-    dictionary = ArchetypalDictionary(torch.randn(8, 6), torch.rand(10, 8), delta=0.5)
+    dictionary = ArchetypalDictionary(torch.randn(8, 6), torch.rand(10, 8).softmax(dim=1), delta=0.5)
     dictionary.project_()
     return SAE(dictionary, 3, torch.randn(6), 0.5)
 

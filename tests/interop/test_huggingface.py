@@ -38,7 +38,7 @@ def same(a: SAE, b: SAE) -> bool:
 
 @pytest.fixture
 def sae(seeded):
-    dictionary = ArchetypalDictionary(torch.randn(8, 6), torch.rand(10, 8), delta=0.5)
+    dictionary = ArchetypalDictionary(torch.randn(8, 6), torch.rand(10, 8).softmax(dim=1), delta=0.5)
     dictionary.project_()
     sae = SAE(dictionary, 3, torch.randn(6), 0.5)
     sae.about = About(

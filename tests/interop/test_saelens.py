@@ -65,7 +65,7 @@ def test_without_our_file_codes_are_divided_by_the_scale_and_reconstructions_sta
 @pytest.fixture
 def folder(tmp_path, seeded):
     """An exported archetypal SAE whose origin is known."""
-    dictionary = ArchetypalDictionary(torch.randn(8, 6), torch.rand(10, 8), delta=0.5)
+    dictionary = ArchetypalDictionary(torch.randn(8, 6), torch.rand(10, 8).softmax(dim=1), delta=0.5)
     dictionary.project_()
     sae = SAE(dictionary, 3, torch.randn(6), 0.5)
     sae.about = About(
