@@ -33,8 +33,9 @@ def test_same_parameters_give_the_same_dictionary_and_projection(site, tmp_path,
     command = [sys.executable, str(script), str(site), str(tmp_path / "given.safetensors"), str(tmp_path / "out")]
     subprocess.run(command, check=True)
     theirs = load_file(tmp_path / "out")
-    ours = ArchetypalDictionary(given["C"], given["W"], delta=delta, unit_norm=False, learn_scale=True)
+    ours = ArchetypalDictionary(given["C"], given["W"].softmax(dim=1), delta=delta, unit_norm=False, learn_scale=True)
     with torch.no_grad():
+        ours.W.copy_(given["W"])
         ours.relax.copy_(given["relax"])
         ours.log_scale.copy_(given["log_scale"])
     ours.project_()
