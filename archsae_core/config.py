@@ -109,6 +109,8 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.text.strip()), "text", self.text, "name an embedded text, a file or a dataset")
+        same = "is the column of the text too: name another one, or None"
+        require(self.label_field is None or self.label_field != self.text_field, "label_field", self.label_field, same)
         require_choice("text_layout", self.text_layout, TEXT_LAYOUTS)
         require_counts(self, ("tokens",))
         require_choice("bos", self.bos, BOS)

@@ -85,8 +85,10 @@ def parameters_of(preset: str, assignments: Sequence[str]) -> dict[str, Any]:
         name, separator, value = assignment.partition("=")
         if not separator:
             raise ConfigError(f"--set {assignment!r}: expected NAME=VALUE, such as delta=0.5")
-        parameters[name.strip()] = value.strip()
-        coerce(name.strip(), value.strip())
+        if (name := name.strip()) in parameters and name != "preset":
+            raise ConfigError(f"--set {name}: given twice, as {parameters[name]} and {value.strip()}: give one of them")
+        parameters[name] = value.strip()
+        coerce(name, value.strip())
     return parameters
 
 

@@ -1,12 +1,14 @@
 """Values, intervals and tables as a reader sees them."""
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from archsae_core.metrics.intervals import Interval
+from archsae_core.text import visible
 
 ROWS = 12
 """Rows that a table shows in running text; a longer one opens by a click."""
@@ -94,6 +96,15 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table; cells as `cell` shows them."""
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     return "\n".join([*lines, *(f"| {' | '.join(map(cell, row))} |" for row in rows)])
+
+
+def foreign(text: str) -> str:
+    """A name of someone else's for a cell of a Markdown table that a terminal shows as well.
+
+    Invisible characters are written out, since a terminal acts on them; what would end the cell or start a tag, code or
+    a link becomes an entity.
+    """
+    return re.sub(r"[|<>&`\[]", lambda match: f"&#{ord(match[0])};", visible(text))
 
 
 def folded(title: str, content: str) -> str:

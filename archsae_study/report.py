@@ -25,6 +25,7 @@ from archsae_core.storage import (
 )
 from archsae_study import live
 from archsae_study.engine import estimate, execution
+from archsae_study.engine.made import note_made
 from archsae_study.engine.plan import Table, made, plan
 from archsae_study.engine.source import PROJECT, default_root
 from archsae_study.engine.study import Study
@@ -182,6 +183,7 @@ class Report:
         # No software version in the file: the same table gives the same bytes.
         options = dict(dpi=110, bbox_inches="tight", metadata={"Software": None}, format=path.suffix[1:])
         write_atomically(path, lambda temporary: figure.savefig(temporary, **options))
+        note_made(self.folder, path)
         return figure
 
     def stamp(self) -> "pd.DataFrame":
@@ -220,9 +222,12 @@ class Report:
         manifest |= {"environment": sealed["environment"]}
         content = {"manifest": manifest, "table": read_json(folder / "table.json")}
         mark(self.folder, "run")
-        write_json(self.folder / "results" / table.file_name, content | {"seal": canonical_hash(content)})
+        written = [self.folder / "results" / table.file_name]
+        write_json(written[0], content | {"seal": canonical_hash(content)})
         for name, artefact in table.copies.items():
-            _copy(artefact(self.study), self.folder / name)
+            written.append(self.folder / name)
+            _copy(artefact(self.study), written[-1])
+        note_made(self.folder, *written)
         return content
 
     def _make(self, table: Table[Any]) -> None:

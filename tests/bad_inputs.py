@@ -124,6 +124,7 @@ COMMANDS = [
         ("scheduler=local:0", "scheduler = 'local:0'"), ("dtype=int8", "dtype = 'int8'"),
     )
 ] + [
+    _command("report --set steps=3 --set steps=4", _set("steps=3", "steps=4"), "--set steps: given twice, as 3 and 4"),
     _command("sweep --deltas 1,-1", ["sweep", "--preset", "smoke", "--deltas", "1,-1"], "delta = -1"),
     _command("sweep --deltas wide", ["sweep", "--preset", "smoke", "--deltas", "wide"], "deltas = 'wide'"),
     _command("report --preset huge", ["report", "--preset", "huge"], "invalid choice: 'huge'"),
@@ -175,6 +176,8 @@ TEXTS = [
     _file("no such column", "a.jsonl", '{"body": "one"}', {}, "text_field = 'text'.*its columns are body"),
     _file("numbers for text", "a.jsonl", '{"text": 3}', {}, "text_field = 'text'.*holds int"),
     _file("half a surrogate pair", "a.jsonl", '{"text": "\\ud800"}', {}, "text = .*surrogate"),
+    _file("a name twice", "a.jsonl", '{"text": "one", "text": "two"}', {}, "text = .*line 1 names 'text' twice"),
+    _file("label of the text", "a.jsonl", '{"text": "1"}', {"label_field": "text"}, "label_field = 'text': is the col"),
     _file("no such label", "a.jsonl", '{"text": "one"}', {"label_field": "t"}, "label_field = 't'.*columns are text"),
     _file("missing labels", "a.jsonl", '{"text": "1", "t": "x"}\n{"text": "2"}', {"label_field": "t"}, "no label"),
     _file(
@@ -210,6 +213,15 @@ TEXTS = [
     _file("copies of one document", "a.txt", "one two\n\nOne two!\n\none  two", {}, "3 documents are copies of 1"),
     Bad("text", "folder named .jsonl", lambda folder: _text_folder(folder / "a.jsonl"), "text = .*is a folder"),
     Bad("text", "empty folder named .parquet", lambda folder: _text_folder(folder / "a.parquet"), "no parquet file"),
+    *(
+        Bad("text", f"text = {name!r}", lambda folder, name=name: _study(folder, text=name), f"text = .*{error}")
+        for name, error in (
+            ("+", "a name is missing: give a name"),
+            ("bbc-news+", "a name is missing"),
+            ("+bbc-news", "a name is missing"),
+            ("bbc-news+bbc-news", "names a text twice"),
+        )
+    ),
     Bad("text", "empty name", lambda folder: _study(folder, text=" "), "text = ' ': name an embedded text"),
     Bad(
         "text",

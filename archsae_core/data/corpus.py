@@ -219,6 +219,9 @@ def _sentence(generator: random.Random, shared: Sequence[str], own: Sequence[str
 def _rows(config: CorpusConfig) -> Rows:
     names = config.text.split("+")
     known = [name for name in names if name in EMBEDDED_TEXTS]
+    if set(names) <= {"", *known} and "" in names:
+        fix = f"give a name before and after each +: {', '.join(EMBEDDED_TEXTS)}"
+        raise TextError(f"text = {config.text!r}: a name is missing: {fix}")
     if config.text == "synthetic" or known == names:
         columns = ["text_revision", "text_field", "label_field", "text_layout"]
         text_files.refuse_unused(config, columns, f"{config.text!r} is embedded and has its own documents and topics")

@@ -46,7 +46,7 @@ class Rows(NamedTuple):
 def read(config: CorpusConfig) -> Rows:
     """Documents of a local file, a local folder in the hub's layout, or a dataset of the hub. Raises TextError."""
     path = Path(config.text).expanduser()
-    if path.is_file() or path.suffix in SUFFIXES:
+    if path.is_file() or path.suffix.lower() in SUFFIXES:
         return _read_file(path, config)
     return _read_dataset(config)
 
@@ -56,23 +56,24 @@ def _bad(config: CorpusConfig, reason: str) -> TextError:
 
 
 def _read_file(path: Path, config: CorpusConfig) -> Rows:
-    _refuse_unused(path.suffix, config)
-    if path.is_dir() and path.suffix == ".parquet":
+    suffix = path.suffix.lower()
+    _refuse_unused(suffix, config)
+    if path.is_dir() and suffix == ".parquet":
         return _read_parquet(path, config)
     if path.is_dir():
         raise _bad(config, "is a folder: give a file in it; of folders, those named .parquet are read")
     if not path.is_file():
         raise _bad(config, "there is no such file: give the path of a file that exists")
-    if path.suffix not in SUFFIXES:
+    if suffix not in SUFFIXES:
         raise _bad(config, f"unknown kind of file: use one of {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
         raise _bad(config, "the file is empty: give a file with documents")
-    if path.suffix == ".parquet":
+    if suffix == ".parquet":
         return _read_parquet(path, config)
     text = _decode(path, config)
-    if path.suffix == ".jsonl":
+    if suffix == ".jsonl":
         return _read_jsonl(text, config)
-    if path.suffix == ".csv":
+    if suffix == ".csv":
         return _read_csv(text, config)
     return _read_txt(text, config)
 
@@ -145,13 +146,25 @@ def _read_jsonl(text: str, config: CorpusConfig) -> Rows:
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
+            rows.append(json.loads(line, object_pairs_hook=_object))
+        except KeyError as error:
+            raise _bad(config, f"line {number} names {error} twice: give each value a name of its own") from error
         except ValueError as error:
             raise _bad(config, f"line {number} is not JSON ({error}): write one object a line") from error
         if not isinstance(rows[-1], dict):
             raise _bad(config, f"line {number} is no JSON object: write one object a line")
     names = list(dict.fromkeys(name for row in rows for name in row))
     return _select({name: [row.get(name) for row in rows] for name in names}, config)
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises KeyError for a name that it holds twice, of which Python would keep the last in silence."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise KeyError(name)
+        found[name] = value
+    return found
 
 
 def _read_csv(text: str, config: CorpusConfig) -> Rows:

@@ -2,7 +2,8 @@
 
 What is ours is known by the marker that is written where a store or a run folder is made. Folders from before there was
 one are known by what only a report writes: an artefact's manifest whose recipe hashes to the name of its folder, and a
-run's `config.json` that hashes to the name of its own. Symbolic links are neither followed nor deleted.
+run's `config.json` that hashes to the name of its own. Inside them, a file is ours by the artefact's manifest or the
+run's record, name and content, or by a name that only a report gives. Symbolic links are neither followed nor deleted.
 """
 
 import itertools
@@ -17,20 +18,28 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from archsae_core.storage import MANIFEST, MARKER, CorruptArtifact, canonical_hash, is_marked, read_json
+from archsae_study.commands.runner import NOTEBOOKS
+from archsae_study.engine.made import made_files
 from archsae_study.engine.source import PROJECT, STORE
 from archsae_study.settings.config import ConfigError
 
 STAGE = re.compile(r"[a-z][a-z0-9_-]*")
 ARTEFACT = re.compile(r"(?P<hash>[0-9a-f]{16})(?P<ending>|\.partial|\.new\.partial|\.lock)")
 RUN = re.compile(r"(?P<preset>[a-z0-9]+)-(?P<hash>[0-9a-f]{8})")
-IN_A_RUN = (
-    MARKER, "config.json", "timing.json", ".lock", "0[1-7]_*.ipynb", "anchor_points.safetensors",
-    "standard_sae.safetensors", "kmeans_sae.safetensors", "archetypal_sae.safetensors", "results/*.json",
-    "figures/*.png", ".*.tmp", "results/.*.tmp", "figures/.*.tmp", "explorer/index.html", "explorer/assets/*",
-    "explorer/data/**/*.js", ".explorer.partial/**/*",
-)  # fmt: skip
-"""What a report writes into its run folder; a `.tmp` file is what a killed one leaves."""
+TEMPORARY = r"\.[^/]+\.\d+\.tmp"
+"""What a killed process leaves of a file that it was writing."""
+OF_A_RUN = re.compile(
+    rf"\.archsae|\.made|\.lock|config\.json|timing\.json|\.explorer\.partial/.+|((results|figures)/)?{TEMPORARY}"
+    rf"|({'|'.join(NOTEBOOKS)})\.partial\.ipynb"
+)
+"""Files of a run folder that are a report's by their names; the others stand in its record (`engine/made.py`)."""
+OF_AN_ARTEFACT = re.compile(
+    rf"(layer_\d+/)?({TEMPORARY}|\.written|(manifest|extraction|tasks|log|scores|summary|table)\.json"
+    r"|(activations|index|anchor_points|normalizer|sae|checkpoint|fired|snapshot_\d{6}|task_\d{3})\.safetensors)"
+)
+"""Files of an artefact that has no sound manifest, or none yet."""
 LOG = "scheduler.log"
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d .+")
 FOREIGN, LINK = "not made by a report", "a symbolic link"
 
 
@@ -97,7 +106,7 @@ def clean(root: Path, *, dry_run: bool = False) -> Cleaned:
             _clean_store(path, found)
         elif path.is_dir() and _is_run(path):
             _clean_run(path, found)
-        elif path.name == LOG and path.is_file():
+        elif path.name == LOG and _is_log(path):
             found.delete([path], path, path)
         else:
             found.kept.append((path, FOREIGN))
@@ -131,6 +140,12 @@ def _is_run(folder: Path) -> bool:
     parameters = _read(folder / "config.json")
     # the name of a run folder is that of its preset and a hash of its parameters
     return bool(parameters) and parameters.get("preset") == named["preset"] and _hash(parameters)[:8] == named["hash"]
+
+
+def _is_log(path: Path) -> bool:
+    """Whether every line of a file is one that the scheduler's progress writes."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return bool(lines) and all(map(LOG_LINE.fullmatch, lines))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -180,11 +195,12 @@ def _clean_store(store: Path, found: Cleaned) -> None:
 
 
 def _clean_artefact(path: Path, found: Cleaned, stage: Path) -> None:
-    """Delete an artefact but for files that its manifest does not list; one without a sound manifest altogether."""
-    files = _files(path)
-    ours = _listed(path)
-    found.kept.extend((file, FOREIGN) for file in files if ours is not None and file not in ours)
-    found.delete([file for file in files if ours is None or file in ours], path, stage)
+    """Delete an artefact but for files that its manifest does not list; by their names where it has no sound one."""
+    files, listed = _files(path), _listed(path)
+    if path.is_dir() and listed is None:
+        listed = {file for file in files if OF_AN_ARTEFACT.fullmatch(file.relative_to(path).as_posix())}
+    found.kept.extend((file, FOREIGN) for file in files if listed is not None and file not in listed)
+    found.delete([file for file in files if listed is None or file in listed], path, stage)
 
 
 def _clean_run(folder: Path, found: Cleaned) -> None:
@@ -193,9 +209,13 @@ def _clean_run(folder: Path, found: Cleaned) -> None:
             found.kept.append((folder, "a report runs in it"))
             return
         files = _files(folder)
-        ours = {file for pattern in IN_A_RUN for file in folder.glob(pattern) if not file.is_symlink()}
+        ours = made_files(folder) | {file for file in files if not file.is_symlink() and _is_of_a_run(file, folder)}
         found.kept.extend((file, LINK if file.is_symlink() else FOREIGN) for file in files if file not in ours)
         found.delete([file for file in files if file in ours], folder, folder)
+
+
+def _is_of_a_run(file: Path, folder: Path) -> bool:
+    return OF_A_RUN.fullmatch(file.relative_to(folder).as_posix()) is not None
 
 
 def _files(path: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from archsae_core.config import ConfigError, require_choice
+from archsae_core.config import ConfigError, require
 from archsae_core.data.activations import open_activations
 from archsae_core.interop import open_sae
 from archsae_core.metrics import stability
@@ -23,7 +23,7 @@ from archsae_core.models.dictionary import ArchetypalDictionary
 from archsae_core.models.sae import SAE, Codes
 from archsae_core.storage import write_atomically
 from archsae_core.text import visible
-from archsae_study.formatting import markdown_table
+from archsae_study.formatting import foreign, markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -179,9 +179,8 @@ def warnings(entries: Sequence[Entry]) -> Iterator[str]:
 
 def report(comparison: Comparison) -> str:
     """Markdown: the SAEs, every score against chance, and with more than two SAEs the headline of each pair."""
-    # names come from folders and repositories of anyone: a terminal acts on control characters
     about = [[entry.name, *_about(entry.sae).values()] for entry in comparison.entries]
-    rows = [[visible(each) if isinstance(each, str) else each for each in row] for row in about]
+    rows = [[foreign(each) if isinstance(each, str) else each for each in row] for row in about]
     header = ("SAE", "features", "d_model", "k", "dictionary", "model", "layer", "seed")
     blocks = [markdown_table(header, rows), _score_table(comparison)]
     if len(comparison.entries) > 2:
@@ -215,7 +214,7 @@ def matrix(comparison: Comparison) -> Float[np.ndarray, "n n"]:
 
 
 def _matrix_table(comparison: Comparison) -> str:
-    names = [visible(entry.name) for entry in comparison.entries]
+    names = [foreign(entry.name) for entry in comparison.entries]
     rows = [[name, *map(float, row)] for name, row in zip(names, matrix(comparison), strict=True)]
     return markdown_table([f"{HEADLINE}, normalised", *names], rows)
 
@@ -257,5 +256,6 @@ def save_figure(comparison: Comparison, path: str | Path) -> None:
 
 def check_image(path: str | Path) -> str:
     """The kind of image that `path` ends in. Raises ConfigError for one that is not written here."""
-    require_choice("figure", Path(path).suffix, [f".{kind}" for kind in IMAGES])
-    return Path(path).suffix[1:]
+    kind = Path(path).suffix[1:].lower()
+    require(kind in IMAGES, "figure", str(path), f"name a file that ends in {', '.join(f'.{kind}' for kind in IMAGES)}")
+    return kind

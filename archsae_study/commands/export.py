@@ -71,7 +71,9 @@ def export(
     require_choice("to", to, TOOLS)
     require_choice("arm", arm, ARMS)
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"folder = {folder}: it is a file: name a new folder")
+    if folder.exists() and any(folder.iterdir()):
         raise ConfigError(
             f"folder = {folder}: it is not empty: name a new one, so that no file of another export stays"
         )

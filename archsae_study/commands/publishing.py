@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 
 from archsae_study.commands.runner import NOTEBOOKS, PROJECT, NotebookFailed
+from archsae_study.engine.made import RECORD, made_files, note_made
 
 KEPT = ("tags", "alt")
 """Metadata of a cell that belong to the report: `alt` is the alternative text of its figure."""
@@ -61,6 +62,7 @@ def publish(folder: Path) -> None:
     """Make a finished run the committed report: stripped notebooks, results/ and figures/ move into place.
 
     Everything is written before anything is put in place, so that a disk that fills leaves the committed report whole.
+    Only what the report made is published; what an earlier one published goes, unless someone has changed it since.
     """
     missing = [name for name in NOTEBOOKS if not (folder / f"{name}.ipynb").exists()]
     if missing:
@@ -69,15 +71,15 @@ def publish(folder: Path) -> None:
     for name in NOTEBOOKS:
         notebook = strip(nbformat.read(folder / f"{name}.ipynb", as_version=4))
         files[PROJECT / "notebooks" / f"{name}.ipynb"] = partial(nbformat.write, notebook)
-    stale: list[Path] = []
-    for kind, pattern in (("results", "*.json"), ("figures", "*.png")):
-        made = {path.name: path for path in sorted((folder / kind).glob(pattern))}
-        files |= {PROJECT / kind / name: partial(shutil.copyfile, path) for name, path in made.items()}
-        # what an earlier report published goes; files of any other kind are someone's own
-        stale += [path for path in (PROJECT / kind).glob(pattern) if path.name not in made]
+    made = [path for path in sorted(made_files(folder)) if path.parent.name in ("results", "figures")]
+    published = {PROJECT / path.relative_to(folder): path for path in made}
+    files |= {path: partial(shutil.copyfile, source) for path, source in published.items()}
+    stale = made_files(PROJECT) - set(published)
     _put_in_place(files)
     for path in stale:
         path.unlink()
+    (PROJECT / RECORD).unlink(missing_ok=True)
+    note_made(PROJECT, *published)
 
 
 def _put_in_place(files: Mapping[Path, Callable[[Path], object]]) -> None:

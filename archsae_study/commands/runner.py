@@ -18,11 +18,13 @@ from archsae_core.interop import open_sae
 from archsae_core.storage import cache_dir, mark, write_json
 from archsae_study.commands.compare import short_names
 from archsae_study.engine import estimate, execution, scheduler
+from archsae_study.engine.made import note_made
 from archsae_study.engine.plan import Table, plan
 from archsae_study.engine.source import default_root, has_notebooks
 from archsae_study.engine.study import Study
 from archsae_study.experiments import TABLES
 from archsae_study.explorer import of_study, write_page
+from archsae_study.explorer.page import page_files
 from archsae_study.report import COMPUTE, PROJECT, identity, run_folder
 from archsae_study.settings.config import ConfigError, configure, given
 
@@ -76,6 +78,7 @@ def run_report(
         for place, name in enumerate(notebooks, start=1):
             start = time.perf_counter()
             execute(name, folder / f"{name}.ipynb", cell)
+            note_made(folder, folder / f"{name}.ipynb")
             taken = time.perf_counter() - start
             execution.note(folder, [execution.Taken("notebooks", name, estimate.NOTEBOOK_SECONDS, taken)])
             say(f"notebook {place} of {len(notebooks)}: {name} done in {taken:.0f} s")
@@ -104,7 +107,9 @@ def run_explorer(
     with _alone(folder, say), scheduler.environment({"ARCHSAE_SCHEDULER": config.comparison.scheduler}):
         write_json(folder / "config.json", identity(config))
         explorer = of_study(study, arms=arms, saes=guests, progress=True)
-        return write_page(explorer, folder / "explorer", progress=True)
+        page = write_page(explorer, folder / "explorer", progress=True)
+        note_made(folder, *page_files(page.parent))
+        return page
 
 
 def tables_of(notebooks: Iterable[str]) -> list[Table[Any]]:

@@ -54,16 +54,19 @@ def make(study: Study, missing: Sequence[Stated], runs: Iterable[Run], *, name: 
     done: list[Taken] = []
     options = {"bar_format": OVERALL, "line": OVERALL_LINE, "leave": True}
     with progress_bar(name, total=sum(stage.seconds for stage in missing) or 1.0, unit="s", **options) as bar:
-        sent = study.config.comparison.scheduler is None
+        one_by_one = study.config.comparison.scheduler is None
+        sent = one_by_one
         for place, stage in enumerate(missing, start=1):
             bar.set_postfix_str(f"stage {place} of {len(missing)}, {stage.node.name}", refresh=has_bars())
             start = time.perf_counter()
             if stage.node.kind == "runs" and not sent:
                 train_ahead(study, runs)
                 sent = True
+                bar.update(sum(other.seconds for other in missing if other.node.kind == "runs"))
             stage.node.make()
             done.append(Taken(stage.node.kind, stage.node.name, stage.seconds, time.perf_counter() - start))
-            bar.update(stage.seconds)
+            if one_by_one or stage.node.kind != "runs":
+                bar.update(stage.seconds)
     return done
 
 

@@ -20,6 +20,7 @@ ANCHOR_SHARD = 64
 SCRIPTS = ("text.js", "charts.js", "detail.js", "explorer.js")
 """Of the explorer itself, in the order they need."""
 VENDORED = ("tabulator.min.js", "tabulator.min.css", "tabulator-LICENSE.txt")
+_ASSETS = ("page.js", "explorer.css", *SCRIPTS, *VENDORED)
 """tabulator-tables 6.5.3 of npm; `vendor/README.md` has its hashes."""
 DIGITS = 4
 """Significant digits of numbers in the page."""
@@ -125,8 +126,9 @@ def write_page(source: Explorable, folder: Path, *, progress: bool = False) -> P
         raise FileExistsError(f"{folder} exists and is no explorer: choose another folder, or remove it")
     work = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
-    for name in ("index.html", "page.js", "explorer.css", *SCRIPTS, *VENDORED):
-        _write(work / ("" if name == "index.html" else "assets") / name, asset(name))
+    _write(work / "index.html", asset("index.html"))
+    for name in _ASSETS:
+        _write(work / "assets" / name, asset(name))
     _write(work / "data" / "index.js", script("index", index(source)))
     for dictionary in source.about.dictionaries:
         key = dictionary.key
@@ -138,11 +140,21 @@ def write_page(source: Explorable, folder: Path, *, progress: bool = False) -> P
     return folder / "index.html"
 
 
+def page_files(folder: Path) -> list[Path]:
+    """Files of the page in `folder`, by their names; what else lies there is someone's own."""
+    fixed = [folder / name for name in ("index.html", "data/index.js", *(f"assets/{name}" for name in _ASSETS))]
+    return [path for path in fixed if path.is_file()] + _shard_files(folder)
+
+
+def _shard_files(folder: Path) -> list[Path]:
+    shards = (folder / "data" / kind for kind in ("features", "anchors"))
+    return [path for kind in shards for path in sorted(kind.glob("*/*.js")) if path.stem.isdecimal()]
+
+
 def _move_into(folder: Path, work: Path) -> None:
     """Move the files of `work` into `folder`; of what lies there, only an earlier explorer's own files go."""
-    for kind in ("features", "anchors"):
-        for old in (folder / "data" / kind).glob("*/[0-9]*.js"):
-            old.unlink()
+    for old in _shard_files(folder):
+        old.unlink()
     for path in [found for found in work.rglob("*") if found.is_file()]:
         target = folder / path.relative_to(work)
         target.parent.mkdir(parents=True, exist_ok=True)

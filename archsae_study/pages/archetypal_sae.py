@@ -53,6 +53,7 @@ def conclusion(ra: DictionaryResult, binding: BindingResult, n_anchors: int) -> 
         vacuous={frame: binding.of(frame).vacuous for frame in FRAMES},
         medians=_medians(binding),
         anchors=ra.log[-1].get("effective_anchors"),
+        anchors_at_start=ra.log[0].get("effective_anchors"),
         bound=ra.log[-1].get("relax_at_bound"),
         n_anchors=n_anchors,
     )

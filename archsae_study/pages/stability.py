@@ -93,6 +93,7 @@ def beside(result: StabilityResult) -> dict[str, dict[str, Any]]:
         found[key] = {
             "decision": one,
             "movement": terms[key]["movement"],
+            "r2": terms[key]["r2"],
             "unmoved": cosine is not None and cosine >= contrasts.UNMOVED,
             "live": live.get(key),
             "lower": one.gain is not None and one.gain.below(0.0),
@@ -622,7 +623,7 @@ def advice_table(result: StabilityResult) -> pd.DataFrame:
 def _against(arm: ArmResult, base: ArmResult) -> list[str]:
     ce = None if arm.ce_recovered is None else float(np.mean(arm.ce_recovered))
     gain = arm.end[HEADLINE].interval().estimate - base.end[HEADLINE].interval().estimate
-    shared = "nothing" if ARMS[arm.arm].own else "the start"
+    shared = "the text" if ARMS[arm.arm].own else "the text and the start"
     r2 = float(np.mean(arm.r2) - np.mean(base.r2))
     return [signed(gain), signed(r2), cell(ce), percent(float(np.mean(arm.dead_share))), shared]
 

@@ -30,6 +30,7 @@ from archsae_study.settings.values import PATHS, located, plain
 
 SCHEDULER = re.compile(r"local:[1-9]\d{0,3}|(tcp|tls|ws|wss)://[^\s/:]+:\d{1,5}")
 """`scheduler` where it is no file."""
+WHOLE = re.compile(r"[+-]?\d+")
 
 
 QUICK_ARMS = (
@@ -214,8 +215,12 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
         if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
         if kind is int:
+            if isinstance(value, bool):
+                raise ValueError
+            if isinstance(value, str) and WHOLE.fullmatch(value.strip()):
+                return int(value)  # a float would round it beyond 2**53
             number = float(value)
-            if isinstance(value, bool) or number != int(number):
+            if number != int(number):
                 raise ValueError
             return int(value) if isinstance(value, int) else int(number)
         if kind is float:
@@ -258,6 +263,9 @@ def configure(parameters: Mapping[str, Any]) -> Config:
     `scheduler` defaults to $ARCHSAE_SCHEDULER. Raises ConfigError naming the field for an unknown name, a wrong type or
     a value out of range.
     """
+    if not isinstance(parameters, Mapping):
+        fix = "give a mapping of names to values, such as {'preset': 'quick'}"
+        raise ConfigError(f"parameters = {parameters!r}: {fix}")
     own = {name: coerce(name, value) for name, value in parameters.items() if value is not None}
     if "scheduler" not in own and (address := os.environ.get("ARCHSAE_SCHEDULER")):
         own["scheduler"] = coerce("scheduler", address)

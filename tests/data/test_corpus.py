@@ -106,6 +106,13 @@ def test_jsonl_with_labels_and_other_columns(tmp_path):
     assert found == (("one", "two", "a\u2028b"), ("x", "3", "z"))
 
 
+def test_a_suffix_in_capitals_is_the_same_kind_of_file(tmp_path):
+    lines = "one\ntwo\nthree\n"
+    assert text(tmp_path / "A.TXT", lines) == text(tmp_path / "a.txt", lines)
+    rows = '{"text": "one"}\n{"text": "two"}\n{"text": "three"}\n'
+    assert text(tmp_path / "A.JSONL", rows) == text(tmp_path / "a.jsonl", rows) != text(tmp_path / "b.txt", rows)
+
+
 def test_parquet_with_labels(tmp_path):
     path = parquet(
         tmp_path / "a.parquet", text=["one", None, "two", "three"], topic=["x", "y", "y", "z"], other=[0] * 4

@@ -8,10 +8,11 @@ import sys
 import pytest
 from filelock import FileLock
 
-from archsae_core.storage import MARKER, Store, canonical_hash, mark, write_json
+from archsae_core.storage import MANIFEST, MARKER, Store, canonical_hash, mark, write_json
 from archsae_study.__main__ import main
 from archsae_study.commands import cleaning
 from archsae_study.commands.cleaning import clean
+from archsae_study.engine.made import note_made
 from archsae_study.report import identity, run_folder
 from archsae_study.settings.config import ConfigError, configure
 
@@ -21,7 +22,7 @@ def everything(folder):
 
 
 def fill(work):
-    (work / "data.safetensors").write_bytes(b"x" * 1500)
+    (work / "sae.safetensors").write_bytes(b"x" * 1500)
 
 
 @pytest.fixture
@@ -37,11 +38,12 @@ def runs(tmp_path):
     (folder / "figures").mkdir()
     (folder / "explorer" / "data" / "features").mkdir(parents=True)
     (folder / "explorer" / "assets").mkdir()
-    for name in ("config.json", "timing.json", ".lock", "07_features.ipynb", "06_delta_ablation.partial.ipynb",
-                 "figures/a.png", "explorer/index.html", "explorer/assets/page.js",
-                 "explorer/data/features/0.js"):  # fmt: skip
+    made = ("07_features.ipynb", "figures/a.png", "explorer/index.html", "explorer/assets/page.js",
+            "explorer/data/features/0.js")  # fmt: skip
+    for name in ("config.json", "timing.json", ".lock", "06_delta_ablation.partial.ipynb", *made):
         (folder / name).touch()
-    (root / "scheduler.log").touch()
+    note_made(folder, folder / "results" / "features.json", *(folder / name for name in made))
+    (root / "scheduler.log").write_text("2026-01-01 00:00:00 local:2: 3 runs for 2 workers\n")
     return root
 
 
@@ -81,7 +83,9 @@ def test_a_folder_of_other_peoples_files_is_left_as_it_is(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("name", [
     "notes.md", "store/mine.csv", "store/runs/mine.csv", "smoke-*/own.ipynb", "smoke-*/results/own.csv",
-    "store/anchors/*[0-9a-f]/own.txt", "photos/a.png",
+    "store/anchors/*[0-9a-f]/own.txt", "photos/a.png", "smoke-*/figures/mine.png", "smoke-*/results/mine.json",
+    "smoke-*/05_mine.ipynb", "smoke-*/explorer/assets/mine.js", "smoke-*/explorer/data/features/mine.js",
+    "smoke-*/standard_sae.safetensors", "store/runs/*.partial/own.txt",
 ])  # fmt: skip
 def test_a_file_of_someone_elses_among_ours_is_kept_and_named(runs, name, capsys):
     folder, _, file = name.rpartition("/")
@@ -94,6 +98,44 @@ def test_a_file_of_someone_elses_among_ours_is_kept_and_named(runs, name, capsys
     assert (
         f"kept {runs / 'photos' if 'photos' in name else place / file}: not made by a report" in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize("name", ["figures/a.png", "results/features.json", "07_features.ipynb", "explorer/index.html"])
+def test_a_file_that_someone_changed_since_is_kept(runs, name):
+    folder = next(runs.glob("smoke-*"))
+    (folder / name).write_text("drawn anew")
+    assert clean(runs).kept == [(folder / name, cleaning.FOREIGN)]
+    assert (folder / name).read_text() == "drawn anew"
+
+
+def test_a_log_of_someone_elses_is_kept(runs):
+    (runs / "scheduler.log").write_text("my notes\n")
+    assert clean(runs).kept == [(runs / "scheduler.log", cleaning.FOREIGN)]
+
+
+@pytest.mark.parametrize("damage", ["missing", "altered", "another's"])
+def test_an_artefact_without_a_sound_manifest_loses_its_own_files_only(runs, damage):
+    artefact = runs / "store" / "anchors" / canonical_hash({"a": 1})
+    for name in ("anchor_points.safetensors", "summary.json", ".summary.json.123.tmp", "notes.md", "mine.json"):
+        (artefact / name).touch()
+    manifest = artefact / MANIFEST
+    manifest.unlink()
+    if damage != "missing":
+        manifest.write_text("{" if damage == "altered" else '{"recipe": {"b": 2}, "files": {}}')
+    (artefact / "sae.safetensors").unlink()
+    kept = clean(runs).kept
+    assert [path.name for path, _ in kept] == ["mine.json", "notes.md"]
+    assert everything(artefact) == {"mine.json", "notes.md"}
+
+
+def test_every_file_of_a_real_report_is_known_without_manifests_and_records(smoke_report, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(smoke_report.parent, root)
+    store = root / "store"
+    for artefact in [path for path in store.glob("*/*") if path.is_dir()]:
+        (artefact / MANIFEST).unlink()
+    assert [(path, why) for path, why in clean(root).kept if store in path.parents] == []
+    assert not (root / smoke_report.name).exists()
 
 
 def test_folders_from_before_the_marker_are_known_by_their_hashes(runs):
@@ -170,7 +212,7 @@ def test_what_a_process_works_on_is_kept(runs):
         kept = dict(clean(runs).kept)
         assert kept[run] == "a report runs in it"
         assert kept[artefact] == "a process works on it"
-        assert (artefact / "data.safetensors").exists()
+        assert (artefact / "sae.safetensors").exists()
     assert clean(runs).kept == []
     assert everything(runs) == set()
 

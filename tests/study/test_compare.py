@@ -135,9 +135,21 @@ def test_what_an_sae_says_of_itself_cannot_act_on_a_terminal(tmp_path, capsys):
         save_sae(sae_of(torch.eye(4), model=model), tmp_path / f"{name}.safetensors")
     assert run(tmp_path, "a.safetensors", "b.safetensors") == 0
     said = capsys.readouterr()
-    assert "| ⟨U+001B⟩[2J⟨U+202E⟩m |" in said.out
+    assert "| ⟨U+001B⟩&#91;2J⟨U+202E⟩m |" in said.out
     assert "different models (⟨U+0007⟩n, ⟨U+001B⟩[2J⟨U+202E⟩m)" in said.err
     assert not re.search("[\x07\x1b\u202e]", said.out + said.err)
+
+
+def test_a_name_stays_in_its_cell_and_is_no_markup(tmp_path, capsys):
+    for name in ("a|b", "<b>c", "[d](e)`f`"):
+        save_sae(sae_of(torch.eye(4)), tmp_path / f"{name}.safetensors")
+    names = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    assert run(tmp_path, *names) == 0
+    said = capsys.readouterr().out
+    for name in ("a&#124;b", "&#60;b&#62;c", "&#91;d](e)&#96;f&#96;"):
+        assert f"| {name} | 4 | 4 |" in said
+    heads = {line.count("|") for line in said.splitlines() if "one-to-one" not in line and "&#" in line}
+    assert heads == {9, 5}  # eight columns of the SAEs, four of the pairs
 
 
 def other_width(folder):
@@ -162,7 +174,11 @@ FAULTS = {
     "missing": (lambda _: ["ours.safetensors", "none"], (), "none does not exist: give"),
     "architecture": (another_architecture, (), "architecture = 'gated' is not read here"),
     "one": (lambda _: ["ours.safetensors"], (), "needs at least two SAEs"),
-    "image": (lambda _: ["ours.safetensors", "theirs"], ("--figure", "x.doc"), "figure = '.doc': must be one of .png"),
+    "image": (
+        lambda _: ["ours.safetensors", "theirs"],
+        ("--figure", "x.doc"),
+        "figure = 'x.doc': name a file that ends in .png",
+    ),
     "activations": (lambda _: ["ours.safetensors", "theirs"], ("--activations", "none"), "activations = none: no safe"),
 }
 

@@ -100,4 +100,6 @@ def test_a_folder_that_holds_something_is_left_alone(root, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert export(root, tmp_path, "saelens") == 2
     assert "it is not empty: name a new one" in capsys.readouterr().err
+    assert export(root, tmp_path / "mine.txt", "saelens") == 2
+    assert "mine.txt: it is a file: name a new folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

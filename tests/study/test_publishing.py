@@ -6,6 +6,7 @@ import nbformat
 import pytest
 
 from archsae_study.commands import publishing
+from archsae_study.engine.made import note_made
 
 CELL = 'preset: str = "full"  # where defaults come from\ntext: str = None  # a file\ndeltas: list = None  # radii'
 
@@ -29,14 +30,38 @@ def run(tmp_path, monkeypatch):
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), folder / f"{name}.ipynb")
     (folder / "results" / "new.json").write_text("{}")
     (folder / "figures" / "new.png").write_bytes(b"x")
+    note_made(folder, folder / "results" / "new.json", folder / "figures" / "new.png")
     monkeypatch.setattr(publishing, "PROJECT", project)
     return folder
 
 
-def test_old_results_go_and_files_of_other_kinds_stay(run):
-    results = publishing.PROJECT / "results"
-    (results / "old.json").write_text("{}")
-    (results / "mine.csv").write_text("1,2")
+def names(kind):
+    return {path.name for path in (publishing.PROJECT / kind).iterdir()}
+
+
+def test_what_an_earlier_report_published_goes_and_everything_else_stays(run):
     publishing.publish(run)
-    assert {path.name for path in results.iterdir()} == {"new.json", "mine.csv"}
-    assert [path.name for path in (publishing.PROJECT / "figures").iterdir()] == ["new.png"]
+    for name in ("results/new.json", "figures/new.png"):
+        (run / name).rename((run / name).with_stem("newer"))
+    note_made(run, run / "results" / "newer.json", run / "figures" / "newer.png")
+    for name in ("results/mine.json", "results/mine.csv", "figures/mine.png"):
+        (publishing.PROJECT / name).write_text("1,2")
+    publishing.publish(run)
+    assert names("results") == {"newer.json", "mine.json", "mine.csv"}
+    assert names("figures") == {"newer.png", "mine.png"}
+
+
+def test_a_published_file_that_someone_changed_stays(run):
+    publishing.publish(run)
+    (publishing.PROJECT / "figures" / "new.png").write_bytes(b"drawn anew")
+    (run / "figures" / "new.png").unlink()
+    publishing.publish(run)
+    assert (publishing.PROJECT / "figures" / "new.png").read_bytes() == b"drawn anew"
+
+
+def test_what_someone_put_beside_the_results_of_a_run_is_not_published(run):
+    (run / "results" / "mine.json").write_text("{}")
+    (run / "figures" / "new.png").write_bytes(b"drawn anew")
+    publishing.publish(run)
+    assert names("results") == {"new.json"}
+    assert not (publishing.PROJECT / "figures").exists()
