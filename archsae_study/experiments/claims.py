@@ -60,6 +60,10 @@ class Results:
     task_probes: TaskProbesResult | None = None
 
 
+NOT_REPORTED = "not reported"
+"""What is published of a claim that follows from the published ones, and that nobody has put a number to."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """One published claim."""
@@ -72,6 +76,12 @@ class Claim:
     judge: Callable[[Results], tuple[str, Outcome]]
     """What this run found, and what that says of the claim."""
 
+    def judged(self, results: Results) -> tuple[str, Outcome]:
+        """The same; where nobody has published a number, there is nothing that one could match."""
+        ours, outcome = self.judge(results)
+        graded = outcome in (Outcome.MATCH, Outcome.PARTLY, Outcome.NO)
+        return ours, Outcome.OWN if graded and self.published == NOT_REPORTED else outcome
+
 
 def graded(value: float, match: float, partly: float) -> Outcome:
     """Outcome for a value that should be large."""
@@ -79,8 +89,6 @@ def graded(value: float, match: float, partly: float) -> Outcome:
 
 
 NOT_RUN = ("not run", Outcome.NOT_RUN)
-NOT_REPORTED = "not reported"
-"""What is published of a claim that follows from the published ones, and that nobody has put a number to."""
 BASELINE = 0.2
 """A baseline further than this below the published one is another comparison: its gap to RA-SAE may be its own."""
 

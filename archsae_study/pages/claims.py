@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from archsae_study.experiments.claims import CLAIMS, NOT_REPORTED, Outcome, Results
+from archsae_study.experiments.claims import CLAIMS, Results
 from archsae_study.formatting import table
 
 
@@ -12,9 +12,7 @@ def claims_table(notebook: str | None = None, **results: object) -> pd.DataFrame
     rows = []
     for claim in CLAIMS:
         if notebook is None or notebook in claim.notebooks:
-            ours, outcome = claim.judge(given)
-            if claim.published == NOT_REPORTED and outcome not in (Outcome.NOT_RUN, Outcome.NOT_TESTED):
-                outcome = Outcome.OWN
+            ours, outcome = claim.judged(given)
             rows.append([claim.claim, claim.source, claim.published, ours, str(outcome)])
     caption = "Published claims against this run" if notebook else "All published claims against this run"
     return table(["published claim", "source", "published", "this run", "outcome"], rows, caption)

@@ -22,7 +22,7 @@ from archsae_study.experiments.task_probes import RAW, TaskProbeRow, TaskProbesR
 from archsae_study.pages.claims import claims_table
 from archsae_study.protocol.contrasts import Verdict
 
-MATCH, PARTLY, NO, NOT_COMPARABLE, NOT_RUN = Outcome
+MATCH, PARTLY, NO, NOT_COMPARABLE, NOT_RUN, NOT_TESTED, OWN = Outcome
 
 
 def judged(claim, **results):
@@ -61,10 +61,16 @@ def test_the_cost_in_r2_is_that_of_its_frame(frame, cost, outcome):
         for one in ("raw", "centred")
     ]
     evaluation = EvaluationResult(1, 1, 0, {}, {}, saes)
-    title = f"the constraint costs almost no R² ({frame}"
-    assert judged(title, evaluation=evaluation)[1] is outcome
+    assert judged(f"… with the step chosen for W ({frame}", evaluation=evaluation)[1] is outcome
     other = {"raw": "centred", "centred": "raw"}[frame]
-    assert judged(f"the constraint costs almost no R² ({other}", evaluation=evaluation)[1] is MATCH
+    assert judged(f"… with the step chosen for W ({other}", evaluation=evaluation)[1] is MATCH
+
+
+def test_what_nobody_has_put_a_number_to_matches_nothing():
+    saes = [EvaluatedSAE(role, "raw", role, {"r2": 0.8}, {}, []) for role in ("topk-kmeans", "ra")]
+    (claim,) = [one for one in CLAIMS if one.claim.startswith("… with the step chosen for W (raw")]
+    assert claim.judged(Results(evaluation=EvaluationResult(1, 1, 0, {}, {}, saes)))[1] is OWN
+    assert claim.judged(Results())[1] is NOT_RUN
 
 
 def arm(key, seeds=3, start=0.5, cosine=0.7, r2=0.8, **raw):
@@ -92,18 +98,36 @@ def scored(key, less_chance, hungarian=0.5):
     return replace(found, end=found.end | {HEADLINE: Score(((0.2 + 0.8 * less_chance) * off).tolist(), 0.2)})
 
 
-@pytest.mark.parametrize(
-    ("claim", "ra", "topk"),
-    [
-        ("RA-SAE agrees far more", "raw-ra-published-shared", "raw-topk-random-own"),
-        ("… and does so", "raw-ra-published-own", "raw-topk-kmeans-own"),
-    ],
-)
-@pytest.mark.parametrize(("gain", "outcome"), [(0.2001, MATCH), (0.1999, PARTLY), (0.0501, PARTLY), (0.0499, NO)])
-def test_more_stable_is_judged_less_chance(claim, ra, topk, gain, outcome):
-    found = stability(scored(ra, 0.4 + gain), scored(topk, 0.4))
+EDGES = [(0.2001, MATCH), (0.1999, PARTLY), (0.0501, PARTLY), (0.0499, NO)]
+
+
+@pytest.mark.parametrize(("gain", "outcome"), EDGES)
+def test_more_stable_is_judged_less_chance(gain, outcome):
+    claim, ra = "RA-SAE agrees far more", "raw-ra-published-shared"
+    found = stability(scored(ra, 0.4 + gain), scored("raw-topk-random-own", 0.4))
     assert judged(claim, stability=found)[1] is outcome
     assert judged(claim, stability=stability(scored(ra, 0.9)))[1] is NOT_RUN
+
+
+@pytest.mark.parametrize(("gain", "outcome"), EDGES)
+def test_own_anchors_are_judged_beside_own_centroids_where_atoms_moved(gain, outcome):
+    claim, arms = "… and does so", [scored("raw-topk-random-own", 0.1), scored("raw-topk-kmeans-own", 0.4)]
+    ra = scored("raw-ra-published-own", 0.4 + gain)
+    said, found = judged(claim, stability=stability(ra, *arms))
+    assert "0.100 (TopK, random) → 0.400 (TopK, own centroids)" in said
+    assert found is outcome
+    still = replace(ra, cosine_with_start=[0.99] * 3)
+    assert judged(claim, stability=stability(still, *arms))[1] is NOT_TESTED
+    assert judged(claim, stability=stability(ra, arms[1]))[1] is NOT_RUN
+
+
+@pytest.mark.parametrize(("cost", "outcome"), [(-0.0099, MATCH), (-0.0101, PARTLY), (-0.0499, PARTLY), (-0.0501, NO)])
+def test_the_cost_as_published_is_that_of_its_contrast(cost, outcome):
+    g2 = contrast("raw-ra-published-own", "raw-topk-kmeans-own", gain=0.0, r2=0.8 + cost)
+    g3 = contrast("raw-ra-own", "raw-topk-kmeans-own", gain=0.0, r2=0.1)
+    claim = "the constraint costs almost no R² (raw, as published"
+    assert judged(claim, stability=stability(*g2, g3[0]))[1] is outcome
+    assert judged(claim, stability=stability(*g3))[1] is NOT_RUN
 
 
 def test_a_baseline_far_below_the_published_one_does_not_make_a_match():
