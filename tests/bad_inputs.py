@@ -214,8 +214,8 @@ TEXTS = [
     Bad("text", "folder named .jsonl", lambda folder: _text_folder(folder / "a.jsonl"), "text = .*is a folder"),
     Bad("text", "empty folder named .parquet", lambda folder: _text_folder(folder / "a.parquet"), "no parquet file"),
     *(
-        Bad("text", f"text = {name!r}", lambda folder, name=name: _study(folder, text=name), f"text = .*{error}")
-        for name, error in (
+        Bad("text", f"text = {text!r}", lambda path, text=text: _study(path, text=text).check(), f"text = .*{error}")
+        for text, error in (
             ("+", "a name is missing: give a name"),
             ("bbc-news+", "a name is missing"),
             ("+bbc-news", "a name is missing"),

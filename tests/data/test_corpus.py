@@ -282,7 +282,7 @@ def test_a_text_without_topics_alone_has_no_labels(tmp_path, monkeypatch):
     [
         ("bbc-news+mine", "'mine' is not embedded"),
         ("bbc-news+bbc-news", "twice"),
-        ("sae-probes+", "'' is not embedded"),
+        ("sae-probes+", "a name is missing"),
     ],
 )
 def test_what_cannot_be_joined(name, reason):
