@@ -42,7 +42,7 @@ class Outcome(StrEnum):
     NO = "no"
     NOT_COMPARABLE = "not comparable"
     NOT_RUN = "not run"
-    NOT_TESTED = "not tested: the atoms did not move"
+    STILL = "the atoms did not move"
     OWN = "nothing published to compare with"
 
 
@@ -149,7 +149,7 @@ def _from_own_anchors(results: Results) -> tuple[str, Outcome]:
     if g2.ra_cosine is not None and g2.ra_cosine.estimate >= UNMOVED:
         return (
             f"{ours}; RA-SAE's atoms keep a cosine of {g2.ra_cosine.estimate:.3f} with their start",
-            Outcome.NOT_TESTED,
+            Outcome.STILL,
         )
     return ours, graded(scores[2] - scores[1], 0.2, 0.05)
 

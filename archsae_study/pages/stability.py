@@ -136,6 +136,15 @@ def _rise(arm: ArmResult) -> float:
     return float(np.mean(after.r2) - np.mean(before.r2))
 
 
+def _parametrisation(result: StabilityResult) -> dict[str, float] | None:
+    """Stability of RA-SAE from random anchors beside that of TopK from random starts, and what it does to R²."""
+    arms = [result.by_key().get(key) for key in ("ra-random-anchors", "topk-random-own")]
+    if any(arm is None or len(arm.seeds) < 2 for arm in arms):
+        return None
+    scores = dict(zip(("ra", "free"), (arm.end[HEADLINE].interval().estimate for arm in arms), strict=True))
+    return scores | {"r2": float(np.mean(arms[0].r2) - np.mean(arms[1].r2))}
+
+
 def conclusion(result: StabilityResult) -> Markdown:
     """The answer to the notebook's question, from the verdicts and the 2 × 2."""
     decided = {str(verdict): [] for verdict in contrasts.Verdict}
@@ -144,6 +153,7 @@ def conclusion(result: StabilityResult) -> Markdown:
     return finding(
         "stability_conclusion",
         decided=decided,
+        alone=_parametrisation(result),
         squares=result.interactions(),
         limit=limit(result),
         beside=beside(result),

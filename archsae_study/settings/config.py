@@ -148,8 +148,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         ablation_seeds=2, longer_factor=2, behaviour_tokens=512, lr=1e-3, dtype="float32", anchor_folds=2,
         probe_tasks=4, probe_prompts=128),
     "quick": dict(
-        tokens=200_000, steps=300, ablation_steps=100, kmeans_iterations=10, behaviour_tokens=4096, anchor_folds=3,
-        deltas=(0.0, 0.1, 1.0, 5.0), probe_tasks=16, probe_prompts=128),
+        tokens=120_000, steps=200, ablation_steps=60, kmeans_iterations=10, behaviour_tokens=4096, anchor_folds=3,
+        deltas=(0.0, 1.0, 5.0), probe_tasks=8, probe_prompts=128),
     "medium": dict(
         steps=1500, ablation_steps=300, n_seeds=5, anchor_folds=5, anchor_tokens=100_000, kmeans_iterations=10,
         arms=tuple(ARMS), dead_after=100, heldout_tokens=50_000, probe_tasks=32, probe_prompts=256, longer_factor=1),

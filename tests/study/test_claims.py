@@ -22,7 +22,7 @@ from archsae_study.experiments.task_probes import RAW, TaskProbeRow, TaskProbesR
 from archsae_study.pages.claims import claims_table
 from archsae_study.protocol.contrasts import Verdict
 
-MATCH, PARTLY, NO, NOT_COMPARABLE, NOT_RUN, NOT_TESTED, OWN = Outcome
+MATCH, PARTLY, NO, NOT_COMPARABLE, NOT_RUN, STILL, OWN = Outcome
 
 
 def judged(claim, **results):
@@ -117,7 +117,7 @@ def test_own_anchors_are_judged_beside_own_centroids_where_atoms_moved(gain, out
     assert "0.100 (TopK, random) → 0.400 (TopK, own centroids)" in said
     assert found is outcome
     still = replace(ra, cosine_with_start=[0.99] * 3)
-    assert judged(claim, stability=stability(still, *arms))[1] is NOT_TESTED
+    assert judged(claim, stability=stability(still, *arms))[1] is STILL
     assert judged(claim, stability=stability(ra, arms[1]))[1] is NOT_RUN
 
 
