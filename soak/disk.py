@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from archsae_core.storage import MANIFEST, PARTIAL, CorruptArtifact, verify
+from archsae_study.engine.made import note_made
 from soak.processes import PROJECT, Size, Undisturbed, differences, finish, outcome, program, start, wait_for
 
 MIB = 2**20
@@ -103,9 +104,11 @@ def publishing(folder: Path, made: Path) -> tuple[list[dict[str, Any]], list[str
     rows, problems = [], []
     with mounted(folder / "small", 256 * MIB) as root:
         project = copied_project(root / "project")
-        for kind in ("results", "figures"):
-            (project / kind).mkdir()
-            (project / kind / f"earlier.{'json' if kind == 'results' else 'png'}").write_text("{}")
+        earlier = [project / "results" / "earlier.json", project / "figures" / "earlier.png"]
+        for path in earlier:
+            path.parent.mkdir()
+            path.write_text("{}")
+        note_made(project, *earlier)
         needed = sum(path.stat().st_size for path in (*made.glob("0*.ipynb"), *made.glob("results/*.json")))
         before = contents(project)
         # -P: not the packages of the working directory

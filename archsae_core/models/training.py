@@ -286,11 +286,20 @@ def train(
         trainer.train_step(batches(step))
         if work is not None:
             _keep(trainer, work)
+    _check_atoms(sae)
     if work is not None:
         save_sae(sae, work / "sae.safetensors")
         write_json(work / "log.json", trainer.log)
         (work / CHECKPOINT).unlink(missing_ok=True)
     return sae
+
+
+@torch.no_grad()
+def _check_atoms(sae: SAE) -> None:
+    """Raise TrainingDiverged where atoms are not finite, or 0 where they have norm 1: the loss does not always tell."""
+    norms = torch.linalg.vector_norm(sae.atoms(), dim=1)
+    if not norms.isfinite().all() or (sae.dictionary.unit_norm and not norms.all()):
+        raise TrainingDiverged("atoms are 0 or not finite after the last step: lower lr or w_lr, then run again")
 
 
 def _keep(trainer: Trainer, work: Path) -> None:

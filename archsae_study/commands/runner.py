@@ -78,7 +78,6 @@ def run_report(
         for place, name in enumerate(notebooks, start=1):
             start = time.perf_counter()
             execute(name, folder / f"{name}.ipynb", cell)
-            note_made(folder, folder / f"{name}.ipynb")
             taken = time.perf_counter() - start
             execution.note(folder, [execution.Taken("notebooks", name, estimate.NOTEBOOK_SECONDS, taken)])
             say(f"notebook {place} of {len(notebooks)}: {name} done in {taken:.0f} s")
@@ -179,6 +178,7 @@ def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
     except papermill.PapermillExecutionError as error:
         raise NotebookFailed(f"{name}: {error.ename}: {error.evalue} (see the executed copy {unfinished})") from None
     os.replace(unfinished, output)
+    note_made(output.parent, output)
 
 
 def run_sweep(parameters: Mapping[str, Any], deltas: Iterable[float], **options: Any) -> list[Path]:
