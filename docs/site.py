@@ -17,6 +17,7 @@ from sphinx.cmd.build import main as build
 
 import archsae_core
 from archsae_study.commands.runner import NOTEBOOKS
+from archsae_study.engine.made import RECORD, made_files, note_made
 from archsae_study.engine.source import PROJECT
 
 DOCS = Path(__file__).parent
@@ -95,16 +96,30 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.explorer is not None and not (arguments.explorer / "index.html").is_file():
         parser.error(f"--explorer {arguments.explorer}: it holds no index.html: build it with `make explore`")
-    if arguments.out.exists() and not (arguments.out / "searchindex.js").is_file():
-        parser.error(f"--out {arguments.out}: it holds something that is no site: name another folder")
+    if arguments.out.exists() and (foreign := _foreign(arguments.out)):
+        found = f"it holds what this command did not write, such as {foreign[0].name}"
+        parser.error(f"--out {arguments.out}: {found}: name another folder")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
         sources(source, arguments.explorer)
         shutil.rmtree(arguments.out, ignore_errors=True)
         status = build(["-q", "-b", "html", "-d", f"{folder}/doctrees", str(source), str(arguments.out)])
+        note_made(arguments.out, *_files(arguments.out))
     if status == 0:
         sys.stdout.write(f"{arguments.out / 'index.html'}\n")
     return status
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
+
+
+def _foreign(out: Path) -> list[Path]:
+    """Files in `out` that no build of the site put there, or that were changed since."""
+    if not out.is_dir():
+        return [out]
+    made = made_files(out) | {out / RECORD}
+    return sorted(path for path in _files(out) if path not in made)
 
 
 def pages_of(out: Path) -> list[str]:

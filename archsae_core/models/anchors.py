@@ -50,11 +50,11 @@ def fit_anchors(x: Float[Tensor, "tokens d_model"], n_anchors: int, *, iteration
     points = torch.from_numpy(_distinct_start(x.cpu().numpy(), n_anchors, seed)).to(x.device)
     labels, done = torch.full((len(x),), -1, device=x.device), 0
     for _ in track(range(iterations), f"k-means, {n_anchors} anchors", unit="iteration"):
-        before, labels = labels, _nearest(x, points, rounded=fast_bfloat16() and not x.is_cuda)
+        before, labels = labels, nearest_anchor(x, points, rounded=fast_bfloat16() and not x.is_cuda)
         if torch.equal(before, labels):
             break
         points, done = _means(x, labels, points), done + 1
-    labels = _nearest(x, points, rounded=False)
+    labels = nearest_anchor(x, points, rounded=False)
     spread = float((x - x.mean(dim=0)).square().sum(dtype=torch.float64))
     inertia = sum(
         float((part - points[label]).square().sum(dtype=torch.float64))
@@ -64,8 +64,10 @@ def fit_anchors(x: Float[Tensor, "tokens d_model"], n_anchors: int, *, iteration
     return Anchors(points.cpu(), occupancy.cpu(), inertia / spread if spread else 0.0, done)
 
 
-def _nearest(x: Tensor, points: Tensor, *, rounded: bool) -> Int[Tensor, " tokens"]:
-    """Index of the nearest point of each row: the largest ⟨x, c⟩ − ‖c‖²/2."""
+def nearest_anchor(
+    x: Float[Tensor, "tokens d_model"], points: Float[Tensor, "n_anchors d_model"], *, rounded: bool
+) -> Int[Tensor, " tokens"]:
+    """Index of the nearest point of each row: the largest ⟨x, c⟩ − ‖c‖²/2, `rounded` in bfloat16."""
     half = points.square().sum(dim=1) / 2
     if not rounded:
         return torch.cat([kernels.linear(part, points).sub_(half).argmax(dim=1) for part in x.split(CHUNK)])

@@ -16,9 +16,11 @@ from torch.utils.benchmark import Timer
 
 from archsae_core.data.extraction import BATCH_TOKENS
 from archsae_core.data.language_model import blocks, d_model, residuals_after
+from archsae_core.kernels.processor import fast_bfloat16
 from archsae_core.metrics.reconstruction import document_sums
 from archsae_core.metrics.stability import hungarian_centred
 from archsae_core.metrics.task_probes import regression_auc
+from archsae_core.models.anchors import nearest_anchor
 from archsae_core.models.dictionary import make_dictionary
 from archsae_core.models.sae import SAE
 from archsae_core.models.snapshots import snapshot_steps
@@ -33,6 +35,8 @@ ALL_TASKS, PROMPT_TOKENS = 113, 57
 """Binary tasks of `sae-probes`, and tokens of a prompt cut to 256: the mean of all, with SmolLM2's tokenizer."""
 LARGEST = 4096
 """Features, anchors and tokens a batch of what is timed, at most."""
+FINAL = 3
+"""Iterations that the start of k-means and its last assignment, which is in float32, amount to; measured."""
 TRIAL_RATE = 1e-6
 """Learning rates of the steps that are timed."""
 TRIAL = 0.5
@@ -72,6 +76,20 @@ def arithmetic(study: Study) -> Unit:
         return _trial("x @ weights", x=x, weights=weights) / (2 * 1024 * 768 * 1024 / 1e9)
 
     return Unit("arithmetic", seconds)
+
+
+def clustering(study: Study) -> Unit:
+    """A row compared with all anchors, as an iteration of k-means does. It grows with their number."""
+    count = study.config.anchors.n_anchors
+
+    def seconds() -> float:
+        width, device = d_model(study.model), study.device
+        x, points = (torch.ones(size, width, device=device) for size in (2 * LARGEST, min(count, LARGEST)))
+        rounded = fast_bfloat16() and not x.is_cuda
+        names = {"nearest": nearest_anchor, "x": x, "points": points, "rounded": rounded}
+        return _excess(study, "n_anchors") * _trial("nearest(x, points, rounded=rounded)", **names) / len(x)
+
+    return Unit(f"row among {count} anchors", seconds)
 
 
 def reading(study: Study) -> Unit:
@@ -232,8 +250,8 @@ def of_anchors(study: Study) -> Cost:
     count = min(count, config.anchors.anchor_tokens or count)
     # the sample, the raw rows it is made of, and a product or a copy in float32
     memory = 3 * count * width * 4
-    flops = 2.0 * count * config.anchors.n_anchors * width * (config.anchors.kmeans_iterations + 1)
-    return Cost(config.anchors.n_anchors * (width + 2) * 4, memory, ((flops / 1e9, arithmetic(study)),))
+    rows = count * (config.anchors.kmeans_iterations + FINAL)
+    return Cost(config.anchors.n_anchors * (width + 2) * 4, memory, ((rows, clustering(study)),))
 
 
 def of_run(study: Study, run: Run) -> Cost:

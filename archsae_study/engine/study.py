@@ -130,12 +130,8 @@ class Study:
         model, _, tokens, config = self.model, self.source, self.tokens, self.config
         check_model(model, config.language_model.layer, config.language_model.context)
         self._check_heldout(tokens.heldout)
-        usable = tokens.train.n_tokens - len(tokens.train.ids)
-        folds = config.anchors.anchor_folds
-        if any(ARMS[arm].own and ARMS[arm].anchors == "kmeans" for arm in config.comparison.arms):
-            # Folds differ in size by their documents; a tenth is a margin.
-            usable = int(0.9 * usable / folds)
-        if min(usable, config.anchors.anchor_tokens or usable) < config.anchors.n_anchors:
+        folds, usable = config.anchors.anchor_folds, self.usable_for_anchors()
+        if usable < config.anchors.n_anchors:
             fix = "lower n_anchors or anchor_folds, or raise tokens and anchor_tokens"
             raise ConfigError(
                 f"n_anchors = {config.anchors.n_anchors}: each of {folds} disjoint parts of the training documents has "
@@ -145,6 +141,15 @@ class Study:
             raise ConfigError(
                 f"n_seeds = {config.comparison.n_seeds}: at most anchor_folds = {folds}: raise anchor_folds"
             )
+
+    def usable_for_anchors(self) -> int:
+        """About how many activations every k-means clusters, by counting tokens: those of the smallest part."""
+        train, config = self.tokens.train, self.config
+        usable = train.n_tokens - len(train.ids)
+        if any(ARMS[arm].own and ARMS[arm].anchors == "kmeans" for arm in config.comparison.arms):
+            # parts differ in size by their documents; a tenth is a margin
+            usable = int(0.9 * usable / config.anchors.anchor_folds)
+        return min(usable, config.anchors.anchor_tokens or usable)
 
     def _check_heldout(self, heldout: TokenSet) -> None:
         """Raise ConfigError where the held-out documents are too short for what is scored on them."""

@@ -1,4 +1,4 @@
-"""Notebook 05: two primary contrasts at another layer and with another k. Is the answer that of one setting?"""
+"""Notebook 05: two primary contrasts in other settings: another layer, another k, the published sizes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from archsae_study.experiments.longer import COMPARED, outcome
 from archsae_study.experiments.stability import AtStep, at_step, kept_tokens
 from archsae_study.protocol import contrasts
 from archsae_study.protocol.contrasts import Decision
+from archsae_study.settings.config import FULL_SIZES
 
 SEEDS = 3
 """At most so many an arm."""
@@ -24,6 +25,8 @@ class Setting:
 
     name: str
     changes: dict[str, Any]
+    steps: int
+    """Optimiser steps of each run."""
     skipped: str
     """Empty where it was run."""
 
@@ -54,23 +57,37 @@ class SettingResult:
 class GeneralityResult:
     """Every setting beside the study's own."""
 
-    steps: int
     settings: list[SettingResult]
 
 
 def settings(study: Study) -> list[Setting]:
-    """Another layer, and half of k; a setting that cannot be run comes with the reason."""
+    """Another layer, half of k, the sizes of `full`; a setting that cannot be run comes with the reason."""
     config = study.config
+    steps, size_steps = config.comparison.ablation_steps, config.comparison.full_size_steps
     layer, k = config.language_model.layer // 2, config.dictionary.k // 2
     n_blocks = len(blocks(study.model))
     if layer == config.language_model.layer:
         layer = 1
     no_layer = "" if layer < n_blocks else f"the model has {n_blocks} block"
     no_k = "" if k >= 1 else "half of k = 1 is no number of codes"
+    if not config.comparison.other_settings:
+        no_layer = no_k = "`other_settings` is False"
+    sizes = f"{FULL_SIZES['n_features']:,} features, k = {FULL_SIZES['k']}"
     return [
-        Setting(f"layer {layer}", {"layer": layer}, no_layer),
-        Setting(f"k = {k}", {"k": k}, no_k),
+        Setting(f"layer {layer}", {"layer": layer}, steps, no_layer),
+        Setting(f"k = {k}", {"k": k}, steps, no_k),
+        Setting(sizes, dict(FULL_SIZES), size_steps, _no_full_size(study)),
     ]
+
+
+def _no_full_size(study: Study) -> str:
+    """Why the sizes of `full` are left out; empty where they are run."""
+    if not study.config.comparison.full_size_steps:
+        return "`full_size_steps` is 0"
+    if all(study.config[name] == value for name, value in FULL_SIZES.items()):
+        return "they are those of the study"
+    needed, usable = FULL_SIZES["n_anchors"], study.variant(**FULL_SIZES).usable_for_anchors()
+    return "" if usable >= needed else f"{needed:,} centroids of {usable:,} activations in each part of the documents"
 
 
 def setting_runs(study: Study, setting: Setting) -> list[Run]:
@@ -80,7 +97,7 @@ def setting_runs(study: Study, setting: Setting) -> list[Run]:
         return []
     arms = [arm for arm in COMPARED if arm in config.comparison.arms]
     seeds = range(min(SEEDS, config.comparison.n_seeds))
-    return [Run(arm, seed, config.comparison.ablation_steps, changes) for arm in arms for seed in seeds]
+    return [Run(arm, seed, setting.steps, changes) for arm in arms for seed in seeds]
 
 
 def runs(study: Study) -> list[Run]:
@@ -89,10 +106,11 @@ def runs(study: Study) -> list[Run]:
 
 
 def build(study: Study) -> GeneralityResult:
-    """The arms of both contrasts at the end of `ablation_steps` steps in each setting."""
+    """The arms of both contrasts at the end of their training in each setting."""
     study.run_folders(runs(study))
-    found = [SettingResult(setting, _arms(study, setting_runs(study, setting))) for setting in settings(study)]
-    return GeneralityResult(study.config.comparison.ablation_steps, found)
+    return GeneralityResult(
+        [SettingResult(setting, _arms(study, setting_runs(study, setting))) for setting in settings(study)]
+    )
 
 
 def _arms(study: Study, needed: list[Run]) -> list[SettingArm]:
@@ -106,8 +124,13 @@ def _arms(study: Study, needed: list[Run]) -> list[SettingArm]:
 
 
 def _cost(study: Study) -> Cost:
-    needed = runs(study)
-    return table_cost(study, matchings=2 * seed_pairs(needed), scored=len(needed) * kept_tokens(study.config))
+    costs = []
+    for setting in settings(study):
+        needed = setting_runs(study, setting)
+        own = study.variant(**setting.changes) if needed else study
+        tokens = len(needed) * kept_tokens(study.config)
+        costs.append(table_cost(own, matchings=2 * seed_pairs(needed), scored=tokens))
+    return costs[0]._replace(work=tuple(part for cost in costs for part in cost.work))
 
 
 TABLE = Table(
@@ -115,6 +138,6 @@ TABLE = Table(
     result=GeneralityResult,
     build=build,
     runs=runs,
-    fields=("arms", "n_seeds", "ablation_steps", "behaviour_tokens"),
+    fields=("arms", "n_seeds", "ablation_steps", "other_settings", "full_size_steps", "behaviour_tokens"),
     cost=_cost,
 )

@@ -35,11 +35,10 @@ WHOLE = re.compile(r"[+-]?\d+")
 
 QUICK_ARMS = (
     "topk-random-own", "topk-kmeans-own", "topk-kmeans-shared", "topk-random-shared", "ra-own", "ra-shared",
-    "raw-topk-random-own", "raw-topk-kmeans-own", "raw-topk-kmeans-shared", "raw-ra-published-own",
-    "raw-ra-published-shared", "raw-ra-own", "raw-ra-shared", "raw-frozen-own",
+    "raw-topk-kmeans-own", "raw-ra-published-own", "raw-ra-own", "raw-frozen-own",
 )  # fmt: skip
-"""The arms that the primary contrasts name, those of the 2 × 2 of both frames, TopK from one shared random start, and
-the centroids as they are."""
+"""The arms that the primary contrasts compare, those of the 2 × 2 on centred data, TopK from one shared random start,
+and the raw centroids as they are."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,10 @@ class ComparisonConfig:
     """Arms compared in 05, keys of `ARMS`; each has its own number of seeds, `n_seeds` at most."""
     longer_factor: int = 1
     """Steps of the longest runs, in multiples of `steps`: the arms of g1 and g3, in 05. 1 leaves them out."""
+    other_settings: bool = True
+    """Whether 05 repeats g1 and g3 at another layer and with half of k."""
+    full_size_steps: int = 0
+    """Steps of the arms of g1 and g3 at the sizes of `full` (`FULL_SIZES`), in 05. 0 leaves them out."""
     deltas: tuple[float, ...] = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
     """Radii swept in 06; the paper's headline radius, 1 % of the median norm of the anchors, comes on top."""
     ablation_steps: int = 300
@@ -82,7 +85,7 @@ class ComparisonConfig:
         scored = self.heldout_tokens
         fix = "must be at least 2: R² compares reconstructions with how activations differ"
         require(scored is None or scored >= 2, "heldout_tokens", scored, fix)
-        require_not_negative(self, ("seed",))
+        require_not_negative(self, ("seed", "full_size_steps"))
         require(self.seed < 2**40, "seed", self.seed, "must be below 2**40")
         unknown = set(self.arms) - set(ARMS)
         require(bool(self.arms) and not unknown, "arms", self.arms, f"must be among {', '.join(ARMS)}")
@@ -136,10 +139,12 @@ class Config:
 TAKES_ALL = ("tokens", "anchor_tokens", "heldout_tokens", "probe_tasks")
 """Limits of what is taken, which the text `all` lifts where a preset sets one."""
 
+FULL_SIZES: dict[str, int] = dict(
+    n_features=4096, k=64, n_anchors=4096, anchor_tokens=180_000, aux_k=256, dead_after=200)  # fmt: skip
+"""Sizes of the published study, and what goes with them."""
 _FULL: dict[str, Any] = dict(
-    n_features=4096, k=64, n_anchors=4096, steps=5000, ablation_steps=2000, n_seeds=8, ablation_seeds=2, aux_k=256,
-    dead_after=200, arms=tuple(ARMS), behaviour_tokens=20_000, heldout_tokens=50_000, longer_factor=2,
-    anchor_tokens=180_000, kmeans_iterations=10)  # fmt: skip
+    FULL_SIZES, steps=5000, ablation_steps=2000, n_seeds=8, ablation_seeds=2, arms=tuple(ARMS),
+    behaviour_tokens=20_000, heldout_tokens=50_000, longer_factor=2, kmeans_iterations=10)  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": dict(
@@ -148,11 +153,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         ablation_seeds=2, longer_factor=2, behaviour_tokens=512, lr=1e-3, dtype="float32", anchor_folds=2,
         probe_tasks=4, probe_prompts=128),
     "quick": dict(
-        tokens=120_000, steps=200, ablation_steps=60, kmeans_iterations=10, behaviour_tokens=4096, anchor_folds=3,
-        deltas=(0.0, 1.0, 5.0), probe_tasks=8, probe_prompts=128),
+        tokens=120_000, steps=100, lr=1e-3, ablation_steps=40, kmeans_iterations=10, behaviour_tokens=4096,
+        anchor_folds=3, deltas=(0.0, 1.0, 5.0), probe_tasks=4, probe_prompts=128, other_settings=False),
     "medium": dict(
         steps=1500, ablation_steps=300, n_seeds=5, anchor_folds=5, anchor_tokens=100_000, kmeans_iterations=10,
-        arms=tuple(ARMS), dead_after=100, heldout_tokens=50_000, probe_tasks=32, probe_prompts=256, longer_factor=1),
+        arms=tuple(ARMS), dead_after=100, heldout_tokens=50_000, probe_tasks=32, probe_prompts=256, longer_factor=1,
+        full_size_steps=5000),
     "full": dict(_FULL, text="bbc-news+sae-probes"),
     "gpt2": dict(_FULL, model="gpt2", layer=9, text="Salesforce/wikitext:wikitext-2-raw-v1"),
 }  # fmt: skip

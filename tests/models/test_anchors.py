@@ -46,7 +46,7 @@ def test_same_inertia_as_scikit_learn_from_the_same_start(monkeypatch, fast):
 
 def test_an_empty_cluster_moves_to_the_farthest_row():
     x, points = torch.tensor([[0.0], [1.0], [9.0]]), torch.tensor([[0.0], [50.0]])
-    labels = anchors._nearest(x, points, rounded=False)
+    labels = anchors.nearest_anchor(x, points, rounded=False)
     assert labels.tolist() == [0, 0, 0]
     assert anchors._means(x, labels, points).flatten().tolist() == pytest.approx([10 / 3, 9.0])
 

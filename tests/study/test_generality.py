@@ -1,5 +1,6 @@
 """The comparison at another layer and with another k: which settings, which runs, and what is said of them."""
 
+import re
 from itertools import combinations
 
 import numpy as np
@@ -12,14 +13,23 @@ from archsae_study.experiments import generality
 from archsae_study.experiments.generality import GeneralityResult, Setting, SettingResult
 from archsae_study.experiments.stability import headline_matrix
 from archsae_study.pages import stability as page
-from archsae_study.settings.config import configure
+from archsae_study.settings.config import FULL_SIZES, configure
 
 SMOKE = {"preset": "smoke", "n_seeds": 2, "steps": 20, "ablation_steps": 10, "arms": "topk-kmeans-own,ra-own"}
+SMALL_SIZES = {"n_features": 96, "k": 6, "n_anchors": 80}
+"""In place of those of `full`, for which the made-up text is too short."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sizes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generality, "FULL_SIZES", SMALL_SIZES)
+        yield
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return Study(configure(SMOKE), tmp_path_factory.mktemp("runs"))
+    return Study(configure(SMOKE | {"full_size_steps": 15}), tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +37,39 @@ def result(study):
     return generality.build(study)
 
 
-def test_each_setting_differs_in_one_thing(study):
-    assert [(one.changes, one.skipped) for one in generality.settings(study)] == [({"layer": 0}, ""), ({"k": 2}, "")]
+def test_layer_and_k_differ_in_one_thing_and_the_published_sizes_in_all(study):
+    found = [(one.changes, one.steps, one.skipped) for one in generality.settings(study)]
+    assert found == [({"layer": 0}, 10, ""), ({"k": 2}, 10, ""), (SMALL_SIZES, 15, "")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"full_size_steps": 0}, "`full_size_steps` is 0"),
+        (SMALL_SIZES, "they are those of the study"),
+        ({"anchor_folds": 5000}, r"80 centroids of \d+ activations in each part of the documents"),
+    ],
+)
+def test_published_sizes_that_are_not_run_say_why(study, changes, reason):
+    *_, sizes = generality.settings(study.variant(**changes))
+    assert re.fullmatch(reason, sizes.skipped)
+    assert generality.setting_runs(study.variant(**changes), sizes) == []
+
+
+def test_full_is_of_the_published_sizes():
+    assert all(configure({"preset": "full"})[name] == value for name, value in FULL_SIZES.items())
 
 
 def test_the_lowest_layer_is_compared_with_the_next_and_k_of_1_with_nothing(study):
-    layer, k = generality.settings(study.variant(layer=0, k=1))
+    layer, k, _ = generality.settings(study.variant(layer=0, k=1))
     assert layer.changes == {"layer": 1}
     assert k.skipped == "half of k = 1 is no number of codes"
     assert generality.setting_runs(study, k) == []
+
+
+def test_a_study_can_leave_the_other_layer_and_k_out(study):
+    found = [one.skipped for one in generality.settings(study.variant(other_settings=False))]
+    assert found == ["`other_settings` is False", "`other_settings` is False", ""]
 
 
 def test_another_layer_reads_other_activations_of_the_same_text(study):
@@ -46,18 +80,19 @@ def test_another_layer_reads_other_activations_of_the_same_text(study):
 
 
 def test_runs_are_those_of_the_contrasts_that_the_study_has(study):
-    (layer, _) = generality.settings(study)
+    layer, *_ = generality.settings(study)
     expected = {Run(arm, seed, 10, (("layer", 0),)) for arm in ("ra-own", "topk-kmeans-own") for seed in (0, 1)}
     assert set(generality.setting_runs(study, layer)) == expected
-    assert len(generality.runs(study)) == 8
+    assert len(generality.runs(study)) == 12
 
 
 def test_every_setting_scores_the_ends_of_its_own_runs(study, result):
-    assert [one.setting.name for one in result.settings] == ["layer 0", "k = 2"]
+    assert [one.setting.name for one in result.settings] == ["layer 0", "k = 2", "96 features, k = 6"]
     for one in result.settings:
         for arm in one.arms:
-            runs = [Run(arm.arm, seed, 10, tuple(one.setting.changes.items())) for seed in arm.seeds]
-            atoms = [snapshots(study.run_folder(run), 10)[10] for run in runs]
+            steps = one.setting.steps
+            runs = [Run(arm.arm, seed, steps, tuple(one.setting.changes.items())) for seed in arm.seeds]
+            atoms = [snapshots(study.run_folder(run), steps)[steps] for run in runs]
             assert np.allclose(arm.end.stability, headline_matrix(atoms)), (one.setting.name, arm.arm)
             # on all held-out tokens here, of the model as it was kept
             assert arm.end.r2 == pytest.approx([study.scores(run).quality.r2 for run in runs], abs=0.01)
@@ -71,7 +106,7 @@ def test_the_rule_is_asked_of_the_contrasts_whose_arms_were_run(result):
 
 
 def test_a_setting_that_was_left_out_says_why(result):
-    left_out = SettingResult(Setting("layer 1", {"layer": 1}, "the model has 1 block"), [])
-    shown = page.generality_table(GeneralityResult(10, [*result.settings, left_out]))
-    assert list(shown.index) == ["layer 0, g1", "k = 2, g1", "layer 1"]
+    left_out = SettingResult(Setting("layer 1", {"layer": 1}, 10, "the model has 1 block"), [])
+    shown = page.generality_table(GeneralityResult([*result.settings, left_out]))
+    assert list(shown.index) == ["layer 0, g1", "k = 2, g1", "96 features, k = 6, g1", "layer 1"]
     assert shown.iloc[-1].tolist()[-1] == "left out: the model has 1 block"
