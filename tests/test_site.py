@@ -33,7 +33,7 @@ def site(tmp_path_factory):
     return once(tmp_path_factory, "site", make)
 
 
-@pytest.fixture(params=[(size, scheme) for size in SIZES for scheme in ("light", "dark")], ids="-".join)
+@pytest.fixture(params=[("desktop", "light"), ("phone", "dark")], ids="-".join)
 def page(request, browser):
     """A page that fails the test for an error in its console, a failed request, or one that leaves the folder."""
     size, scheme = request.param

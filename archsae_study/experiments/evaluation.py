@@ -36,7 +36,10 @@ class EvaluationResult:
     """All dictionaries on the same tokens."""
 
     n_tokens: int
+    """On which CE and KL are measured."""
     n_documents: int
+    n_scored: int
+    """Held-out tokens on which the rest is measured."""
     n_kept_outliers: int
     """Positions that kept their residual, since no dictionary is trained on norms like theirs."""
     clean: dict[str, Any]
@@ -78,6 +81,8 @@ def build(study: Study) -> EvaluationResult:
         for (frame, role), run in named.items()
     ]
     counts = {name: spliced[name] for name in ("n_tokens", "n_documents", "n_kept_outliers", "clean")}
+    usable = len(study.heldout_activations.kept)
+    counts["n_scored"] = min(usable, study.config.comparison.heldout_tokens or usable)
     return EvaluationResult(**counts, baselines={name: spliced["arms"][name] for name in ("mean", "zero")}, saes=saes)
 
 

@@ -61,19 +61,19 @@ class GeneralityResult:
 
 
 def settings(study: Study) -> list[Setting]:
-    """Another layer, half of k, the sizes of `full`; a setting that cannot be run comes with the reason."""
+    """The study's own, another layer, half of k, the sizes of `full`; one that cannot be run comes with the reason."""
     config = study.config
     steps, size_steps = config.comparison.ablation_steps, config.comparison.full_size_steps
     layer, k = config.language_model.layer // 2, config.dictionary.k // 2
     n_blocks = len(blocks(study.model))
     if layer == config.language_model.layer:
         layer = 1
-    no_layer = "" if layer < n_blocks else f"the model has {n_blocks} block"
-    no_k = "" if k >= 1 else "half of k = 1 is no number of codes"
-    if not config.comparison.other_settings:
-        no_layer = no_k = "`other_settings` is False"
+    left_out = "" if config.comparison.other_settings else "`other_settings` is False"
+    no_layer = left_out or ("" if layer < n_blocks else f"the model has {n_blocks} block")
+    no_k = left_out or ("" if k >= 1 else "half of k = 1 is no number of codes")
     sizes = f"{FULL_SIZES['n_features']:,} features, k = {FULL_SIZES['k']}"
     return [
+        Setting("as in the study", {}, steps, left_out),
         Setting(f"layer {layer}", {"layer": layer}, steps, no_layer),
         Setting(f"k = {k}", {"k": k}, steps, no_k),
         Setting(sizes, dict(FULL_SIZES), size_steps, _no_full_size(study)),

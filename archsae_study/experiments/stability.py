@@ -12,6 +12,7 @@ from torch import Tensor
 from archsae_core.config import FRAMES
 from archsae_core.metrics import intervals, stability
 from archsae_core.metrics.behaviour import behaviour
+from archsae_core.metrics.features import mixtures
 from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.reconstruction import document_sums, summarise
 from archsae_core.metrics.stability import HEADLINE
@@ -86,6 +87,8 @@ class ArmResult:
     cosine_with_start: list[float]
     effective_anchors: list[float] | None
     """exp of the entropy of a row of W, median over atoms."""
+    relaxation_share: list[float] | None
+    """‖Λ_i‖ / (‖W_i C‖ + ‖Λ_i‖), median over atoms: how much of an atom is not of the hull."""
     collapse: Collapse
     """Of the first seed."""
     collapse_corrected: list[list[float]]
@@ -210,12 +213,17 @@ def arm_result(study: Study, of_arm: Sequence[Run], recovered: Mapping[Run, floa
         ce_recovered=[recovered[run] for run in of_arm] if set(of_arm) <= recovered.keys() else None,
         cosine_with_start=[stability.cosine_with_start(found[0], end) for found, end in zip(kept, atoms, strict=True)],
         effective_anchors=None if None in effective else effective,
+        relaxation_share=None if None in effective else [_relaxation_share(study.sae(run)) for run in of_arm],
         collapse=collapse(atoms[0]),
         collapse_corrected=_pairwise(atoms, lambda a, b: stability.collapse_corrected(a, b).normalised),
         start=scores([stability.Side(found[0]) for found in kept]),
         end=scores([_side(study, run) for run in of_arm]),
         trajectory=[at_step(study, of_arm, folders, kept, step) for step in steps],
     )
+
+
+def _relaxation_share(sae: SAE) -> float:
+    return float(1 - mixtures(sae, top=1).hull_share.median())
 
 
 def _pairwise(items: Sequence, score) -> list[list[float]]:

@@ -41,7 +41,7 @@ FREE_NORMS: dict[str, Any] = {"unit_norm": False, "learn_scale": True}
 WAYS: tuple[Way, ...] = (
     _mirror(3e-3, 0.99), _mirror(3e-3, 0.9), _mirror(3e-3, 0.5), _mirror(3e-3, 0.1), _mirror(1e-2, 0.9),
     _mirror(1e-2, 0.1), _mirror(3e-3, 0.1, **FREE_NORMS),
-    _adam(None, "Adam, as published"), _adam(1e-5, "Adam, rate 1e-5"), _adam(1e-6, "Adam, rate 1e-6"),
+    _adam(None, "Adam, published rate"), _adam(1e-5, "Adam, rate 1e-5"), _adam(1e-6, "Adam, rate 1e-6"),
     _adam(1e-6, "Adam, rate 1e-6, unit norms", unit_norm=True),
     Way("free", "no constraint, from the same centroids", "topk-kmeans", {}),
 )  # fmt: skip

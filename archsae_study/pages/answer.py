@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from IPython.display import Markdown
+
 from archsae_study.engine.typed import from_json
 from archsae_study.experiments import stability
 from archsae_study.experiments.stability import StabilityResult
@@ -24,6 +26,11 @@ def sentences(folder: Path) -> str:
 def of_result(result: StabilityResult) -> str:
     """The same of a comparison of arms."""
     return TEMPLATES.get_template("answer.md").render(beside=beside(result), limit=limit(result)).strip()
+
+
+def shown(result: StabilityResult) -> Markdown:
+    """The same as a notebook shows it."""
+    return Markdown(of_result(result))
 
 
 def answer(folder: Path) -> str:

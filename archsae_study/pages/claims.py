@@ -15,4 +15,6 @@ def claims_table(notebook: str | None = None, **results: object) -> pd.DataFrame
             ours, outcome = claim.judged(given)
             rows.append([claim.claim, claim.source, claim.published, ours, str(outcome)])
     caption = "Published claims against this run" if notebook else "All published claims against this run"
+    if any("†" in published for _, _, published, *_ in rows):
+        caption += ". †: known from secondary sources"
     return table(["published claim", "source", "published", "this run", "outcome"], rows, caption)

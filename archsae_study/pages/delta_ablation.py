@@ -62,7 +62,7 @@ def setting(config: Config) -> Markdown:
 def _name(row: Row) -> str:
     if row.delta is None:
         return ARMS[row.arm].label
-    published = ", as published" * (f"{row.relative:.1%}" == f"{PUBLISHED_SHARE:.1%}")
+    published = ", the paper's" * (f"{row.relative:.1%}" == f"{PUBLISHED_SHARE:.1%}")
     return f"δ = {row.delta:g} ({percent(row.relative)}{published})"
 
 

@@ -1,7 +1,7 @@
 """Notebook 07: figures, tables and the finding. Tokens, names and topics are data: all of them are escaped."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ from archsae_study.experiments.task_probes import TaskProbeRow, TaskProbesResult
 from archsae_study.explorer.data import Context
 from archsae_study.explorer.of_study import subject_runs
 from archsae_study.formatting import interval, markdown_table, percent, signed, table
+from archsae_study.pages.answer import shown as answer
 from archsae_study.pages.rendering import context_html, literal
 from archsae_study.pages.style import finding, marker, panels, point, setting
 from archsae_study.protocol import contrasts
@@ -39,6 +40,7 @@ from archsae_study.report import Report
 __all__ = [
     "Report",
     "anchors_table",
+    "answer",
     "conclusion",
     "contexts_table",
     "explain",
@@ -91,7 +93,7 @@ def headline(features: FeaturesResult) -> Markdown:
     return finding("features", ra=features.archetypal.overview, free=features.free.overview, topics=topics)
 
 
-def conclusion(features: FeaturesResult) -> Markdown:
+def conclusion(features: FeaturesResult, probing: ProbingResult, probes: TaskProbesResult) -> Markdown:
     """Whether features of the two dictionaries read differently, and what the inspected atom's anchors explain."""
     parts = {"ra": features.archetypal.overview, "free": features.free.overview}
     share = {name: one.named / one.judged if one.judged else None for name, one in parts.items()}
@@ -100,7 +102,14 @@ def conclusion(features: FeaturesResult) -> Markdown:
     weights = [] if found is None else [one.weight for one in found.anchors]
     known = None not in share.values()
     values = dict(share=share if known else None, auroc=None if None in scores.values() else scores)
+    values |= dict(decisions=probes.decisions() if probes.of(task_probes.RAW) else [], topics=_topic_gains(probing))
     return finding("features_conclusion", weights=weights, close=CLOSE, **values)
+
+
+def _topic_gains(probing: ProbingResult) -> list[dict[str, Any]]:
+    """By primary contrast, what the constraint changes in topic probes of the headline size."""
+    labels = {one.key: one.label.split(" − ")[0] for one in contrasts.PRIMARY}
+    return [{"label": labels[one.contrast], "gain": one.gain} for one in probing.gains if one.size == HEADLINE_SIZE]
 
 
 def _best_probe(dictionary: DictionaryFeatures) -> float | None:
@@ -372,8 +381,7 @@ def _shown(rows: Sequence[Row]) -> list[Row]:
 
 def probing_sentence(probing: ProbingResult) -> Markdown:
     """What the constraint changes in sparse topic probes."""
-    labels = {one.key: one.label.split(" − ")[0] for one in contrasts.PRIMARY}
-    gains = [{"label": labels[one.contrast], "gain": one.gain} for one in probing.gains if one.size == HEADLINE_SIZE]
+    gains = _topic_gains(probing)
     ceiling = next((row.accuracy["all"] for row in probing.rows if "all" in row.accuracy), None)
     dropped = [_text(name) for name in probing.dropped[:TOPICS]]
     most = str(SIZES[-1])

@@ -16,7 +16,7 @@ from archsae_study.experiments.generality import GeneralityResult
 from archsae_study.experiments.identifiability import IdentifiabilityResult
 from archsae_study.experiments.longer import LongerResult
 from archsae_study.experiments.reappearance import ReappearanceResult
-from archsae_study.experiments.stability import ArmResult, StabilityResult
+from archsae_study.experiments.stability import ArmResult, AtStep, StabilityResult
 from archsae_study.experiments.structure import StructureResult
 from archsae_study.experiments.swap import SwapResult
 from archsae_study.formatting import cell, interval, percent, signed, table
@@ -38,7 +38,7 @@ from archsae_study.protocol.contrasts import Decision
 from archsae_study.report import Report
 
 LIVE = "hungarian_centred_alive"
-"""The headline score of features that fire alone: it says what dead features contribute to a verdict."""
+"""The headline score among features that fire: it says what dead features contribute to a verdict."""
 REPLACEMENTS = {
     "partner": ("its match", "o", "#000000"),
     "second": ("the next most similar", "s", "#d55e00"),
@@ -51,6 +51,7 @@ __all__ = [
     "advice_table",
     "arms_table",
     "between_arms",
+    "between_sentence",
     "by_metric_table",
     "collapse_table",
     "conclusion",
@@ -63,6 +64,7 @@ __all__ = [
     "longer_figure",
     "longer_table",
     "movement",
+    "reappearance_sentence",
     "reappearance_table",
     "reasons",
     "setting",
@@ -100,6 +102,7 @@ def beside(result: StabilityResult) -> dict[str, dict[str, Any]]:
             "dead": None if ra is None else float(np.mean(ra.dead_share)),
             "l0": None if ra is None else float(np.mean(ra.l0)),
             "anchors": None if ra is None or ra.effective_anchors is None else float(np.mean(ra.effective_anchors)),
+            "relaxed": None if ra is None or ra.relaxation_share is None else float(np.mean(ra.relaxation_share)),
         }
     return found
 
@@ -122,12 +125,24 @@ def limit(result: StabilityResult) -> dict[str, Any]:
         "tokens": last.tokens / 1e6,
         "since": paths[0][-2].step if len(paths[0]) > 1 else 0,
         "rise": max(rises.values(), default=0.0),
+        "last_change": _last_change(paths),
         "rising": {name: rise for name, rise in rises.items() if rise > contrasts.COST},
         "cost": contrasts.COST,
+        "margin": contrasts.MARGIN,
         "unmoved": [key for key, one in beside(result).items() if one["unmoved"]],
         "kept": contrasts.UNMOVED,
         "random": base.end[HEADLINE].interval().estimate if paired else None,
     }
+
+
+def _last_change(paths: list[list[AtStep]]) -> float | None:
+    """Largest change in stability that the last interval between kept steps brought, with its sign."""
+    changes = [
+        _mean(path[-1].stability) - _mean(path[-2].stability)
+        for path in paths
+        if len(path) > 1 and len(path[-1].stability) > 1
+    ]
+    return max(changes, key=abs, default=None)
 
 
 def _rise(arm: ArmResult) -> float:
@@ -373,8 +388,8 @@ def interaction_table(result: StabilityResult) -> pd.DataFrame:
         )
     header = ["frame", "TopK, own start", "TopK, shared start", "RA, own anchors", "RA, shared anchors", "interaction"]
     caption = (
-        f"Stability, {LEVEL:.0%} over seeds given the one shared start. A score cannot exceed 1: where both shared "
-        "cells are close to it, the interaction says how far below 1 the arms with own starts are, and little else."
+        f"Stability, {LEVEL:.0%} over seeds given the one shared start. Interaction: what a shared start brings to "
+        "RA-SAE less what it brings to TopK. No score exceeds 1, so that two shared cells near 1 leave it no room."
     )
     return table(header, rows, caption)
 
@@ -394,6 +409,18 @@ def between_arms(result: StabilityResult) -> Figure:
     return figure
 
 
+def between_sentence(result: StabilityResult) -> Markdown:
+    """Whether free and archetypal dictionaries of different runs agree as much as two runs of one kind."""
+    scores = {(pair.first, pair.second): pair.score for pair in result.between}
+    frames = []
+    for one in contrasts.PRIMARY:
+        both = scores.get((one.free, one.ra), scores.get((one.ra, one.free)))
+        same = {"TopK": scores.get((one.free, one.free)), "RA-SAE": scores.get((one.ra, one.ra))}
+        if both is not None and None not in same.values():
+            frames.append({"label": one.label.split(" − ")[0], "both": both, "same": same})
+    return finding("between_arms", frames=frames, margin=contrasts.MARGIN)
+
+
 def collapse_table(result: StabilityResult) -> pd.DataFrame:
     """How far atoms of one dictionary have run together, and stability once duplicates count once."""
     rows = []
@@ -407,12 +434,17 @@ def collapse_table(result: StabilityResult) -> pd.DataFrame:
                 arm.collapse.nearest["0.95"],
                 arm.collapse.distinct,
                 None if arm.effective_anchors is None else round(float(np.mean(arm.effective_anchors))),
+                None if arm.relaxation_share is None else percent(float(np.mean(arm.relaxation_share)), 0),
                 arm.end[HEADLINE].interval().estimate,
                 _mean(arm.collapse_corrected),
             ]
         )
-    header = ["arm", "nearest neighbour, median cosine", "95 %", "distinct atoms", "effective anchors", "stability"]
-    caption = "Atoms of seed 0, and stability once atoms with a cosine above 0.99 count once. A dash: it has no W."
+    header = ["arm", "nearest neighbour, median cosine", "95 %", "distinct atoms", "effective anchors"]
+    header += ["share of Λ", "stability"]
+    caption = (
+        "Atoms of seed 0, and stability once atoms with a cosine above 0.99 count once. Share of Λ: "
+        "‖Λ_i‖ / (‖W_i C‖ + ‖Λ_i‖), median over atoms; from 50 % on Λ alone can turn it anywhere. A dash: it has no W."
+    )
     return table([*header, "corrected for collapse"], rows, caption)
 
 
@@ -542,6 +574,13 @@ def reappearance_table(result: ReappearanceResult) -> pd.DataFrame:
     )
 
 
+def reappearance_sentence(result: ReappearanceResult) -> Markdown:
+    """In how many arms features that come back tell a topic better than equally heavy ones that do not."""
+    found = [row.scores["auc"].difference for row in result.rows if "auc" in row.scores]
+    counts = {"better": sum(one.above(0.0) for one in found), "worse": sum(one.below(0.0) for one in found)}
+    return finding("reappearance", arms=len(found), counts=counts)
+
+
 def subspaces_table(result: ReappearanceResult) -> pd.DataFrame:
     """How much of one seed's unstable atoms lies in the subspace of another's, beside what that is worth."""
     rows = []
@@ -555,8 +594,10 @@ def subspaces_table(result: ReappearanceResult) -> pd.DataFrame:
         rows.append([row.label, *shares])
     header = ["arm", "unstable features", "held by another seed's subspace", "by the own", "by principal components"]
     caption = (
-        "Share of one seed's unstable atoms in a subspace of equal size. Only above that of principal components would "
-        "another seed's subspace hold more than the data's own. A dash: too few unstable features. 95 % over seeds."
+        "Share of one seed's unstable atoms, by squared norm, in a subspace. A seed's own: the fewest directions that "
+        "hold half of them; the others have as many directions. Only what lies above the principal components of the "
+        "activations is found again rather than shared by all that fits this text. A dash: too few unstable features. "
+        "95 % over seeds."
     )
     return table([*header, "chance"], rows, caption)
 
@@ -577,12 +618,9 @@ def swap_table(result: SwapResult) -> pd.DataFrame | Markdown:
 
 
 def swap_sentence(result: SwapResult) -> Markdown:
-    """Whether a match does the work of the feature, and whether it does more of it than the runner-up."""
+    """Whether a match does the work of the feature."""
     known = [row for row in result.bins if row.share["partner"] is not None]
-    beaten = [
-        row for row in known if row.share["second"] and row.share["second"].estimate < row.share["partner"].estimate
-    ]
-    return finding("swap", reason=result.reason, bins=known, beaten=beaten, arms=[row.label for row in result.arms])
+    return finding("swap", reason=result.reason, bins=known, arms=[row.label for row in result.arms])
 
 
 def swap_figure(result: SwapResult) -> Figure:
@@ -648,7 +686,7 @@ def advice(result: StabilityResult, planted: IdentifiabilityResult) -> Markdown:
     known = [key for key in (*needed, "topk-random-shared") if key in arms and len(arms[key].seeds) > 1]
     scores = {key: arms[key].end[HEADLINE].interval().estimate for key in known}
     g1 = next(one for one in result.decisions() if one.contrast.ra == "ra-own")
-    lost = planted.of("outside")
+    cases = [planted.of(key) for key in ("outside", "centred")]
     return finding(
         "advice",
         s=scores,
@@ -656,5 +694,5 @@ def advice(result: StabilityResult, planted: IdentifiabilityResult) -> Markdown:
         verdict=str(g1.verdict),
         margin=contrasts.MARGIN,
         steps=arms["topk-random-own"].trajectory[-1].step,
-        planted={row.label: row.share.estimate for row in lost.rows if row.kind == "free"},
+        planted={case.label.partition(":")[0]: {row.label: row.share for row in case.rows} for case in cases},
     )

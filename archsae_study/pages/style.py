@@ -33,7 +33,7 @@ def _templates() -> jinja2.Environment:
 
 TEMPLATES = _templates()
 TOPK_COLOUR = "#7f7f7f"
-FRAME_TITLES = {"centred": "centred: training mean removed", "raw": "raw: as published"}
+FRAME_TITLES = {"centred": "centred: training mean removed", "raw": "raw: no mean removed"}
 
 
 def finding(template: str, **values: Any) -> Markdown:

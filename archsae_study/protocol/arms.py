@@ -98,9 +98,9 @@ ARMS: dict[str, Arm] = {
         Arm("ra-random-anchors", "RA-SAE, random anchors (no data)", "centred", "archetypal", "centroids", "random",
             True, 3, CONTROL, CHOSEN["centred"]),
         *_both_frames("raw"),
-        Arm("raw-ra-published-own", "RA-SAE as published, own anchors", "raw", *_KMEANS, True, 8, AS_PUBLISHED_COLOUR,
-            _AS_PUBLISHED),
-        Arm("raw-ra-published-shared", "RA-SAE as published, shared anchors", "raw", *_KMEANS, False, 5,
+        Arm("raw-ra-published-own", "RA-SAE, published step, own anchors", "raw", *_KMEANS, True, 8,
+            AS_PUBLISHED_COLOUR, _AS_PUBLISHED),
+        Arm("raw-ra-published-shared", "RA-SAE, published step, shared anchors", "raw", *_KMEANS, False, 5,
             AS_PUBLISHED_COLOUR, _AS_PUBLISHED),
     )
 }  # fmt: skip

@@ -109,7 +109,7 @@ PRIMARY = (
     ),
     Contrast(
         "g2",
-        "raw: RA-SAE as published, own anchors − TopK, own k-means start",
+        "raw: RA-SAE, published step, own anchors − TopK, own k-means start",
         "raw",
         ra="raw-ra-published-own",
         free="raw-topk-kmeans-own",
@@ -273,7 +273,7 @@ def _square(key: str, label: str, free: str, ra: str) -> Square:
 
 SQUARES = (
     _square("centred", "centred", "topk-kmeans", "ra"),
-    _square("raw-published", "raw, RA-SAE as published", "raw-topk-kmeans", "raw-ra-published"),
+    _square("raw-published", "raw, RA-SAE with the published step", "raw-topk-kmeans", "raw-ra-published"),
     _square("raw", "raw, RA-SAE with the chosen step", "raw-topk-kmeans", "raw-ra"),
 )
 

@@ -39,7 +39,7 @@ def result(study):
 
 def test_layer_and_k_differ_in_one_thing_and_the_published_sizes_in_all(study):
     found = [(one.changes, one.steps, one.skipped) for one in generality.settings(study)]
-    assert found == [({"layer": 0}, 10, ""), ({"k": 2}, 10, ""), (SMALL_SIZES, 15, "")]
+    assert found == [({}, 10, ""), ({"layer": 0}, 10, ""), ({"k": 2}, 10, ""), (SMALL_SIZES, 15, "")]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_full_is_of_the_published_sizes():
 
 
 def test_the_lowest_layer_is_compared_with_the_next_and_k_of_1_with_nothing(study):
-    layer, k, _ = generality.settings(study.variant(layer=0, k=1))
+    _, layer, k, _ = generality.settings(study.variant(layer=0, k=1))
     assert layer.changes == {"layer": 1}
     assert k.skipped == "half of k = 1 is no number of codes"
     assert generality.setting_runs(study, k) == []
@@ -69,7 +69,7 @@ def test_the_lowest_layer_is_compared_with_the_next_and_k_of_1_with_nothing(stud
 
 def test_a_study_can_leave_the_other_layer_and_k_out(study):
     found = [one.skipped for one in generality.settings(study.variant(other_settings=False))]
-    assert found == ["`other_settings` is False", "`other_settings` is False", ""]
+    assert found == [*["`other_settings` is False"] * 3, ""]
 
 
 def test_another_layer_reads_other_activations_of_the_same_text(study):
@@ -80,14 +80,19 @@ def test_another_layer_reads_other_activations_of_the_same_text(study):
 
 
 def test_runs_are_those_of_the_contrasts_that_the_study_has(study):
-    layer, *_ = generality.settings(study)
+    _, layer, *_ = generality.settings(study)
     expected = {Run(arm, seed, 10, (("layer", 0),)) for arm in ("ra-own", "topk-kmeans-own") for seed in (0, 1)}
     assert set(generality.setting_runs(study, layer)) == expected
-    assert len(generality.runs(study)) == 12
+    assert len(generality.runs(study)) == 16
 
 
 def test_every_setting_scores_the_ends_of_its_own_runs(study, result):
-    assert [one.setting.name for one in result.settings] == ["layer 0", "k = 2", "96 features, k = 6"]
+    assert [one.setting.name for one in result.settings] == [
+        "as in the study",
+        "layer 0",
+        "k = 2",
+        "96 features, k = 6",
+    ]
     for one in result.settings:
         for arm in one.arms:
             steps = one.setting.steps
@@ -108,5 +113,5 @@ def test_the_rule_is_asked_of_the_contrasts_whose_arms_were_run(result):
 def test_a_setting_that_was_left_out_says_why(result):
     left_out = SettingResult(Setting("layer 1", {"layer": 1}, 10, "the model has 1 block"), [])
     shown = page.generality_table(GeneralityResult([*result.settings, left_out]))
-    assert list(shown.index) == ["layer 0, g1", "k = 2, g1", "96 features, k = 6, g1", "layer 1"]
+    assert list(shown.index) == ["as in the study, g1", "layer 0, g1", "k = 2, g1", "96 features, k = 6, g1", "layer 1"]
     assert shown.iloc[-1].tolist()[-1] == "left out: the model has 1 block"

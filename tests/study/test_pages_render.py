@@ -102,7 +102,8 @@ SHOWN = {
     "stability": {
         name: (lambda t, name=name: getattr(stability, name)(t("stability")))
         for name in (
-            "advice_table", "between_arms", "by_metric_table", "collapse_table", "conclusion", "decisions_table",
+            "advice_table", "between_arms", "between_sentence", "by_metric_table", "collapse_table", "conclusion",
+            "decisions_table",
             "equal_terms_table", "gains_figure", "headline", "interaction_table", "movement", "reasons",
             "stability_figure", "trajectories",
         )
@@ -112,6 +113,7 @@ SHOWN = {
         "generality_table": lambda t: stability.generality_table(t("generality")),
         "longer_figure": lambda t: stability.longer_figure(t("longer")),
         "longer_table": lambda t: stability.longer_table(t("longer")),
+        "reappearance_sentence": lambda t: stability.reappearance_sentence(t("reappearance")),
         "reappearance_table": lambda t: stability.reappearance_table(t("reappearance")),
         "subspaces_table": lambda t: stability.subspaces_table(t("reappearance")),
         "structure_table": lambda t: stability.structure_table(t("structure")),
@@ -134,10 +136,12 @@ SHOWN = {
     "features": {
         name: (lambda t, name=name: getattr(features, name)(t("features")))
         for name in (
-            "anchors_table", "conclusion", "contexts_table", "gallery", "headline", "inspected", "logits_table",
+            "anchors_table", "contexts_table", "gallery", "headline", "inspected", "logits_table",
             "matches_table", "overview_table", "profile",
         )
     } | {
+        "answer": lambda t: features.answer(t("stability")),
+        "conclusion": lambda t: features.conclusion(t("features"), t("probing"), t("task_probes")),
         "probing_figure": lambda t: features.probing_figure(t("probing")),
         "probing_sentence": lambda t: features.probing_sentence(t("probing")),
         "probing_table": lambda t: features.probing_table(t("probing")),
@@ -215,7 +219,8 @@ def with_four_seeds(arm):
     def scores(found):
         return {name: Score(four(one.raw), one.chance) for name, one in found.items()}
 
-    each = ("r2", "mse", "mse_normalised", "l0", "dead_share", "cosine_with_start", "ce_recovered", "effective_anchors")
+    each = ("r2", "mse", "mse_normalised", "l0", "dead_share", "cosine_with_start", "ce_recovered", "effective_anchors",
+            "relaxation_share")  # fmt: skip
     doubled = {name: None if getattr(arm, name) is None else getattr(arm, name) * 2 for name in each}
     trajectory = [
         AtStep(at.step, at.tokens, at.r2 * 2, at.cosine_with_start * 2, four(at.stability)) for at in arm.trajectory
@@ -233,7 +238,8 @@ def wide(report):
 
 
 STABILITY = [name for name in SHOWN["stability"] if name in (
-    "advice", "advice_table", "between_arms", "by_metric_table", "collapse_table", "conclusion", "decisions_table",
+    "advice", "advice_table", "between_arms", "between_sentence", "by_metric_table", "collapse_table", "conclusion",
+    "decisions_table",
     "equal_terms_table", "gains_figure", "headline", "interaction_table", "movement", "reasons", "stability_figure",
     "trajectories", "arms_table",
 )]  # fmt: skip
