@@ -1,4 +1,4 @@
-"""Notebook 05: two primary contrasts in other settings: another layer, another k, the published sizes."""
+"""Notebook 05: two primary contrasts in other settings: another layer, another k, no relaxation, published sizes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +61,10 @@ class GeneralityResult:
 
 
 def settings(study: Study) -> list[Setting]:
-    """The study's own, another layer, half of k, the sizes of `full`; one that cannot be run comes with the reason."""
+    """Where else the contrasts are run; a setting that cannot be comes with the reason.
+
+    First the study's own at the same number of steps, so that what differs is the setting and not the length.
+    """
     config = study.config
     steps, size_steps = config.comparison.ablation_steps, config.comparison.full_size_steps
     layer, k = config.language_model.layer // 2, config.dictionary.k // 2
@@ -71,11 +74,13 @@ def settings(study: Study) -> list[Setting]:
     left_out = "" if config.comparison.other_settings else "`other_settings` is False"
     no_layer = left_out or ("" if layer < n_blocks else f"the model has {n_blocks} block")
     no_k = left_out or ("" if k >= 1 else "half of k = 1 is no number of codes")
+    no_hull = left_out or ("" if config.dictionary.delta else "it is the study's own")
     sizes = f"{FULL_SIZES['n_features']:,} features, k = {FULL_SIZES['k']}"
     return [
         Setting("as in the study", {}, steps, left_out),
         Setting(f"layer {layer}", {"layer": layer}, steps, no_layer),
         Setting(f"k = {k}", {"k": k}, steps, no_k),
+        Setting("δ = 0, the hull alone", {"delta": 0.0}, config.training.steps, no_hull),
         Setting(sizes, dict(FULL_SIZES), size_steps, _no_full_size(study)),
     ]
 

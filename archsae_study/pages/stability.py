@@ -506,7 +506,7 @@ def longer_figure(result: LongerResult) -> Figure:
 
 
 def generality_table(result: GeneralityResult) -> pd.DataFrame:
-    """The contrasts of g1 and g3 at another layer, with another k, and at the published sizes."""
+    """The contrasts of g1 and g3 in other settings."""
     rows = []
     for one in result.settings:
         if one.setting.skipped:

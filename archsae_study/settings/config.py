@@ -54,7 +54,7 @@ class ComparisonConfig:
     longer_factor: int = 1
     """Steps of the longest runs, in multiples of `steps`: the arms of g1 and g3, in 05. 1 leaves them out."""
     other_settings: bool = True
-    """Whether 05 repeats g1 and g3 at another layer and with half of k."""
+    """Whether 05 repeats g1 and g3 at another layer, with half of k and with δ = 0."""
     full_size_steps: int = 0
     """Steps of the arms of g1 and g3 at the sizes of `full` (`FULL_SIZES`), in 05. 0 leaves them out."""
     deltas: tuple[float, ...] = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from archsae_core.models.snapshots import snapshots
-from archsae_study.engine.runs import Run
+from archsae_study.engine.runs import Run, arm_runs
 from archsae_study.engine.study import Study
 from archsae_study.experiments import generality
 from archsae_study.experiments.generality import GeneralityResult, Setting, SettingResult
@@ -39,7 +39,16 @@ def result(study):
 
 def test_layer_and_k_differ_in_one_thing_and_the_published_sizes_in_all(study):
     found = [(one.changes, one.steps, one.skipped) for one in generality.settings(study)]
-    assert found == [({}, 10, ""), ({"layer": 0}, 10, ""), ({"k": 2}, 10, ""), (SMALL_SIZES, 15, "")]
+    expected = [({}, 10), ({"layer": 0}, 10), ({"k": 2}, 10), ({"delta": 0.0}, 20), (SMALL_SIZES, 15)]
+    assert found == [(*one, "") for one in expected]
+
+
+def test_free_runs_are_not_repeated_for_another_radius(study):
+    (hull,) = [one for one in generality.settings(study) if "delta" in one.changes]
+    of_study = {study.run_key(run) for run in arm_runs(study.config, "topk-kmeans-own")}
+    repeated = {study.run_key(run): run.arm for run in generality.setting_runs(study, hull)}
+    assert {arm for key, arm in repeated.items() if key not in of_study} == {"ra-own"}
+    assert of_study < repeated.keys()
 
 
 @pytest.mark.parametrize(
@@ -61,15 +70,16 @@ def test_full_is_of_the_published_sizes():
 
 
 def test_the_lowest_layer_is_compared_with_the_next_and_k_of_1_with_nothing(study):
-    _, layer, k, _ = generality.settings(study.variant(layer=0, k=1))
+    _, layer, k, hull, _ = generality.settings(study.variant(layer=0, k=1, delta=0.0))
     assert layer.changes == {"layer": 1}
     assert k.skipped == "half of k = 1 is no number of codes"
+    assert hull.skipped == "it is the study's own"
     assert generality.setting_runs(study, k) == []
 
 
 def test_a_study_can_leave_the_other_layer_and_k_out(study):
     found = [one.skipped for one in generality.settings(study.variant(other_settings=False))]
-    assert found == [*["`other_settings` is False"] * 3, ""]
+    assert found == [*["`other_settings` is False"] * 4, ""]
 
 
 def test_another_layer_reads_other_activations_of_the_same_text(study):
@@ -83,16 +93,12 @@ def test_runs_are_those_of_the_contrasts_that_the_study_has(study):
     _, layer, *_ = generality.settings(study)
     expected = {Run(arm, seed, 10, (("layer", 0),)) for arm in ("ra-own", "topk-kmeans-own") for seed in (0, 1)}
     assert set(generality.setting_runs(study, layer)) == expected
-    assert len(generality.runs(study)) == 16
+    assert len(generality.runs(study)) == 20
 
 
 def test_every_setting_scores_the_ends_of_its_own_runs(study, result):
-    assert [one.setting.name for one in result.settings] == [
-        "as in the study",
-        "layer 0",
-        "k = 2",
-        "96 features, k = 6",
-    ]
+    names = [one.setting.name for one in result.settings]
+    assert names == ["as in the study", "layer 0", "k = 2", "δ = 0, the hull alone", "96 features, k = 6"]
     for one in result.settings:
         for arm in one.arms:
             steps = one.setting.steps
@@ -113,5 +119,6 @@ def test_the_rule_is_asked_of_the_contrasts_whose_arms_were_run(result):
 def test_a_setting_that_was_left_out_says_why(result):
     left_out = SettingResult(Setting("layer 1", {"layer": 1}, 10, "the model has 1 block"), [])
     shown = page.generality_table(GeneralityResult([*result.settings, left_out]))
-    assert list(shown.index) == ["as in the study, g1", "layer 0, g1", "k = 2, g1", "96 features, k = 6, g1", "layer 1"]
+    assert shown.index[-1] == "layer 1"
+    assert list(shown.index[:-1]) == [f"{one.setting.name}, g1" for one in result.settings]
     assert shown.iloc[-1].tolist()[-1] == "left out: the model has 1 block"
