@@ -17,6 +17,8 @@ from archsae_study.settings.config import FULL_SIZES
 
 SEEDS = 3
 """At most so many an arm."""
+AT_FULL_SIZE = tuple(arm for one in contrasts.PRIMARY if one.key == "g1" for arm in (one.ra, one.free))
+"""The arms of g1: on raw data most features die, and AuxK makes a step of this size cost three times as much."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Setting:
     changes: dict[str, Any]
     steps: int
     """Optimiser steps of each run."""
+    arms: list[str]
+    """Keys of `ARMS`, of which those of the study are run."""
     skipped: str
     """Empty where it was run."""
 
@@ -42,7 +46,7 @@ class SettingArm:
 
 @dataclass(frozen=True)
 class SettingResult:
-    """The arms of g1 and g3 in one setting."""
+    """The arms of one setting."""
 
     setting: Setting
     arms: list[SettingArm]
@@ -76,12 +80,13 @@ def settings(study: Study) -> list[Setting]:
     no_k = left_out or ("" if k >= 1 else "half of k = 1 is no number of codes")
     no_hull = left_out or ("" if config.dictionary.delta else "it is the study's own")
     sizes = f"{FULL_SIZES['n_features']:,} features, k = {FULL_SIZES['k']}"
+    compared = list(COMPARED)
     return [
-        Setting("as in the study", {}, steps, left_out),
-        Setting(f"layer {layer}", {"layer": layer}, steps, no_layer),
-        Setting(f"k = {k}", {"k": k}, steps, no_k),
-        Setting("δ = 0, the hull alone", {"delta": 0.0}, config.training.steps, no_hull),
-        Setting(sizes, dict(FULL_SIZES), size_steps, _no_full_size(study)),
+        Setting("as in the study", {}, steps, compared, left_out),
+        Setting(f"layer {layer}", {"layer": layer}, steps, compared, no_layer),
+        Setting(f"k = {k}", {"k": k}, steps, compared, no_k),
+        Setting("δ = 0, the hull alone", {"delta": 0.0}, config.training.steps, compared, no_hull),
+        Setting(sizes, dict(FULL_SIZES), size_steps, list(AT_FULL_SIZE), _no_full_size(study)),
     ]
 
 
@@ -100,7 +105,7 @@ def setting_runs(study: Study, setting: Setting) -> list[Run]:
     config, changes = study.config, tuple(setting.changes.items())
     if setting.skipped:
         return []
-    arms = [arm for arm in COMPARED if arm in config.comparison.arms]
+    arms = [arm for arm in setting.arms if arm in config.comparison.arms]
     seeds = range(min(SEEDS, config.comparison.n_seeds))
     return [Run(arm, seed, setting.steps, changes) for arm in arms for seed in seeds]
 

@@ -56,7 +56,7 @@ class ComparisonConfig:
     other_settings: bool = True
     """Whether 05 repeats g1 and g3 at another layer, with half of k and with δ = 0."""
     full_size_steps: int = 0
-    """Steps of the arms of g1 and g3 at the sizes of `full` (`FULL_SIZES`), in 05. 0 leaves them out."""
+    """Steps of the arms of g1 at the sizes of `full` (`FULL_SIZES`), in 05. 0 leaves them out."""
     deltas: tuple[float, ...] = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
     """Radii swept in 06; the paper's headline radius, 1 % of the median norm of the anchors, comes on top."""
     ablation_steps: int = 300
