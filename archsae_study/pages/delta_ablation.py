@@ -1,16 +1,19 @@
 """Notebook 06: figures, tables and the finding."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import LEVEL
 from archsae_study.experiments.ablation import PUBLISHED_SHARE, AblationResult, Row
 from archsae_study.experiments.checks import ChecksResult
-from archsae_study.experiments.identifiability import IdentifiabilityResult, Learned
+from archsae_study.experiments.identifiability import D_MODEL, N_ATOMS, IdentifiabilityResult, Learned
 from archsae_study.formatting import interval, percent, table
 from archsae_study.pages import style
 from archsae_study.pages.style import FRAME_TITLES, error_bar, finding, label_column, panels
@@ -30,6 +33,9 @@ __all__ = [
     "radii_table",
     "setting",
 ]
+
+ANCHORS = {"inside": N_ATOMS, "outside": D_MODEL // 2, "centred": 4 * D_MODEL}
+"""By case of planted dictionaries, how many anchors it has."""
 
 
 def headline(ablation: AblationResult) -> Markdown:
@@ -95,6 +101,7 @@ def radii_table(ablation: AblationResult, frame: str) -> pd.DataFrame:
 def pareto(ablation: AblationResult) -> Figure:
     """Stability against R², one point a radius; the frontier is ringed and joined, others stand beside it."""
     figure, axes = panels(len(FRAMES), width=7.8, height=4.6)
+    names = []
     for axis, frame in zip(axes, FRAMES, strict=True):
         sweep = ablation.sweep(frame)
         shown = [row for row in [*sweep.rows, *sweep.references] if row.stability and row.mean("r2") is not None]
@@ -103,23 +110,39 @@ def pareto(ablation: AblationResult) -> Figure:
         points = [(row.mean("r2"), row.stability.estimate) for row in best]
         if points:
             axis.plot(*zip(*points, strict=True), color="0.6", linewidth=1, linestyle=":", zorder=0)
+        apart, with_bars = 0.0, False
         for row in shown:
             spread = [seed.r2 for seed in row.seeds if seed.r2 is not None]
+            apart = max(apart, max(spread) - min(spread))
             x, y = row.mean("r2"), row.stability
-            bars = {"xerr": [[x - min(spread)], [max(spread) - x]], "yerr": error_bar(y)}
+            bars = {"xerr": [[x - min(spread)], [max(spread) - x]], "yerr": error_bar(y)} if error_bar(y) else {}
+            with_bars |= bool(bars)
             ring = {"markeredgecolor": "black", "markeredgewidth": 1.5} if row in best else {}
             colour = ARMS[row.arm].colour
             axis.errorbar(x, y.estimate, **bars, fmt="o", color=colour, capsize=2, linewidth=1, markersize=8, **ring)
+        names.append([(_name(row), ARMS[row.arm].colour, row.mean("r2"), row.stability.estimate) for row in shown])
+        seeds = "bars: range over seeds" if with_bars else "mean over seeds"
         axis.set(
-            xlabel="R² on held-out text (bars: range over seeds)",
-            ylabel="stability between seeds (own anchors)",
+            xlabel=f"R² on held-out text ({seeds}, at most {apart:.3f} apart)",
+            ylabel=f"stability between seeds (own anchors{f'; bars: {LEVEL:.0%}' * with_bars})",
         )
-        axis.set_title(f"{FRAME_TITLES[frame]}\nblack ring: no other radius beats it in both")
+        axis.set_title(
+            f"{FRAME_TITLES[frame]} (both panels span the same)\nblack ring: no other radius beats it in both"
+        )
         axis.margins(0.08)
-        label_column(
-            axis, [(_name(row), ARMS[row.arm].colour, row.mean("r2"), row.stability.estimate) for row in shown]
-        )
+    _span_the_same(axes)
+    for axis, of in zip(axes, names, strict=True):
+        label_column(axis, of)
     return figure
+
+
+def _span_the_same(axes: Sequence[Axes]) -> None:
+    """Axes as long as the longest, each around the middle of its own."""
+    for name in ("x", "y"):
+        limits = np.array([getattr(axis, f"get_{name}lim")() for axis in axes])
+        half = np.ptp(limits, axis=1).max() / 2
+        for axis, middle in zip(axes, limits.mean(axis=1), strict=True):
+            axis.set(**{f"{name}lim": (middle - half, middle + half)})
 
 
 def checks_table(checks: ChecksResult) -> pd.DataFrame | Markdown:
@@ -156,7 +179,13 @@ def identifiability_figure(result: IdentifiabilityResult) -> Figure:
         what, _, how = case.label.partition(": ")
         axis.set_title(f"{what}:\n{how}", fontsize=8)
     axes[0].invert_yaxis()
-    figure.supxlabel(f"{result.seeds} seeds; bars: {LEVEL:.0%}; dashed: allowed by the hull at δ = 0", fontsize=8)
+    anchors = ", ".join(str(ANCHORS[case.key]) for case in result.cases)
+    figure.supxlabel(
+        f"{result.atoms} planted atoms in {result.d_model} dimensions, {result.active} in every sample; "
+        f"{anchors} anchors (from the left);\ndictionaries of {result.features} features, k = {result.active}; "
+        f"{result.seeds} seeds; whiskers: {LEVEL:.0%}; dashed: allowed by the hull at δ = 0",
+        fontsize=8,
+    )
     return figure
 
 

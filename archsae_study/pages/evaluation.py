@@ -93,7 +93,7 @@ def scores(evaluation: EvaluationResult) -> Figure:
                 FRAME_TITLES[frame], (middle, 1.04), xycoords=("data", "axes fraction"), ha="center", fontsize=9
             )
         axis.set_xticks(*zip(*ticks, strict=True), fontsize=7)
-        axis.set(ylabel=label, ylim=(0, 1), xlabel="one seed each; bars: 95 % over documents")
+        axis.set(ylabel=label, ylim=(0, 1), xlabel="one seed each; whiskers: 95 % over documents")
     return figure
 
 
@@ -115,12 +115,12 @@ def density(evaluation: EvaluationResult) -> Figure:
             sae = evaluation.of(role, frame)
             histogram = sae.quality["density"]
             axis.stairs(histogram["counts"], histogram["edges"], color=ARMS[sae.arm].colour, linewidth=1.8)
-            label = LABELS[role].replace("\n", " ")
+            label = f"{LABELS[role]}: {sae.quality['n_dead']} dead".replace("\n", " ")
             direct_label(
                 axis, 0.02, 0.94 - 0.08 * place, label, ARMS[sae.arm].colour, xycoords="axes fraction", xytext=(0, 0)
             )
         axis.axvline(-1, color="0.6", linestyle=":", linewidth=1)
-        axis.set(xlabel="log₁₀ firing rate (dotted: dense)", ylabel="features", xlim=(-5, 0))
+        axis.set(xlabel="log₁₀ firing rate (dotted: dense; dead features have none)", ylabel="features", xlim=(-5, 0))
         axis.set_title(FRAME_TITLES[frame])
     return figure
 

@@ -250,7 +250,8 @@ def profile(features: FeaturesResult) -> Figure:
     _codes(axes[0], features, colour)
     _topics(axes[1], features, colour)
     axes[2].plot(np.arange(1, len(one.weights) + 1), one.weights, "o-", color=colour, markersize=3)
-    axes[2].set(xlabel="anchor, by weight", ylabel="weight in W", yscale="log", xscale="log")
+    shown = f"the {len(one.weights)} heaviest hold {sum(one.weights):.0%} of all weight"
+    axes[2].set(xlabel=f"anchor, by weight\n({shown})", ylabel="weight in W", yscale="log", xscale="log")
     if one.feature.archetypes:
         axes[2].set_title(f"Spread over {one.feature.archetypes.effective_anchors:,.0f} anchors")
     return figure
@@ -412,7 +413,7 @@ def probing_figure(probing: ProbingResult) -> Figure:
     scores = [[row.accuracy[str(size)] for size in SIZES] for row in _shown(probing.rows)]
     titles = [f"{size} feature{'s' * (size > 1)} a topic" for size in SIZES]
     figure, axes = _dots(_shown(probing.rows), scores, titles, probing.reason)
-    axes[1].set_xlabel("probe score on held-out documents: 0 guessing, 1 never wrong\n● trained, × untrained")
+    axes[1].set_xlabel("probe score on held-out documents: 0 guessing, 1 never wrong\n● trained   × needs no training")
     for axis in axes:
         axis.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     return figure
@@ -480,7 +481,8 @@ def task_probes_figure(probes: TaskProbesResult) -> Figure:
     titles = [f"{size} feature{'s' * (size > 1)} a task" for size in task_probes.SIZES]
     figure, axes = _dots(rows, scores, titles, probes.reason)
     axes[1].set_xlabel(
-        "mean test AUC of the tasks (0.5: guessing; dashed: regression on all raw coordinates)\n● trained, × untrained"
+        "mean test AUC of the tasks (0.5: guessing)\n● trained   × needs no training   "
+        "dashed: regression on all coordinates of the raw activations"
     )
     if raw := probes.of(task_probes.RAW):
         for axis in axes:

@@ -274,9 +274,9 @@ def gains_figure(result: StabilityResult) -> Figure:
     terms = result.on_equal_terms()
     figure, (axis,) = panels(1, width=8.8, height=0.85 * max(len(decisions), 1) + 1.5)
     for place, one in enumerate(reversed(decisions)):
-        point(axis, one.gain.estimate, place, one.gain, color=ARMS[one.contrast.ra].colour)
-        above = dict(textcoords="offset points", ha="center", fontsize=8)
-        axis.annotate(f"{one.verdict}", (one.gain.estimate, place), xytext=(0, 9), **above)
+        colour = ARMS[one.contrast.ra].colour
+        point(axis, one.gain.estimate, place, one.gain, color=colour)
+        direct_label(axis, 1, place, f"{one.verdict}", colour, xycoords=("axes fraction", "data"))
         equal = terms[one.contrast.key]["movement"]
         if equal is not None and equal.gain is not None:
             under = place - 0.28
@@ -289,7 +289,8 @@ def gains_figure(result: StabilityResult) -> Figure:
     axis.set(
         ylim=(-0.6, len(decisions) - 0.3),
         xlabel="gain in stability of RA-SAE over TopK, starts of each seed's own\n"
-        f"● end of training, {PRIMARY_LEVEL:.1%} over seeds (decides)   ◆ at equal movement, {LEVEL:.0%}",
+        f"● end of training, {PRIMARY_LEVEL:.1%} over seeds (decides)   ◆ at equal movement, {LEVEL:.0%}\n"
+        "blue: the chosen step for W   pink: the published one",
     )
     return figure
 
@@ -303,7 +304,7 @@ def movement(result: StabilityResult) -> Figure:
     return _paths(
         result,
         lambda at: 1 - np.mean(at.cosine_with_start),
-        {"alpha": 0.5},
+        {"alpha": 0.6, "marker": "o"},
         xlabel="movement: 1 − mean cosine with the own start",
     )
 
@@ -313,7 +314,7 @@ def trajectories(result: StabilityResult) -> Figure:
     return _paths(
         result,
         lambda at: np.mean(at.r2) if np.mean(at.r2) > 0 else None,
-        {"alpha": 0.6, "marker": "o", "markersize": 3},
+        {"alpha": 0.6, "marker": "o"},
         xlabel="R² on held-out text (steps with R² below 0 are left out)",
     )
 
@@ -321,17 +322,24 @@ def trajectories(result: StabilityResult) -> Figure:
 def _paths(
     result: StabilityResult, along: Callable[[Any], float | None], line: Mapping[str, Any], **axes_options: Any
 ) -> Figure:
-    """Stability along training of every arm with two seeds, one path an arm; where `along` is None, no point."""
+    """Stability along training of every arm with two seeds, one path an arm; where `along` is None, no point.
+
+    A small dot is a step that was kept, a large one the last.
+    """
     figure, axes = panels(len(FRAMES), width=7.0, height=4.6, sharey=True)
     for axis, frame in zip(axes, FRAMES, strict=True):
         ends: list[tuple[str, str, float, float]] = []
-        for arm in _of(result, frame):
+        arms = [arm for arm in _of(result, frame) if len(arm.seeds) > 1]
+        starts = [(ARMS[arm.arm].start, ARMS[arm.arm].anchors, ARMS[arm.arm].own) for arm in arms]
+        for place, arm in enumerate(arms):
             path = [(x, _mean(at.stability)) for at in arm.trajectory if (x := along(at)) is not None]
-            if len(arm.seeds) < 2 or not path:
+            if not path:
                 continue
-            axis.plot(*zip(*path, strict=True), color=ARMS[arm.arm].colour, linewidth=1.2, **line)
-            # large dots first, so that none hides another that ends at the same place
-            axis.plot(*path[-1], "o", markersize=12 - len(ends), zorder=3, **marker(arm.arm))
+            # arms of one start lie on each other: the first is the widest
+            width = 1 + 1.2 * starts[place + 1 :].count(starts[place])
+            style = dict(color=ARMS[arm.arm].colour, linewidth=width, markersize=width + 1.5)
+            axis.plot(*zip(*path, strict=True), **style, **line)
+            axis.plot(*path[-1], "o", markersize=9, zorder=3, **marker(arm.arm))
             ends.append((ARMS[arm.arm].label, ARMS[arm.arm].colour, *path[-1]))
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         axis.set(ylabel="stability between seeds", ylim=(-0.05, 1.08), **axes_options)
@@ -400,13 +408,25 @@ def between_arms(result: StabilityResult) -> Figure:
     for axis, frame in zip(axes, FRAMES, strict=True):
         arms = list(dict.fromkeys(pair.first for pair in result.between if ARMS[pair.first].frame == frame))
         values = np.full((len(arms), len(arms)), np.nan)
+        texts = np.full(values.shape, "", dtype=object)
         for pair in result.between:
             if pair.first in arms and pair.second in arms:
-                values[arms.index(pair.second), arms.index(pair.first)] = pair.score
+                place = arms.index(pair.second), arms.index(pair.first)
+                values[place] = pair.score
+                texts[place] = f"{pair.score:.2f}{' ●' * _share(pair.first, pair.second)}"
         bar = {"label": "stability score S: 0 chance, 1 identity", "shrink": 0.6}
-        heat_map(axis, values, [ARMS[arm].label for arm in arms], cbar=frame == FRAMES[-1], cbar_kws=bar)
+        options = dict(annot=texts, fmt="", cbar=frame == FRAMES[-1], cbar_kws=bar)
+        heat_map(axis, values, [ARMS[arm].label for arm in arms], **options)
         axis.set_title(f"{FRAME_TITLES[frame]}\nseed 0 of the column's arm with seed 1 of the row's")
+        axis.set_xlabel("●  the two runs share their start or their centroids")
     return figure
+
+
+def _share(first: str, second: str) -> bool:
+    """Whether seed 0 of the first arm and seed 1 of the second have their start or their centroids in common."""
+    if (first, second) == ("topk-random-own", "topk-random-shared"):  # all of this arm start as seed 0 of that one
+        return True
+    return not (ARMS[first].own or ARMS[second].own) and ARMS[first].anchors == ARMS[second].anchors
 
 
 def between_sentence(result: StabilityResult) -> Markdown:
@@ -634,13 +654,14 @@ def swap_figure(result: SwapResult) -> Figure:
             axis.errorbar(i + 0.15 * (place - 1), share.estimate, yerr=error_bar(share), **style)
             positive &= (share.estimate if share.low is None else share.low) > 0
     axis.axhline(1, color="0.6", linewidth=0.8, linestyle=":")
-    axis.annotate("1: as bad as removing it", (-0.45, 1), xytext=(0, 3), textcoords="offset points", fontsize=8)
+    direct_label(axis, 1, 1, "1: as bad as removing it", "0.4", xycoords=("axes fraction", "data"))
     axis.set_xticks(range(len(result.bins)), [f"{row.label}\n(n = {row.pairs})" for row in result.bins], fontsize=8)
     axis.set(xlabel="cosine of the match in another seed, pairs of all arms", ylabel="KL of the swap / KL of removal")
     if result.bins:
         axis.legend(title="put in the feature's place (bars: 95 % over features)", fontsize=8, title_fontsize=8,
-                    loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)  # fmt: skip
+                    loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)  # fmt: skip
         if positive:
+            axis.set_ylabel("KL of the swap / KL of removal (logarithmic)")
             axis.set_yscale("log", base=2)
             axis.yaxis.set_major_formatter("{x:g}")
     axis.set_xlim(-0.5, max(len(result.bins), 1) - 0.5)

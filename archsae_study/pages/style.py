@@ -11,6 +11,7 @@ import seaborn as sns
 from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression, linear_sum_assignment
 
 from archsae_core.metrics.intervals import Interval
 from archsae_study.formatting import cell, interval, percent, signed
@@ -90,23 +91,26 @@ def direct_label(axis: Axes, x: int | float, y: int | float, text: str, colour: 
     axis.annotate(text, (x, y), color=colour, annotation_clip=False, **place)
 
 
-LABEL_GAP = 0.05
+LABEL_GAP = 0.065
 """Least distance between two names beside a panel, in shares of its height."""
+LABEL_COLUMN = 1.03
+"""Where they begin, in shares of its width."""
 
 
 def label_column(axis: Axes, ends: Sequence[tuple[str, str, float | int, float | int]]) -> None:
-    """Names in a column beside a panel, each with a line to its point: `(name, colour, x, y)`."""
-    low, high = axis.get_ylim()
-    heights = np.array([(y - low) / (high - low) for *_, y in ends])
-    order = np.argsort(heights, kind="stable")
-    apart = heights[order]
-    for place in range(1, len(apart)):
-        apart[place] = max(apart[place], apart[place - 1] + LABEL_GAP)
-    apart -= max(0.0, apart.max(initial=0.0) - 1)
-    for (name, colour, x, y), height in zip((ends[i] for i in order), apart, strict=True):
+    """Names in a column beside a panel, each with a line to its point: `(name, colour, x, y)`. No two lines cross."""
+    if not ends:
+        return
+    axis.get_ylim()  # brings the limits, and with them the transforms, up to date
+    points = (axis.transData - axis.transAxes).transform([end[2:] for end in ends])
+    gaps = LABEL_GAP * np.arange(len(ends))
+    # as near to the points as the gaps allow; the shortest lines to these places are those that do not cross
+    heights = np.clip(isotonic_regression(np.sort(points[:, 1]) - gaps).x, 0, 1 - gaps[-1]) + gaps
+    lengths = np.hypot(LABEL_COLUMN - points[:, :1], heights - points[:, 1:])
+    for (name, colour, x, y), place in zip(ends, linear_sum_assignment(lengths)[1], strict=True):
         line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7, "relpos": (0, 0.5), "shrinkB": 5}
-        place = dict(xytext=(1.03, height), textcoords="axes fraction", va="center", fontsize=8)
-        axis.annotate(name, (x, y), color=colour, arrowprops=line, annotation_clip=False, **place)
+        beside = dict(xytext=(LABEL_COLUMN, heights[place]), textcoords="axes fraction", va="center", fontsize=8)
+        axis.annotate(name, (x, y), color=colour, arrowprops=line, annotation_clip=False, **beside)
 
 
 def heat_map(axis: Axes, values: np.ndarray, labels: Sequence[str], **options: Any) -> None:

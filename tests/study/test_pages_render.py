@@ -17,6 +17,7 @@ from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import Interval
 from archsae_study.experiments.ablation import AblationResult
 from archsae_study.experiments.checks import CheckedRun, ChecksResult, Flag
+from archsae_study.experiments.identifiability import CASES, plant
 from archsae_study.experiments.longer import LongerResult
 from archsae_study.experiments.reappearance import ReappearanceResult
 from archsae_study.experiments.stability import AtStep, Score, StabilityResult
@@ -380,3 +381,34 @@ def test_what_was_not_run_is_said():
     assert len(stability.reappearance_table(ReappearanceResult(0.7, []))) == 0
     rendered(stability.swap_figure(SwapResult("no feature of two seeds fires")))
     rendered(stability.longer_figure(LongerResult(1, [])))
+
+
+def test_the_planted_cases_have_the_anchors_that_their_figure_names():
+    assert {case: len(plant(case, 0).anchors) for case in CASES} == delta_ablation.ANCHORS
+
+
+def test_lines_from_names_to_points_do_not_cross():
+    axis = style.panels(1)[1][0]
+    points = np.random.default_rng(0).uniform(size=(12, 2))
+    style.label_column(axis, [(f"{place}", "black", *point) for place, point in enumerate(points)])
+    ends = [(style.LABEL_COLUMN, text.xyann[1]) for text in axis.texts]
+    side = [[np.linalg.det([b - a, c - a]) > 0 for c in (*points, *ends)] for a, b in zip(points, ends, strict=True)]
+    side = np.reshape(side, (12, 2, 12))
+    apart = side[:, 0] == side[:, 1]
+    assert (apart | apart.T | np.eye(12, dtype=bool)).all()
+    assert np.diff(sorted(height for _, height in ends)).min() >= style.LABEL_GAP - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        ("topk-kmeans-shared", "ra-shared", True),
+        ("ra-shared", "ra-random-w", True),
+        ("topk-random-own", "topk-random-shared", True),
+        ("topk-random-shared", "topk-random-own", False),
+        ("topk-random-shared", "ra-shared", False),
+        ("topk-kmeans-own", "ra-own", False),
+    ],
+)
+def test_runs_of_two_arms_that_share_their_start_are_known(first, second, shared):
+    assert stability._share(first, second) == shared
