@@ -5,7 +5,8 @@ from pathlib import Path
 from IPython.display import Markdown
 
 from archsae_study.engine.typed import from_json
-from archsae_study.experiments import stability
+from archsae_study.experiments import generality, stability
+from archsae_study.experiments.generality import GeneralityResult
 from archsae_study.experiments.stability import StabilityResult
 from archsae_study.formatting import markdown
 from archsae_study.pages.stability import advice_table, beside, decisions_table, limit
@@ -13,32 +14,36 @@ from archsae_study.pages.style import TEMPLATES
 from archsae_study.report import read_result
 
 
-def read(folder: Path) -> StabilityResult:
-    """The comparison of arms in a run's folder, or in the project's."""
-    return from_json(read_result(folder / "results" / stability.TABLE.file_name)["table"], StabilityResult)
+def read(folder: Path) -> tuple[StabilityResult, GeneralityResult]:
+    """The comparison of arms in a run's folder, or in the project's, and the contrasts in other settings."""
+    found = (
+        from_json(read_result(folder / "results" / table.file_name)["table"], table.result)
+        for table in (stability.TABLE, generality.TABLE)
+    )
+    return tuple(found)
 
 
 def sentences(folder: Path) -> str:
     """What the rule says of the three primary contrasts, and the limits of the run, as Markdown."""
-    return of_result(read(folder))
+    return of_results(*read(folder))
 
 
-def of_result(result: StabilityResult) -> str:
-    """The same of a comparison of arms."""
-    return TEMPLATES.get_template("answer.md").render(beside=beside(result), limit=limit(result)).strip()
+def of_results(result: StabilityResult, others: GeneralityResult) -> str:
+    """The same of a comparison of arms, and of the contrasts in other settings."""
+    return TEMPLATES.get_template("answer.md").render(beside=beside(result), limit=limit(result, others)).strip()
 
 
-def shown(result: StabilityResult) -> Markdown:
+def shown(result: StabilityResult, others: GeneralityResult) -> Markdown:
     """The same as a notebook shows it."""
-    return Markdown(of_result(result))
+    return Markdown(of_results(result, others))
 
 
 def answer(folder: Path) -> str:
     """The sentences, the contrasts behind them, and what each choice buys and costs, as Markdown."""
-    result = read(folder)
+    result, _ = read(folder)
     return "\n\n".join([sentences(folder), markdown(decisions_table(result)), markdown(advice_table(result))])
 
 
 def choices(folder: Path) -> str:
     """What each start and dictionary buys and costs, as Markdown."""
-    return markdown(advice_table(read(folder)))
+    return markdown(advice_table(read(folder)[0]))

@@ -79,9 +79,10 @@ __all__ = [
 ]
 
 
-def headline(result: StabilityResult) -> Markdown:
+def headline(result: StabilityResult, generality: GeneralityResult) -> Markdown:
     """The finding of notebook 05: what the rule says of the three primary contrasts, and the limits of the run."""
-    return finding("stability", beside=beside(result), limit=limit(result), primary=percent(PRIMARY_LEVEL))
+    values = dict(beside=beside(result), limit=limit(result, generality), primary=percent(PRIMARY_LEVEL))
+    return finding("stability", **values)
 
 
 def beside(result: StabilityResult) -> dict[str, dict[str, Any]]:
@@ -111,8 +112,8 @@ def _scored(result: StabilityResult, metric: str) -> bool:
     return all(metric in arm.end for arm in result.arms if len(arm.seeds) > 1)
 
 
-def limit(result: StabilityResult) -> dict[str, Any]:
-    """How far the arms of the contrasts were trained: steps, tokens, what R² still gained, which atoms stayed."""
+def limit(result: StabilityResult, generality: GeneralityResult) -> dict[str, Any]:
+    """How far the arms of the contrasts were trained, which atoms stayed, and g1 at the sizes of `full`."""
     named = dict.fromkeys(arm for one in contrasts.PRIMARY for arm in (one.ra, one.free))
     arms = [arm for key, arm in result.by_key().items() if key in named]
     paths = [arm.trajectory for arm in arms if len(arm.trajectory) > 1] or [arm.trajectory for arm in result.arms]
@@ -129,10 +130,19 @@ def limit(result: StabilityResult) -> dict[str, Any]:
         "rising": {name: rise for name, rise in rises.items() if rise > contrasts.COST},
         "cost": contrasts.COST,
         "margin": contrasts.MARGIN,
+        "full_size": _full_size(generality),
         "unmoved": [key for key, one in beside(result).items() if one["unmoved"]],
         "kept": contrasts.UNMOVED,
         "random": base.end[HEADLINE].interval().estimate if paired else None,
     }
+
+
+def _full_size(generality: GeneralityResult) -> dict[str, Any] | None:
+    """The setting of the published sizes, and what the rule would say of g1 there; None where it was not run."""
+    for one in generality.settings:
+        if "n_features" in one.setting.changes and (decisions := one.decisions()):
+            return {"setting": one.setting, "decision": decisions[0]}
+    return None
 
 
 def _last_change(paths: list[list[AtStep]]) -> float | None:
@@ -160,7 +170,7 @@ def _parametrisation(result: StabilityResult) -> dict[str, float] | None:
     return scores | {"r2": float(np.mean(arms[0].r2) - np.mean(arms[1].r2))}
 
 
-def conclusion(result: StabilityResult) -> Markdown:
+def conclusion(result: StabilityResult, generality: GeneralityResult) -> Markdown:
     """The answer to the notebook's question, from the verdicts and the 2 × 2."""
     decided = {str(verdict): [] for verdict in contrasts.Verdict}
     for one in result.decisions():
@@ -170,7 +180,7 @@ def conclusion(result: StabilityResult) -> Markdown:
         decided=decided,
         alone=_parametrisation(result),
         squares=result.interactions(),
-        limit=limit(result),
+        limit=limit(result, generality),
         beside=beside(result),
     )
 

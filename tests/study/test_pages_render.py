@@ -17,6 +17,7 @@ from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import Interval
 from archsae_study.experiments.ablation import AblationResult
 from archsae_study.experiments.checks import CheckedRun, ChecksResult, Flag
+from archsae_study.experiments.generality import GeneralityResult, SettingResult
 from archsae_study.experiments.identifiability import CASES, plant
 from archsae_study.experiments.longer import LongerResult
 from archsae_study.experiments.reappearance import ReappearanceResult
@@ -103,12 +104,13 @@ SHOWN = {
     "stability": {
         name: (lambda t, name=name: getattr(stability, name)(t("stability")))
         for name in (
-            "advice_table", "between_arms", "between_sentence", "by_metric_table", "collapse_table", "conclusion",
-            "decisions_table",
-            "equal_terms_table", "gains_figure", "headline", "interaction_table", "movement", "reasons",
-            "stability_figure", "trajectories",
+            "advice_table", "between_arms", "between_sentence", "by_metric_table", "collapse_table", "decisions_table",
+            "equal_terms_table", "gains_figure", "interaction_table", "movement", "reasons", "stability_figure",
+            "trajectories",
         )
     } | {
+        "headline": lambda t: stability.headline(t("stability"), t("generality")),
+        "conclusion": lambda t: stability.conclusion(t("stability"), t("generality")),
         "advice": lambda t: stability.advice(t("stability"), t("identifiability")),
         "arms_table": lambda t: stability.arms_table(t("stability"), "raw"),
         "generality_table": lambda t: stability.generality_table(t("generality")),
@@ -141,7 +143,7 @@ SHOWN = {
             "matches_table", "overview_table", "profile",
         )
     } | {
-        "answer": lambda t: features.answer(t("stability")),
+        "answer": lambda t: features.answer(t("stability"), t("generality")),
         "conclusion": lambda t: features.conclusion(t("features"), t("probing"), t("task_probes")),
         "probing_figure": lambda t: features.probing_figure(t("probing")),
         "probing_sentence": lambda t: features.probing_sentence(t("probing")),
@@ -277,10 +279,25 @@ def test_advice_and_the_2_by_2_of_few_arms_are_empty_tables(report):
 
 def test_the_answer_renders_with_and_without_intervals(report, wide):
     for result, said in ((report.table("stability"), "no interval"), (wide, "in stability")):
-        text = answer.of_result(result)
+        text = answer.of_results(result, report.table("generality"))
         assert text.count("- **") == 3
         assert said in sound(text)
     assert "| contrast |" in answer.answer(report.folder)
+
+
+def test_the_limit_says_what_g1_is_at_the_published_sizes(report, wide):
+    found = report.table("generality")
+    assert "published study" not in stability.headline(wide, found).data
+    *others, sizes = found.settings
+    arms = []
+    for arm in others[0].arms:
+        if arm.arm in sizes.setting.arms:
+            three = np.array(four(arm.end.stability))[:3, :3].tolist()
+            end = replace(arm.end, r2=[0.8] * 3, cosine_with_start=[0.6] * 3, stability=three)
+            arms.append(replace(arm, seeds=[0, 1, 2], end=end))
+    run = SettingResult(replace(sizes.setting, steps=5000, skipped=""), arms)
+    text = sound(stability.headline(wide, GeneralityResult([*others, run])).data)
+    assert "4,096 features, k = 64, 5,000 steps, 3 seeds; exploratory) g1 is" in text
 
 
 def test_a_number_that_is_not_given_is_an_error():
