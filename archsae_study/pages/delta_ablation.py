@@ -34,6 +34,8 @@ __all__ = [
     "setting",
 ]
 
+LISTED = 12
+"""Rows of the table of flagged runs, at most."""
 ANCHORS = {"inside": N_ATOMS, "outside": D_MODEL // 2, "centred": 4 * D_MODEL}
 """By case of planted dictionaries, how many anchors it has."""
 
@@ -151,9 +153,10 @@ def checks_table(checks: ChecksResult) -> pd.DataFrame | Markdown:
         return Markdown(
             f"All {checks.runs:,} runs pass: L0 is k, features live, R² is positive, atoms moved, constraints hold."
         )
-    rows = [[one.run, "; ".join(flag.message for flag in one.flags)] for one in checks.flagged[:12]]
-    if len(checks.flagged) > 12:
-        rows.append([f"… and {len(checks.flagged) - 12} more", "see results/checks.json"])
+    listed = checks.flagged if len(checks.flagged) <= LISTED else checks.flagged[: LISTED - 1]
+    rows = [[one.run, "; ".join(flag.message for flag in one.flags)] for one in listed]
+    if more := len(checks.flagged) - len(listed):
+        rows.append([f"… and {more} more", "see results/checks.json"])
     caption = f"{len(checks.flagged)} of {checks.runs} runs are flagged"
     return table(["run", "flags"], rows, caption)
 
