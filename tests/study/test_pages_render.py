@@ -388,7 +388,7 @@ def test_flagged_runs_are_listed_up_to_twelve(flagged):
     if not flagged:
         assert "All 100 runs pass" in shown.data
     else:
-        assert len(shown) == (1 if flagged == 1 else 13)
+        assert len(shown) == (1 if flagged == 1 else 12)
         assert flagged == 1 or shown.index[-1] == "… and 18 more"
 
 
