@@ -13,8 +13,15 @@ suppress_warnings = ["myst.header", "myst.xref_missing", "mystnb.unknown_mime_ty
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_search_summary = False  # it would fetch pages, which a browser forbids from file://
 html_extra_path: list[str] = []
-html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True, "use_download_button": True}
+html_theme_options = {
+    "show_toc_level": 2,
+    "home_page_in_toc": True,
+    "use_download_button": True,
+    "navbar_persistent": [],  # else an empty bar at the top, whose hidden menu button takes the clicks of the one below
+}
 mathjax_path = "vendor/mathjax-tex-svg.js"
 autodoc_typehints = "none"  # shapes stand in the docstrings; jaxtyping's types are long
 autodoc_member_order = "bysource"
