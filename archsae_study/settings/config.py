@@ -39,6 +39,10 @@ QUICK_ARMS = (
 )  # fmt: skip
 """The arms that the primary contrasts compare, those of the 2 × 2 on centred data, TopK from one shared random start,
 and the raw centroids as they are."""
+SMOKE_ARMS = (
+    *QUICK_ARMS, "raw-topk-random-own", "raw-topk-kmeans-shared", "raw-ra-published-shared", "raw-ra-shared",
+)  # fmt: skip
+"""With them every square and every share that the report states has its arms."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         model="random-gpt2", text="synthetic", layer=1, context=32, n_features=64, k=4, n_anchors=64, steps=40,
         batch_size=128, aux_k=8, dead_after=20, checkpoint_every=20, n_seeds=2, deltas=(0.0, 1.0), ablation_steps=20,
         ablation_seeds=2, longer_factor=2, behaviour_tokens=512, lr=1e-3, dtype="float32", anchor_folds=2,
-        probe_tasks=4, probe_prompts=128),
+        probe_tasks=4, probe_prompts=128, arms=SMOKE_ARMS),
     "quick": dict(
         tokens=120_000, steps=100, lr=1e-3, ablation_steps=40, kmeans_iterations=10, behaviour_tokens=4096,
         anchor_folds=3, deltas=(0.0, 1.0, 5.0), probe_tasks=4, probe_prompts=128, other_settings=False),

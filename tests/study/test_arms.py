@@ -78,4 +78,6 @@ def test_other_names_of_arms_lead_to_arms():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_have_the_arms_of_every_contrast(preset):
     arms = set(configure({"preset": preset})["arms"])
-    assert {arm for contrast in contrasts.PRIMARY for arm in contrast.arms} <= arms
+    # quick is short: it leaves out the published comparison, of which the gain is said to be a share
+    needed = [(one.ra, one.free) if preset == "quick" else one.arms for one in contrasts.PRIMARY]
+    assert {arm for of_contrast in needed for arm in of_contrast} <= arms
