@@ -117,7 +117,7 @@ def test_the_rule_is_asked_of_the_contrasts_whose_arms_were_run(result):
 
 
 def test_a_setting_that_was_left_out_says_why(result):
-    left_out = SettingResult(Setting("layer 1", {"layer": 1}, 10, [], "the model has 1 block"), [])
+    left_out = SettingResult(Setting("layer 1", {"layer": 1}, 10, [], 3, "the model has 1 block"), [])
     shown = page.generality_table(GeneralityResult([*result.settings, left_out]))
     assert shown.index[-1] == "layer 1"
     assert list(shown.index[:-1]) == [f"{one.setting.name}, g1" for one in result.settings]

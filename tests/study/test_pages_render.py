@@ -297,7 +297,7 @@ def test_the_limit_says_what_g1_is_at_the_published_sizes(report, wide):
             arms.append(replace(arm, seeds=[0, 1, 2], end=end))
     run = SettingResult(replace(sizes.setting, steps=5000, skipped=""), arms)
     text = sound(stability.headline(wide, GeneralityResult([*others, run])).data)
-    assert "4,096 features, k = 64, 5,000 steps, 3 seeds; exploratory) g1 is" in text
+    assert "(exploratory: 4,096 features, k = 64, 5,000 steps, 3 seeds) g1 is" in text
 
 
 def test_a_number_that_is_not_given_is_an_error():
