@@ -19,6 +19,7 @@ NUMBERS = {
     "batch_size": (1, 300), "aux_k": (1, 80), "dead_after": (1, 6), "checkpoint_every": (1, 6), "seed": (0, 2**40 - 1),
     "support": (1, 64), "n_seeds": (2, 3), "longer_factor": (1, 3), "ablation_steps": (1, 4), "ablation_seeds": (2, 3),
     "heldout_tokens": (2, 400), "behaviour_tokens": (1, 200), "feature": (0, 47),
+    "full_size_steps": (0, 3),
 }  # fmt: skip
 """Least and greatest of each whole number: a study of seconds, but for a field that another one forbids."""
 SHARES = {
@@ -29,6 +30,7 @@ SHARES = {
 CHOICES = {
     "dtype": DTYPES, "bos": BOS, "frame": FRAMES, "activation": ACTIVATION_FUNCTIONS, "w_step": W_STEPS,
     "w_dtype": DTYPES, "unit_norm": (False, True), "learn_scale": (False, True), "near_copies": (False, True),
+    "other_settings": (False, True),
 }  # fmt: skip
 LISTS = {
     "deltas": st.lists(st.floats(0, 8), min_size=1, max_size=3, unique=True),
