@@ -61,7 +61,9 @@ def index(explorer: Path | None) -> str:
     text = linked((PROJECT / "README.md").read_text("utf-8"))
     if explorer is not None:
         text = text.replace(
-            "\n## Two commands", f"\n[Open the feature explorer]({EXPLORER}/index.html)\n\n## Two commands", 1
+            "\n## Two commands",
+            f'\n<a href="{EXPLORER}/index.html">Open the feature explorer</a>\n\n## Two commands',
+            1,
         )
     blocks = (
         "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *names, "```"])

@@ -414,7 +414,7 @@ def interaction_table(result: StabilityResult) -> pd.DataFrame:
 
 def between_arms(result: StabilityResult) -> Figure:
     """Agreement between arms: do free and archetypal dictionaries find the same features, or each their own?"""
-    figure, axes = panels(len(FRAMES), width=8.0, height=6.4)
+    figure, axes = panels(len(FRAMES), width=6.8, height=5.6)
     for axis, frame in zip(axes, FRAMES, strict=True):
         arms = list(dict.fromkeys(pair.first for pair in result.between if ARMS[pair.first].frame == frame))
         values = np.full((len(arms), len(arms)), np.nan)

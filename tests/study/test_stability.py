@@ -23,7 +23,7 @@ def arm(key, score, r2=0.8, cosine=0.7, seeds=3):
     atoms = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
     return ArmResult(
         key, list(range(seeds)), [r2] * seeds, [1.0] * seeds, [0.1] * seeds, [4.0] * seeds, [0.0] * seeds, None,
-        [cosine] * seeds, None, collapse(atoms), path[-1].stability, scores, scores, path,
+        [cosine] * seeds, None, None, collapse(atoms), path[-1].stability, scores, scores, path,
     )  # fmt: skip
 
 
