@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int, Int16, Int32, Int64
-from safetensors.torch import load_file
 from torch import Tensor
 
 from archsae_core.checks import require_matrix
 from archsae_core.config import FRAMES, ConfigError, require_choice
 from archsae_core.data.extraction import INDEX_FILE, ActivationError, open_rows
 from archsae_core.data.extraction import extract as extract
+from archsae_core.tensor_files import read_tensors
 
 CHUNK_ROWS = 4096
 """Rows held in memory at a time by a pass over a whole set."""
@@ -123,7 +123,7 @@ def open_activations(folder: Path, outlier_factor: float, threshold: float | Non
     Without a threshold it is `outlier_factor` times the median norm; the other splits are opened with that of the
     training split (`train.threshold`). Raises ConfigError naming `outlier_factor` where no row is left.
     """
-    index = load_file(folder / INDEX_FILE)
+    index = read_tensors(folder / INDEX_FILE).tensors
     if threshold is None:
         threshold = outlier_factor * _median(index["norm"])
     kept = (index["norm"] <= threshold).nonzero().flatten()

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from archsae_core.config import ConfigError
 from archsae_core.data.hub import HubError, HubUnreachable, hub_commit
 from archsae_core.interop import saelens
 from archsae_core.interop.overcomplete import from_overcomplete, is_overcomplete
 from archsae_core.models.sae import PRETRAINED_WEIGHTS, SAE, load_sae
+from archsae_core.tensor_files import read_tensors
 
 KINDS = (
     "a .safetensors file of this package, a folder of save_pretrained, a folder of SAELens, "
@@ -72,13 +73,12 @@ def _open_folder(folder: Path) -> SAE:
 
 def _open_file(path: Path, k: int | None) -> SAE:
     try:
-        with safe_open(str(path), framework="pt") as file:
-            ours, names = "sae" in (file.metadata() or {}), set(file.keys())
+        tensors, metadata = read_tensors(path)
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{path} is no safetensors file ({error}): give {KINDS}") from error
-    if ours:
+    if "sae" in metadata:
         return load_sae(path)
-    if is_overcomplete(names):
+    if is_overcomplete(set(tensors)):
         return from_overcomplete(path, k=k)
-    held = ", ".join(sorted(names)[:4]) or "nothing"
+    held = ", ".join(sorted(tensors)[:4]) or "nothing"
     raise ConfigError(f"{path} is no SAE: it holds {held}; give {KINDS}")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from archsae_core.config import ConfigError
 from archsae_core.models.about import About
 from archsae_core.models.dictionary import ArchetypalDictionary, Dictionary, FreeDictionary
 from archsae_core.models.sae import SAE
+from archsae_core.tensor_files import read_tensors
 
 ENCODERS = ("encoder.final_block.0.weight", "encoder.weight")
 """Of its default linear encoder, and of the one that `untied()` makes."""
@@ -62,7 +62,7 @@ def _read(path: str | Path) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise ConfigError(f"{path} is no file: save the SAE with safetensors.torch.save_file(sae.state_dict(), path)")
     try:
-        return load_file(str(path))
+        return read_tensors(path).tensors
     except (SafetensorError, OSError) as error:
         raise ConfigError(
             f"{path} cannot be read as safetensors ({error}): save the SAE with "

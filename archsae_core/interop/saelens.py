@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from archsae_core.models.about import About
 from archsae_core.models.dictionary import FreeDictionary
 from archsae_core.models.sae import SAE, described, sae_from, structure
 from archsae_core.storage import read_json, write_atomically, write_json
+from archsae_core.tensor_files import read_tensors
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
@@ -141,8 +142,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(config, dict):
         raise ConfigError(f"{folder / CONFIG} is no JSON object: write the folder again with SAELens' save_model")
     try:
-        with safe_open(str(folder / WEIGHTS), framework="pt") as file:
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        weights = {name: tensor.float() for name, tensor in read_tensors(folder / WEIGHTS).tensors.items()}
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{folder / WEIGHTS} cannot be read ({error}): copy or download it again") from error
     _check_architecture(folder, config)
@@ -201,9 +201,8 @@ def _ours(folder: Path, weights: Mapping[str, Tensor]) -> SAE:
     """The SAE that `to_saelens` wrote. Raises ConfigError where the two files are not of the same one."""
     ignore = "delete it to read the weights as they are, without the constraint"
     try:
-        with safe_open(str(folder / OURS), framework="pt") as file:
-            config = json.loads(file.metadata()["sae"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        tensors, metadata = read_tensors(folder / OURS)
+        config = json.loads(metadata["sae"])
         tensors["W_enc"] = weights["W_enc"].T.contiguous()
         if "dictionary.C" not in tensors:
             tensors["dictionary.D"] = weights["W_dec"]

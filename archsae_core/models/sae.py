@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -43,6 +43,7 @@ from archsae_core.models.dictionary import (
 )
 from archsae_core.models.model_card import LIBRARY, TAGS, model_card
 from archsae_core.storage import CorruptArtifact, write_atomically, write_json
+from archsae_core.tensor_files import read_tensors
 
 THRESHOLD_SHARE = 0.01
 """Of the way to a batch's smallest code, by which BatchTopK's threshold moves in a step, as in SAELens."""
@@ -302,10 +303,8 @@ def load_sae(path: str | Path, *, fix: str = "give a file that save_sae wrote, o
     The error names the file, the field or tensor, and ends in `fix`: what whoever keeps the file is to do.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
-            config = json.loads(file.metadata()["sae"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return sae_from(config, tensors)
+        tensors, metadata = read_tensors(path)
+        return sae_from(json.loads(metadata["sae"]), tensors)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise CorruptArtifact(f"{path} is not a saved SAE ({what}): {fix}") from error

@@ -4,14 +4,14 @@ import math
 from pathlib import Path
 
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from archsae_core.data.activations import Normalizer
 from archsae_core.models.dictionary import FreeDictionary
 from archsae_core.models.sae import SAE
 from archsae_core.storage import write_atomically
+from archsae_core.tensor_files import read_tensors
 
 
 def snapshot_steps(steps: int) -> list[int]:
@@ -36,11 +36,8 @@ def write_snapshot(sae: SAE, folder: Path, step: int) -> None:
 
 def snapshots(folder: Path, steps: int) -> dict[int, Float[Tensor, "n_features d_model"]]:
     """Atoms of a run at each of `snapshot_steps(steps)`, step 0 and the last included."""
-    atoms = {}
-    for step in snapshot_steps(steps):
-        with safe_open(folder / snapshot_file(step), framework="pt") as file:
-            atoms[step] = file.get_tensor("atoms").float()
-    return atoms
+    files = {step: read_tensors(folder / snapshot_file(step)) for step in snapshot_steps(steps)}
+    return {step: file.tensors["atoms"].float() for step, file in files.items()}
 
 
 def snapshot_sae(folder: Path, step: int, k: int, normalizer: Normalizer) -> SAE:
@@ -48,7 +45,7 @@ def snapshot_sae(folder: Path, step: int, k: int, normalizer: Normalizer) -> SAE
 
     Its atoms stand in a frozen free dictionary with the norms that they had, whatever dictionary made them.
     """
-    tensors = {name: tensor.float() for name, tensor in load_file(folder / snapshot_file(step)).items()}
+    tensors = {name: tensor.float() for name, tensor in read_tensors(folder / snapshot_file(step)).tensors.items()}
     activation = "batchtopk" if "threshold" in tensors else "topk"
     dictionary = FreeDictionary(tensors.pop("atoms"), trainable=False, unit_norm=False)
     sae = SAE(dictionary, k, *normalizer, activation=activation)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from archsae_core.models.snapshots import snapshot_steps, write_snapshot
 from archsae_core.models.w_step import MirrorStep, SparseMirrorStep
 from archsae_core.progress import track
 from archsae_core.storage import read_json, write_atomically, write_json
+from archsae_core.tensor_files import read_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG_EVERY = 20
@@ -221,9 +221,7 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of the same run."""
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        tensors, metadata = read_tensors(path)
         self.step, self.log = int(metadata["step"]), json.loads(metadata["log"])
         device = self.last_fired.device
         self.last_fired = tensors["last_fired"].to(device)

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from archsae_core.config import ConfigError, require
@@ -22,6 +21,7 @@ from archsae_core.metrics.stability import HEADLINE, SCORES
 from archsae_core.models.dictionary import ArchetypalDictionary
 from archsae_core.models.sae import SAE, Codes
 from archsae_core.storage import write_atomically
+from archsae_core.tensor_files import read_tensors
 from archsae_core.text import visible
 from archsae_study.formatting import foreign, markdown_table
 
@@ -132,7 +132,7 @@ def read_activations(path: str | Path, d_model: int, limit: int = TOKENS) -> Flo
 
 def _matrix(path: Path) -> Float[Tensor, "tokens d_model"]:
     try:
-        tensors = load_file(str(path))
+        tensors = read_tensors(path).tensors
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"activations = {path}: no safetensors file ({error})") from error
     matrices = [tensor for tensor in tensors.values() if tensor.ndim == 2]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from archsae_core.data import assets
@@ -26,6 +26,7 @@ from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.training import train
 from archsae_core.progress import track
 from archsae_core.storage import Store, canonical_hash, read_json, recomputing, write_atomically, write_json
+from archsae_core.tensor_files import read_tensors
 from archsae_study.engine.code import code_of
 from archsae_study.engine.runs import Run, Scores
 from archsae_study.engine.scheduler import train_ahead
@@ -246,7 +247,7 @@ class Study:
             write_atomically(work / "normalizer.safetensors", lambda path: save_file(tensors, path))
 
         folder = self.store.artifact("normalizer", self.normalizer_recipe, build)
-        tensors = load_file(folder / "normalizer.safetensors")
+        tensors = read_tensors(folder / "normalizer.safetensors").tensors
         return Normalizer(tensors["mean"], float(tensors["scale"]), frame)
 
     @property
@@ -264,7 +265,7 @@ class Study:
 
     def anchors(self, fold: int | None = None) -> Float[Tensor, "n_anchors d_model"]:
         """k-means centroids in normalised units, of all training documents or of one of `anchor_folds` parts."""
-        return load_file(self.anchor_folder(fold) / "anchor_points.safetensors")["anchors"]
+        return read_tensors(self.anchor_folder(fold) / "anchor_points.safetensors").tensors["anchors"]
 
     def anchor_folder(self, fold: int | None = None) -> Path:
         """Folder with `anchor_points.safetensors` and `summary.json`."""
@@ -358,7 +359,7 @@ class Study:
 
     def fired(self, run: Run, part: str = "heldout") -> Int[Tensor, " n_features"]:
         """Tokens of `part` on which each feature of a trained dictionary has a code above 0."""
-        return load_file(self.score_folder(run, part) / "fired.safetensors")["fired"]
+        return read_tensors(self.score_folder(run, part) / "fired.safetensors").tensors["fired"]
 
     def alive(self, run: Run) -> Bool[Tensor, " n_features"]:
         """Which features of a trained dictionary fire at least once on the held-out set."""
