@@ -13,17 +13,17 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from archsae_core.config import ConfigError
 from archsae_core.data.language_model import ModelError, check_layer, d_model, residuals_after
 from archsae_core.data.model_check import check_model
 from archsae_core.data.tokens import TokenSet
+from archsae_core.data.transformers_types import PreTrainedModel
 from archsae_core.progress import progress_bar
 from archsae_core.storage import read_json, write_atomically, write_json
+from archsae_core.tensor_files import read_tensors
 
 ROWS_FILE = "activations.safetensors"
 INDEX_FILE = "index.safetensors"
@@ -126,8 +126,7 @@ def _read(
 
 def open_rows(folder: Path) -> Float[Tensor, "n_rows d_model"]:
     """The extracted rows in the dtype of the model, memory-mapped: they are read from disk as they are touched."""
-    with safe_open(folder / ROWS_FILE, framework="pt") as file:
-        return file.get_tensor("x")
+    return read_tensors(folder / ROWS_FILE).tensors["x"]
 
 
 def _check(model: PreTrainedModel, tokens: TokenSet, layer: int) -> None:

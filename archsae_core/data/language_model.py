@@ -9,17 +9,16 @@ from typing import Any
 
 import safetensors
 import torch
-import transformers
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from archsae_core.config import ConfigError, LanguageModelConfig
 from archsae_core.data import random_model
 from archsae_core.data.hub import quiet_transformers
 from archsae_core.data.model_files import ModelError, model_files
 from archsae_core.data.model_files import model_fingerprint as model_fingerprint
+from archsae_core.data.transformers_types import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from archsae_core.kernels.processor import fast_bfloat16
 
 
@@ -31,7 +30,9 @@ def load_tokenizer(config: LanguageModelConfig) -> PreTrainedTokenizerBase:
     """Tokenizer of `config.model`. Raises ModelError naming `model` where there is none."""
     if config.model == "random-gpt2":
         return random_model.tokenizer()
-    tokenizer = _load(config, "tokenizer", transformers.AutoTokenizer.from_pretrained)
+    from transformers import AutoTokenizer
+
+    tokenizer = _load(config, "tokenizer", AutoTokenizer.from_pretrained)
     if not tokenizer("text", add_special_tokens=False)["input_ids"]:
         # without tokenizer files, transformers makes an empty tokenizer from config.json and says nothing
         raise ModelError(f"model = {config.model!r}: has no tokenizer files: add tokenizer.json to its folder")
@@ -50,7 +51,9 @@ def load_model(config: LanguageModelConfig) -> PreTrainedModel:
         model = random_model.gpt2(config.context).to(dtype)
         _check_config(model.config, config)
     else:
-        _check_config(_load(config, "configuration", transformers.AutoConfig.from_pretrained), config)
+        from transformers import AutoConfig
+
+        _check_config(_load(config, "configuration", AutoConfig.from_pretrained), config)
         model = _load(config, "model", functools.partial(_complete_model, dtype=dtype))
     return model.to(device).eval().requires_grad_(False)
 
@@ -125,7 +128,7 @@ def run_until_stopped(
 
 def check_layer(model: PreTrainedModel | PretrainedConfig, layer: int) -> None:
     """Raise ConfigError naming `layer` and its range where the model has no such block."""
-    n_blocks = _n_blocks(model.config if isinstance(model, PreTrainedModel) else model)
+    n_blocks = _n_blocks(model.config if isinstance(model, nn.Module) else model)
     if not 0 <= layer < n_blocks:
         raise ConfigError(f"layer = {layer}: the model has {n_blocks} blocks: use 0 … {n_blocks - 1}")
 
@@ -192,7 +195,9 @@ def _check_config(found: PretrainedConfig, config: LanguageModelConfig) -> None:
 
 def _complete_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
     """The model with every weight read from `folder`: transformers itself would fill gaps with random numbers."""
-    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+    from transformers import AutoModelForCausalLM
+
+    model, report = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
         use_safetensors=True,

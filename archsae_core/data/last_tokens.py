@@ -7,16 +7,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int32
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from archsae_core.data.extraction import batched, forward
 from archsae_core.data.language_model import d_model
 from archsae_core.data.probe_tasks import ProbeTask, Prompts
 from archsae_core.data.tokens import last_windows, window_start
+from archsae_core.data.transformers_types import PreTrainedModel, PreTrainedTokenizerBase
 from archsae_core.progress import progress_bar
 from archsae_core.storage import read_json, write_atomically, write_json
+from archsae_core.tensor_files import read_tensors
 
 TASKS_FILE = "tasks.json"
 
@@ -79,7 +80,7 @@ def read_last_tokens(folder: Path, max_norm: float = np.inf) -> list[TaskActivat
     """What `write_last_tokens` wrote, without prompts that end at position 0 or whose norm is above `max_norm`."""
     found = []
     for place, about in enumerate(read_json(folder / TASKS_FILE)):
-        tensors, parts, unread = load_file(folder / _file(place)), {}, 0
+        tensors, parts, unread = read_tensors(folder / _file(place)).tensors, {}, 0
         for part in ("train", "test"):
             x, norm, position, labels = (tensors[f"{part}.{name}"] for name in ("x", "norm", "position", "labels"))
             kept = (position > 0) & (norm <= max_norm)

@@ -5,12 +5,12 @@ import weakref
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from archsae_core.config import ConfigError
 from archsae_core.data.language_model import blocks, check_layer, d_model, residual_of, residuals_after, run
 from archsae_core.data.model_files import ModelError
 from archsae_core.data.splice import from_block, head, replaced_positions, run_body, run_prefix, splice
+from archsae_core.data.transformers_types import PreTrainedModel
 
 TOKENS = 12
 """Length of the sequences that are tried; the last third of them is changed or padded."""

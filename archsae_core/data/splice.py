@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from archsae_core.data.language_model import (
     StopForward,
@@ -18,6 +17,7 @@ from archsae_core.data.language_model import (
     run_until_stopped,
 )
 from archsae_core.data.model_files import ModelError
+from archsae_core.data.transformers_types import PreTrainedModel
 
 Replace = Callable[[Float[Tensor, "positions d_model"]], Float[Tensor, "positions d_model"]]
 """Raw residuals in float32 to what takes their place."""

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
-from transformers import PreTrainedTokenizerBase
 
 from archsae_core.config import ConfigError, CorpusConfig
 from archsae_core.data.copies import PASSAGE_WORDS, CopiesReport, find_copies
 from archsae_core.data.corpus import Corpus, copies_report, shuffled, split_documents
 from archsae_core.data.text_files import TextError
+from archsae_core.data.transformers_types import PreTrainedTokenizerBase
 
 BATCH_DOCUMENTS = 256
 """Documents a call of the tokenizer."""

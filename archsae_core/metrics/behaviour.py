@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from archsae_core.data.splice import Body, Replace, from_block, head, replaced_positions, run_body, run_prefix
 from archsae_core.data.tokens import TokenSet
+from archsae_core.data.transformers_types import PreTrainedModel
 from archsae_core.metrics.intervals import Interval
 from archsae_core.metrics.reconstruction import bootstrap_interval
 from archsae_core.models.sae import SAE

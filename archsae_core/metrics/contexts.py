@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from archsae_core.data.activations import ActivationSet
 from archsae_core.data.tokens import TokenSet
+from archsae_core.data.transformers_types import PreTrainedTokenizerBase
 
 PART = "\N{REPLACEMENT CHARACTER}"
 """What tokenizers decode a part of a character to."""

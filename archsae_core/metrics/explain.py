@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from archsae_core.data.language_model import residuals_after
+from archsae_core.data.transformers_types import PreTrainedModel, PreTrainedTokenizerBase
 from archsae_core.metrics.contexts import token_strings
 from archsae_core.models.sae import SAE
 

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int, Int64
 from scipy.sparse import csc_array
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from archsae_core.data.activations import ActivationSet
 from archsae_core.data.splice import readout
+from archsae_core.data.transformers_types import PreTrainedModel, PreTrainedTokenizerBase
 from archsae_core.models.dictionary import ArchetypalDictionary
 from archsae_core.models.sae import SAE
 

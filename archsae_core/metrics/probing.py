@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csc_array, csr_array, vstack
-from scipy.stats import rankdata
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from archsae_core.data.activations import ActivationSet
@@ -116,6 +114,8 @@ def probe(
     k-sparse probing of Gurnee et al. (2023): features are ranked by the standardised difference of their means, on the
     training passages alone, and so are the columns' scales. Topics are weighted equally within a probe.
     """
+    from sklearn.linear_model import LogisticRegression  # takes a second, which reading results need not wait for
+
     names = np.unique(train[1].topic)
     decided = {k: np.zeros((len(test[1].topic), len(names)), dtype=bool) for k in sizes}
     for column, name in enumerate(names):
@@ -237,6 +237,8 @@ def _aucs(
     scores: Float[np.ndarray, "n columns"], positive: Bool[np.ndarray, "classes n"]
 ) -> Float[np.ndarray, "classes columns"]:
     """`auc` for several ways to choose the positive rows: ranks are found once."""
+    from scipy.stats import rankdata  # takes most of a second, which reading results need not wait for
+
     inside = positive.sum(axis=1, keepdims=True)
     pairs = inside * (positive.shape[1] - inside)
     above = positive.astype(float) @ rankdata(scores, axis=0) - inside * (inside + 1) / 2

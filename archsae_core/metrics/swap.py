@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from archsae_core.data.splice import from_block, replaced_positions, run_body, run_prefix
+from archsae_core.data.transformers_types import PreTrainedModel
 from archsae_core.metrics.behaviour import padded, token_scores
 from archsae_core.metrics.matching import cosines, match
 from archsae_core.models.sae import SAE, Codes

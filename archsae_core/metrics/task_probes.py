@@ -11,9 +11,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 
 from archsae_core.metrics.probing import auc
 from archsae_core.models.sae import Codes
@@ -85,6 +82,8 @@ def _best_strength(x: Float[np.ndarray, "n k"], positive: Bool[np.ndarray, " n"]
 
 def _validation(positive: Bool[np.ndarray, " n"]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Training prompts to fit on and to choose the penalty by; none where a class has a single prompt."""
+    from sklearn.model_selection import StratifiedKFold  # takes a second, which reading results need not wait for
+
     n, smaller = len(positive), int(min(positive.sum(), (~positive).sum()))
     if n >= ENOUGH:
         first = n - min(int(VALIDATION_SHARE * n), MOST_VALIDATION)
@@ -97,6 +96,9 @@ def _decide(
     x: Float[np.ndarray, "n k"], positive: Bool[np.ndarray, " n"], y: Float[np.ndarray, "m k"], strength: float
 ) -> Float[np.ndarray, " m"]:
     """Log-odds of the positive class for the rows of `y`, by a fit on `x`."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=strength, max_iter=1000)
     with warnings.catch_warnings():
         # separable classes with next to no penalty: the order of the prompts has settled long before the weights

@@ -50,7 +50,7 @@ def fit_anchors(x: Float[Tensor, "tokens d_model"], n_anchors: int, *, iteration
     points = torch.from_numpy(_distinct_start(x.cpu().numpy(), n_anchors, seed)).to(x.device)
     labels, done = torch.full((len(x),), -1, device=x.device), 0
     for _ in track(range(iterations), f"k-means, {n_anchors} anchors", unit="iteration"):
-        before, labels = labels, nearest_anchor(x, points, rounded=fast_bfloat16() and not x.is_cuda)
+        before, labels = labels, nearest_anchor(x, points)
         if torch.equal(before, labels):
             break
         points, done = _means(x, labels, points), done + 1
@@ -65,11 +65,14 @@ def fit_anchors(x: Float[Tensor, "tokens d_model"], n_anchors: int, *, iteration
 
 
 def nearest_anchor(
-    x: Float[Tensor, "tokens d_model"], points: Float[Tensor, "n_anchors d_model"], *, rounded: bool
+    x: Float[Tensor, "tokens d_model"], points: Float[Tensor, "n_anchors d_model"], *, rounded: bool | None = None
 ) -> Int[Tensor, " tokens"]:
-    """Index of the nearest point of each row: the largest ⟨x, c⟩ − ‖c‖²/2, `rounded` in bfloat16."""
+    """Index of the nearest point of each row: the largest ⟨x, c⟩ − ‖c‖²/2, `rounded` in bfloat16.
+
+    `rounded` None rounds where that is faster: on a processor that multiplies bfloat16 fast.
+    """
     half = points.square().sum(dim=1) / 2
-    if not rounded:
+    if not (rounded or (rounded is None and fast_bfloat16() and not x.is_cuda)):
         return torch.cat([kernels.linear(part, points).sub_(half).argmax(dim=1) for part in x.split(CHUNK)])
     weight, bias = points.bfloat16(), -half.bfloat16()
     scores = (torch.nn.functional.linear(part.bfloat16(), weight, bias) for part in x.split(CHUNK))

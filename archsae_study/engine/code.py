@@ -20,8 +20,10 @@ PACKAGES = ("archsae_core", "archsae_study")
 PLUMBING = (
     "archsae_core.checks",
     "archsae_core.config",
+    "archsae_core.data.transformers_types",
     "archsae_core.progress",
     "archsae_core.storage",
+    "archsae_core.tensor_files",
     "archsae_study.commands",
     "archsae_study.engine",
     "archsae_study.live",

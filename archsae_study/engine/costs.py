@@ -16,7 +16,6 @@ from torch.utils.benchmark import Timer
 
 from archsae_core.data.extraction import BATCH_TOKENS
 from archsae_core.data.language_model import blocks, d_model, residuals_after
-from archsae_core.kernels.processor import fast_bfloat16
 from archsae_core.metrics.reconstruction import document_sums
 from archsae_core.metrics.stability import hungarian_centred
 from archsae_core.metrics.task_probes import regression_auc
@@ -85,9 +84,8 @@ def clustering(study: Study) -> Unit:
     def seconds() -> float:
         width, device = d_model(study.model), study.device
         x, points = (torch.ones(size, width, device=device) for size in (2 * LARGEST, min(count, LARGEST)))
-        rounded = fast_bfloat16() and not x.is_cuda
-        names = {"nearest": nearest_anchor, "x": x, "points": points, "rounded": rounded}
-        return _excess(study, "n_anchors") * _trial("nearest(x, points, rounded=rounded)", **names) / len(x)
+        names = {"nearest": nearest_anchor, "x": x, "points": points}
+        return _excess(study, "n_anchors") * _trial("nearest(x, points)", **names) / len(x)
 
     return Unit(f"row among {count} anchors", seconds)
 
@@ -186,8 +184,9 @@ def matching(study: Study) -> Unit:
     def seconds() -> float:
         generator = torch.Generator().manual_seed(0)
         common = torch.randn(min(count, LARGEST), d_model(study.model), generator=generator)
-        # as unlike as two runs: what is alike is matched in a third of the time
-        a, b = (common + 3 * torch.randn(common.shape, generator=generator) for _ in range(2))
+        # as unlike as two runs, and in some directions more than in others: alike or even, they take half the time
+        spread = torch.arange(1.0, common.shape[1] + 1).rsqrt()
+        a, b = ((common + 3 * torch.randn(common.shape, generator=generator)) * spread for _ in range(2))
         return max(1.0, count / LARGEST) ** 3 * _trial("match(a, b)", match=hungarian_centred, a=a, b=b)
 
     return Unit(f"matching of {count} features", seconds)
@@ -199,7 +198,9 @@ def probe_fit(study: Study) -> Unit:
 
     def seconds() -> float:
         generator = np.random.default_rng(0)
-        prompts = generator.random((count, 8)), generator.random(count) < 0.5
+        # rare, far from 1 and telling, as codes are: what is none of these is fitted in half the time
+        codes = 10 * generator.exponential(size=(count, 16)) * (generator.random((count, 16)) < 0.2)
+        prompts = codes, 2 * codes[:, 0] + codes[:, 1] + 10 * generator.normal(size=count) > 0.5
         return _trial("fit(prompts, prompts)", fit=regression_auc, prompts=prompts)
 
     return Unit(f"probe of {count} prompts", seconds)

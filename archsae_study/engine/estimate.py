@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import psutil
@@ -43,6 +44,8 @@ class Estimate(NamedTuple):
     """Bytes at the peak of one process."""
     parts: dict[str, float]
     """Seconds by kind of stage; runs go side by side where `scheduler` is `local:N`."""
+    units: Mapping[Unit, float] = MappingProxyType({})
+    """Seconds of one of each kind of work that was timed."""
 
     @property
     def seconds(self) -> float:
@@ -55,13 +58,16 @@ class Estimate(NamedTuple):
         return [stage for stage in self.stages if not stage.node.kept]
 
 
-def estimate(nodes: Sequence[Node], config: Config, *, notebooks: int = 0) -> Estimate:
+def estimate(
+    nodes: Sequence[Node], config: Config, *, notebooks: int = 0, known: Mapping[Unit, float] = MappingProxyType({})
+) -> Estimate:
     """Cost of what is missing of `nodes`, and of starting `notebooks` kernels. Nothing is written.
 
-    Each kind of work that is missing is timed, half a second each.
+    Each kind of work that is missing is timed, half a second each, unless it is `known` from an earlier estimate.
     """
     costs = [Cost() if node.kept else node.cost() for node in nodes]
-    units = _timed(unit for cost in costs for count, unit in cost.work if count)
+    needed = dict.fromkeys(unit for cost in costs for count, unit in cost.work if count)
+    units = {unit: known[unit] if unit in known else unit.seconds() for unit in needed}
     share = _share(config)
     stages = []
     for node, cost in zip(nodes, costs, strict=True):
@@ -73,11 +79,7 @@ def estimate(nodes: Sequence[Node], config: Config, *, notebooks: int = 0) -> Es
     if notebooks:
         parts["notebooks"] = notebooks * NOTEBOOK_SECONDS
     memory = psutil.Process().memory_info().rss + max((cost.memory for cost in costs), default=0)
-    return Estimate(stages, sum(cost.disk for cost in costs), memory, parts)
-
-
-def _timed(units: Iterable[Unit]) -> dict[Unit, float]:
-    return {unit: unit.seconds() for unit in dict.fromkeys(units)}
+    return Estimate(stages, sum(cost.disk for cost in costs), memory, parts, {**known, **units})
 
 
 def _share(config: Config) -> float:

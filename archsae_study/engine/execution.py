@@ -42,7 +42,7 @@ def make_tables(study: Study, tables: Sequence[Table[Any]], found: Estimate, fol
     inputs = [stage for stage in found.missing if stage.node.kind in INPUTS]
     if inputs:
         note(folder, make(study, inputs, (), name=f"{name}, inputs"))
-        found = estimate(plan(study, tables), study.config)
+        found = estimate(plan(study, tables), study.config, known=found.units)
     note(folder, make(study, found.missing, report_runs(study, tables), name=name))
 
 

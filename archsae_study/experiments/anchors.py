@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor
 
 from archsae_core.config import FRAMES
 from archsae_core.metrics import stability
 from archsae_core.models import hull
 from archsae_core.storage import read_json
+from archsae_core.tensor_files import read_tensors
 from archsae_study.engine import costs
 from archsae_study.engine.plan import Table
 from archsae_study.engine.study import Study
@@ -64,7 +64,7 @@ class AnchorsResult:
 def build(study: Study) -> AnchorsResult:
     """Check the anchors of both frames."""
     centred = study.variant(frame="centred")
-    stored = load_file(centred.anchor_folder() / "anchor_points.safetensors")
+    stored = read_tensors(centred.anchor_folder() / "anchor_points.safetensors").tensors
     first = centred.anchors(0)
     again = [_agreement("same documents, another start", first, centred.fit_anchors(0, seed=10**6).points)]
     if study.config.anchors.anchor_folds > 1:
@@ -75,7 +75,7 @@ def build(study: Study) -> AnchorsResult:
 
 def _frame(study: Study, frame: str) -> FrameAnchors:
     folder = study.variant(frame=frame).anchor_folder()
-    points = load_file(folder / "anchor_points.safetensors")["anchors"]
+    points = read_tensors(folder / "anchor_points.safetensors").tensors["anchors"]
     origin = hull.origin(points)
     return FrameAnchors(
         frame,

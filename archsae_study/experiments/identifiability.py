@@ -84,6 +84,7 @@ class Case:
 
     key: str
     label: str
+    anchors: int
     allowed: Interval
     """Share of the planted atoms that the hull allows at δ = 0."""
     rows: list[Learned]
@@ -210,7 +211,7 @@ def _case(store: Store, case: str, label: str, steps: int, seeds: int) -> Case:
         cosine = [recovered(one, sae) for one, sae in zip(planted, saes, strict=True)]
         shares = [float((found > RECOVERED).mean()) for found in cosine]
         rows.append(Learned(learner.kind, learner.label, mean_share(shares), float(np.mean(cosine))))
-    return Case(case, label, mean_share(allowed), rows)
+    return Case(case, label, len(planted[0].anchors), mean_share(allowed), rows)
 
 
 def build(study: Study) -> IdentifiabilityResult:

@@ -13,7 +13,7 @@ from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import LEVEL
 from archsae_study.experiments.ablation import PUBLISHED_SHARE, AblationResult, Row
 from archsae_study.experiments.checks import ChecksResult
-from archsae_study.experiments.identifiability import D_MODEL, N_ATOMS, IdentifiabilityResult, Learned
+from archsae_study.experiments.identifiability import IdentifiabilityResult, Learned
 from archsae_study.formatting import interval, percent, table
 from archsae_study.pages import style
 from archsae_study.pages.style import FRAME_TITLES, error_bar, finding, label_column, panels
@@ -36,8 +36,6 @@ __all__ = [
 
 LISTED = 12
 """Rows of the table of flagged runs, at most."""
-ANCHORS = {"inside": N_ATOMS, "outside": D_MODEL // 2, "centred": 4 * D_MODEL}
-"""By case of planted dictionaries, how many anchors it has."""
 
 
 def headline(ablation: AblationResult) -> Markdown:
@@ -182,7 +180,7 @@ def identifiability_figure(result: IdentifiabilityResult) -> Figure:
         what, _, how = case.label.partition(": ")
         axis.set_title(f"{what}:\n{how}", fontsize=8)
     axes[0].invert_yaxis()
-    anchors = ", ".join(str(ANCHORS[case.key]) for case in result.cases)
+    anchors = ", ".join(str(case.anchors) for case in result.cases)
     figure.supxlabel(
         f"{result.atoms} planted atoms in {result.d_model} dimensions, {result.active} in every sample; "
         f"{anchors} anchors (from the left);\ndictionaries of {result.features} features, k = {result.active}; "

@@ -114,6 +114,15 @@ def test_time_is_work_in_units_that_are_timed_once(monkeypatch):
     assert (found.disk, calls) == (3, [1])
 
 
+def test_what_an_earlier_estimate_timed_is_not_timed_again():
+    timed, new = Unit("thing", lambda: 0.5), Unit("other", lambda: 2.0)
+    first = estimate.estimate([node("a", 4, timed)], configure(SMALL))
+    known, never = first.units, Unit("thing", pytest.fail)
+    second = estimate.estimate([node("b", 6, never), node("c", 1, new)], configure(SMALL), known=known)
+    assert [stage.seconds for stage in second.stages] == [3, 2]
+    assert second.units == {timed: 0.5, new: 2.0}
+
+
 def test_processes_side_by_side_take_less_time_while_they_have_cores(monkeypatch):
     monkeypatch.setattr(estimate.os, "cpu_count", lambda: 4)
 
