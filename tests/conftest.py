@@ -111,3 +111,29 @@ def browser():
         running = playwright.chromium.launch(executable_path=found, args=options)
         yield running
         running.close()
+
+
+@pytest.fixture
+def watched_page(browser):
+    """`watched_page(faulty, **options)`: a page whose test fails for a failed request, or one that leaves the files.
+
+    It also fails for an error, a message in the console that is `faulty`, or a dialog.
+    """
+    contexts, errors = [], []
+
+    def open_page(faulty=lambda message: message.type in ("error", "warning"), **options):
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(30_000)  # on a busy machine a page takes seconds
+        page.on("console", lambda message: errors.append(message.text) if faulty(message) else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("dialog", lambda dialog: (errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("requestfailed", lambda request: errors.append(f"failed: {request.url}"))
+        local = ("file:", "data:", "blob:")
+        page.on("request", lambda request: request.url.startswith(local) or errors.append(request.url))
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert errors == []

@@ -34,21 +34,10 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(params=[("desktop", "light"), ("phone", "dark")], ids="-".join)
-def page(request, browser):
-    """A page that fails the test for an error in its console, a failed request, or one that leaves the folder."""
+def page(request, watched_page):
     size, scheme = request.param
     width, height = SIZES[size]
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    errors = []
-    page.on("console", lambda message: errors.append(message.text) if is_fault(message) else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("requestfailed", lambda found: errors.append(f"failed: {found.url}"))
-    page.on("request", lambda found: found.url.startswith(("file:", "data:", "blob:")) or errors.append(found.url))
-    yield page
-    context.close()
-    assert errors == []
+    return watched_page(is_fault, viewport={"width": width, "height": height}, color_scheme=scheme)
 
 
 def is_fault(message):

@@ -103,24 +103,11 @@ def size(request):
 
 
 @pytest.fixture
-def page(browser, size):
-    """A page that fails the test for any error in its console, any failed request, and any dialog."""
+def page(watched_page, size):
     width, height = WIDTHS[size]
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="light")
-    context.add_init_script(CLIPBOARD)
-    page = context.new_page()
-    page.set_default_timeout(30_000)  # on a busy machine a page takes seconds
-    errors = []
-    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("requestfailed", lambda request: errors.append(f"failed: {request.url}"))
-    page.on("dialog", lambda dialog: (errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    page.on(
-        "request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or errors.append(request.url)
-    )
-    yield page
-    context.close()
-    assert errors == []
+    page = watched_page(viewport={"width": width, "height": height}, color_scheme="light")
+    page.add_init_script(CLIPBOARD)
+    return page
 
 
 def opened(page, address):

@@ -1,9 +1,13 @@
 """Publishing a run: values that Python reads back, and nothing of anyone else's deleted."""
 
 import ast
+import base64
+import io
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from archsae_study.commands import publishing
 from archsae_study.engine.made import note_made
@@ -65,3 +69,19 @@ def test_what_someone_put_beside_the_results_of_a_run_is_not_published(run):
     publishing.publish(run)
     assert names("results") == {"new.json"}
     assert not (publishing.PROJECT / "figures").exists()
+
+
+@pytest.mark.parametrize("alpha", [255, 128])
+def test_images_are_packed_tighter_and_show_every_pixel_as_it_was(alpha):
+    pixels = np.full((60, 80, 4), (250, 250, 250, 255), dtype=np.uint8)
+    pixels[20:40, 10:50] = (30, 90, 200, alpha)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    png = base64.b64encode(file.getvalue()).decode()
+    shown = nbformat.v4.new_output("display_data", {"image/png": png})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("figure", outputs=[shown])])
+    (cell,) = publishing.strip(notebook).cells
+    found = cell.outputs[0].data["image/png"]
+    assert len(found) < len(png)
+    assert np.array_equal(Image.open(io.BytesIO(base64.b64decode(found))).convert("RGBA"), pixels)
+    assert publishing.packed(found) == found
