@@ -37,7 +37,7 @@ lab: $(FETCHED) ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks
 
 test: $(FETCHED) ## unit tests, then the committed notebooks
-	$(PY) -m pytest -n $(PROCESSES) --dist loadfile --durations 15
+	$(PY) -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 	$(MAKE) nbval
 
 browser: $(INSTALLED) ## click through the pages in the system's Chromium; `test` passes over them where there is none

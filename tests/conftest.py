@@ -19,6 +19,20 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+LONGEST = (
+    "test_faults.py", "test_pages_render.py", "test_extremes.py", "test_documented_commands.py", "test_benchmarks.py",
+    "test_scheduler.py", "test_cleaning.py", "test_site.py", "test_explorer_page.py", "test_report.py",
+    "test_estimate.py", "test_identifiability.py", "test_installed.py", "test_features.py",
+)  # fmt: skip
+"""Files that take longest, in that order."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that no process is left with one of them at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Tiny models are faster on one thread, here and in what a test starts; sums do not depend on the machine."""
