@@ -74,7 +74,7 @@ audit: $(INSTALLED) ## known vulnerabilities of what is installed, from PyPI's a
 	$(PY) -m pip list --format=freeze --exclude-editable | sed 's/+.*//' > $(VENV)/audited.txt
 	$(PY) -m pip_audit --requirement $(VENV)/audited.txt --no-deps --disable-pip --strict
 
-readme: $(INSTALLED) ## rewrite the generated tables of README.md and docs/performance.md
+readme: $(INSTALLED) ## rewrite the generated tables of README.md and docs
 	$(PY) -m docs.pages
 
 picture: $(INSTALLED) ## the README's picture of the explorer, from a page of `make explore`: PAGE=runs/…/index.html

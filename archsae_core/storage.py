@@ -1,6 +1,7 @@
 """Results on disk: content-addressed, sealed with hashes, written so that a killed run leaves nothing half-written."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -105,10 +106,13 @@ def read_json(path: str | Path, *, fix: str | None = None) -> Any:
 
 def environment() -> dict[str, str]:
     """Versions, commit and processor that a result was made with, and the day (UTC)."""
-    packages = ("torch", "transformers", "scikit-learn", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages}
     made = {"commit": _commit(), "device": _device(), "python": ".".join(map(str, sys.version_info[:3]))}
-    return versions | made | {"date": time.strftime("%Y-%m-%d", time.gmtime())}
+    return _versions() | made | {"date": time.strftime("%Y-%m-%d", time.gmtime())}
+
+
+@functools.cache  # a process runs what it has loaded, whatever is installed or committed meanwhile
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "scikit-learn", "numpy")}
 
 
 def _device() -> str:
@@ -119,6 +123,7 @@ def _device() -> str:
     return f"CPU, {os.cpu_count()} cores"
 
 
+@functools.cache
 def _commit() -> str:
     here = Path(__file__).parent
     try:
@@ -194,7 +199,10 @@ class Store:
         os.replace(work, folder)
 
     def begin(self, stage: str, recipe: Mapping[str, Any], fill: Callable[[Path], None]) -> None:
-        """Let `fill(work)` leave what the artefact's `build` will continue from; nothing where that began elsewhere."""
+        """Let `fill(work)` write files that the artefact's `build` will continue from.
+
+        Does nothing where the artefact exists, or where another process has begun it.
+        """
         folder = self.path(stage, recipe)
         work, new = folder.with_name(folder.name + PARTIAL), folder.with_name(f"{folder.name}.new{PARTIAL}")
         with suppress(Timeout), FileLock(f"{folder}.lock", timeout=0):

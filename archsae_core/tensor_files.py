@@ -1,4 +1,4 @@
-"""Reading safetensors files, none of an interrupt lost."""
+"""Reading safetensors files without losing an interrupt."""
 
 import signal
 import threading

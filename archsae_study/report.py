@@ -148,9 +148,10 @@ class Report:
             raise MissingResult(f"this needs the models themselves: unset {RESULTS_ONLY} to compute it")
         return Study(self.config, self._root)
 
-    def sae(self, arm: str = "ra", seed: int | None = None) -> SAE:
-        """The trained autoencoder of an arm, for a cell that begins with %%live; `seed` None is that of the config."""
-        run = self.study.main_run(arm)
+    def sae(self, role: str = "ra", seed: int | None = None) -> SAE:
+        """The autoencoder of a role in notebooks 02 to 04, `topk`, `topk-kmeans` or `ra`, for a cell that begins with
+        %%live; `seed` None is that of the config."""
+        run = self.study.main_run(role)
         return self.study.sae(run if seed is None else replace(run, seed=seed))
 
     @cached_property
@@ -256,7 +257,7 @@ def tell(line: str) -> None:
 
 
 def _same(asked: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    """Whether results were made with the parameters asked for; one that is newer than they counts unless it is None."""
+    """Whether results were made with the parameters asked for; one that is newer than the results has to be None."""
     return all(found.get(name) == value for name, value in asked.items())
 
 

@@ -22,7 +22,7 @@ from archsae_study.engine.source import PROJECT
 
 DOCS = Path(__file__).parent
 PAGES = ("usage", "howto", "interop", "data", "models", "dead_features", "faults", "performance")
-"""Pages of docs/ beside the notebooks, in the order of the navigation; one that there is not is left out."""
+"""Pages of docs/ beside the notebooks, in the order of the navigation."""
 EXPLORER = "explorer"
 
 
@@ -56,8 +56,7 @@ def with_alt(path: Path) -> nbformat.NotebookNode:
 def index(explorer: Path | None) -> str:
     """The README as the first page, with the navigation."""
     entries = [f"notebooks/{name}" for name in NOTEBOOKS]
-    pages = [name for name in PAGES if (DOCS / f"{name}.md").exists()]
-    trees = {"The report": entries, "Use": pages, "Build on it": ["contributing", "api"]}
+    trees = {"The report": entries, "Use": list(PAGES), "Build on it": ["contributing", "api"]}
     text = linked((PROJECT / "README.md").read_text("utf-8"))
     if explorer is not None:
         text = text.replace(

@@ -122,7 +122,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="soak-") as folder:
             try:
                 rows, problems = EVERYTHING[name](Path(folder), arguments.short)
-            except PermissionError as error:
+            except disk.CannotMount as error:
                 sys.stdout.write(f"{name}: skipped: {error}\n\n")
                 continue
         failed += len(problems)

@@ -17,14 +17,18 @@ from soak.processes import PROJECT, Size, Undisturbed, differences, finish, outc
 MIB = 2**20
 
 
+class CannotMount(RuntimeError):
+    """This user may not mount a file system."""
+
+
 @contextmanager
 def mounted(folder: Path, size: int) -> Iterator[Path]:
-    """A file system of `size` bytes in memory. Raises PermissionError where this user may not mount one."""
+    """A file system of `size` bytes in memory. Raises CannotMount where this user may not mount one."""
     folder.mkdir(parents=True)
     options = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     done = subprocess.run(options, capture_output=True, text=True, check=False) if shutil.which("mount") else None
     if done is None or done.returncode:
-        raise PermissionError(f"no tmpfs can be mounted here (root is needed): {done.stderr if done else 'no mount'}")
+        raise CannotMount(f"no tmpfs can be mounted here (root is needed): {done.stderr if done else 'no mount'}")
     try:
         yield folder
     finally:

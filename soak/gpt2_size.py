@@ -44,7 +44,7 @@ def run(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     config, tables = read_json(made / "config.json"), sorted((made / "results").glob("*.json"))
     names = ("layer", "n_features", "k", "n_anchors", "delta")
     usual = configure({"preset": "gpt2"})
-    problems = [f"{name} is {config[name]}" for name in names if config[name] != getattr(usual, name)]
+    problems = [f"{name} is {config[name]}" for name in names if config[name] != usual[name]]
     if "NaN" in (text := "".join(path.read_text() for path in tables)) or "Infinity" in text:
         problems.append("a table holds a number that is none")
     quality = json.loads((made / "results" / "archetypal_sae.json").read_text())["table"]["quality"]

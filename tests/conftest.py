@@ -77,9 +77,8 @@ def smoke_runs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def published(smoke_runs, tmp_path_factory):
-    """Folder of a copy of the `project` that published the smoke report, run elsewhere on an ASCII terminal: `stdout`.
-
-    Its tables are there: the notebooks are what is left to run.
+    """Folder with `project`, a copy in which `report --publish` ran from another directory with ASCII output, and
+    `stdout`, what it printed. Its tables were there: the notebooks were left to run.
     """
 
     def run(folder):
@@ -129,10 +128,8 @@ def browser():
 
 @pytest.fixture
 def watched_page(browser):
-    """`watched_page(faulty, **options)`: a page whose test fails for a failed request, or one that leaves the files.
-
-    It also fails for an error, a message in the console that is `faulty`, or a dialog.
-    """
+    """`watched_page(faulty, **options)`: a page whose test fails for an error, a message in the console that is
+    `faulty`, a dialog, a failed request, or a request for anything but a local file."""
     contexts, errors = [], []
 
     def open_page(faulty=lambda message: message.type in ("error", "warning"), **options):

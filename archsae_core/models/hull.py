@@ -1,7 +1,8 @@
 """What the hull excludes: where it holds the origin, and how near its cone comes to a direction.
 
-Directions of points in the hull of the anchors form their cone, {Σ w_j c_j : w ≥ 0}. Where the origin lies inside the
-hull, the cone is the whole space and the constraint excludes nothing; else it excludes most directions.
+Directions of points in the hull of the anchors form their cone, {Σ w_j c_j : w ≥ 0}. Where the origin lies in the
+interior of the hull, the cone is the whole space and the constraint excludes nothing; where it lies outside, the cone
+excludes most directions, and where it lies on the boundary, some.
 """
 
 from typing import NamedTuple
@@ -39,8 +40,9 @@ class Reach(NamedTuple):
 
     cosine: Float[Tensor, " n"]
     """Largest cosine with any direction of the cone: what no training can exceed at δ = 0. 1 inside the cone."""
-    support: Int[Tensor, " n"]
-    """Anchors with a weight above 0 in the nearest point; 0 where all anchors are more than 90° away."""
+    support: Int[Tensor, " n"] | None
+    """Anchors with a weight above 0 in the nearest point; 0 where all anchors are more than 90° away. None where the
+    cone is the whole space: nothing is projected, since every direction is its own nearest point."""
     violation: float
     """Largest inner product v of a unit anchor with a residual: 0 for exact projections (Karush–Kuhn–Tucker). Squared
     cosines are at most 2 v / m too low, with m the `margin` of the origin."""
@@ -92,7 +94,7 @@ def reach(
     unit = F.normalize(anchors.detach().double(), dim=1)
     targets = F.normalize(directions.detach().double(), dim=1).to(unit.device)
     if where.vacuous:
-        return Reach(torch.ones(len(targets), dtype=torch.float64), torch.full((len(targets),), unit.shape[1]), 0.0)
+        return Reach(torch.ones(len(targets), dtype=torch.float64), None, 0.0)
     gram = unit @ unit.T
     parts = [_project(part, unit, gram) for part in targets.split(TOGETHER)]
     points, support = (torch.cat(column) for column in zip(*parts, strict=True))

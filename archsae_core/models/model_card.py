@@ -73,14 +73,14 @@ def _usage() -> Iterator[str]:
     yield "## Use"
     yield ""
     yield "```python"
-    yield "from archsae_core.models.sae import SAE"
+    yield "from archsae_core import SAE"
     yield ""
     yield 'sae = SAE.from_pretrained("…")  # this repository, or a local copy of it'
     yield "codes = sae.encode(x)  # x: raw activations [batch, d_model]"
     yield "x_hat = sae.decode(codes)"
     yield "```"
     yield ""
-    yield "`archsae_core.interop.to_saelens(sae, folder)` writes it for SAELens. Weights are in safetensors; nothing is"
+    yield "`archsae_core.to_saelens(sae, folder)` writes it for SAELens. Weights are in safetensors; nothing is"
     yield "pickled."
 
 
@@ -117,8 +117,9 @@ def _limits(structure: Mapping[str, Any], about: About) -> Iterator[str]:
     yield ""
     yield "- It holds for this layer of this model alone; other layers, models and fine-tunes need SAEs of their own."
     if about.excluded_positions:
-        first = ", ".join(map(str, about.excluded_positions))
-        yield f"- It never saw position {first} of a sequence, whose activations are far larger: leave it out."
+        places = about.excluded_positions
+        first = f"position{'s' * (len(places) > 1)} {', '.join(map(str, places))}"
+        yield f"- It never saw {first} of a sequence, whose activations are far larger: leave it out."
     yield "- Text unlike the training text is reconstructed worse; measure it before you rely on a feature."
     yield "- Features have no verified meaning. Another seed gives other features in part; check the stability of those"
     yield "  you build on."

@@ -155,7 +155,7 @@ class Trainer:
         """One optimiser step, then the constraint. Raises TrainingDiverged; on a GPU it is looked for now and then."""
         losses, norm = self._update(x)
         self.step += 1
-        logged = self.step % LOG_EVERY == 0
+        logged = self.step % LOG_EVERY == 0 or self.step == self.config.steps
         if logged or not kernels.on_gpu(norm):
             self._check(self._loss(losses))
         if logged or self.step == 1:
@@ -310,5 +310,5 @@ def _keep(trainer: Trainer, work: Path) -> None:
 
 
 def read_log(folder: Path) -> list[dict[str, float | int]]:
-    """The training log of a finished run: one row each `LOG_EVERY` steps."""
+    """The training log of a finished run: a row at step 1, every `LOG_EVERY` steps, and at the last."""
     return read_json(folder / "log.json")

@@ -116,22 +116,28 @@ def _is_text(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(getattr(statement.value, "value", None), str)
 
 
-def _tokens(node: object) -> Iterator[str]:
+class _Written(str):
+    """A token, among what is still to be turned into tokens."""
+
+
+def _tokens(tree: ast.AST) -> Iterator[str]:
     """A tree as a flat sequence, the same in every version of Python: `ast.dump` is not."""
-    if isinstance(node, ast.AST):
-        yield f"({type(node).__name__}"
-        for name, value in ast.iter_fields(node):
-            if value not in (None, []) and name not in ("ctx", "kind", "type_comment"):
-                yield name
-                yield from _tokens(value)
-        yield ")"
-    elif isinstance(node, list):
-        yield "["
-        for item in node:
-            yield from _tokens(item)
-        yield "]"
-    else:
-        yield repr(node)
+    waiting: list[object] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, _Written):
+            yield node
+        elif isinstance(node, ast.AST):
+            yield f"({type(node).__name__}"
+            waiting.append(_Written(")"))
+            for name, value in reversed(list(ast.iter_fields(node))):
+                if value not in (None, []) and name not in ("ctx", "kind", "type_comment"):
+                    waiting += (value, _Written(name))
+        elif isinstance(node, list):
+            yield "["
+            waiting += (_Written("]"), *reversed(node))
+        else:
+            yield repr(node)
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

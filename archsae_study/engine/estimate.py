@@ -34,7 +34,7 @@ class Stated(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """What is still to be made, with its cost."""
+    """All artefacts of a plan, and what the missing ones cost."""
 
     stages: list[Stated]
     """Every artefact, kept ones included."""

@@ -56,7 +56,8 @@ class Table(Generic[R]):
     prompts: bool = False
     """Whether it looks at the activations of the probing tasks' prompts."""
     fields: tuple[str, ...] = ()
-    """Parameters of `ComparisonConfig` that it reads. All others count, but those of `WITHOUT_EFFECT`."""
+    """Parameters of `ComparisonConfig` that it reads. Every parameter outside that group counts too, except those of
+    `WITHOUT_EFFECT`."""
     only: tuple[str, ...] | None = None
     """All parameters that it reads, where it uses neither the text nor the model."""
     file: str | None = None
@@ -124,7 +125,15 @@ def plan(study: Study, tables: Iterable[Table[Any]]) -> list[Node]:
     found += [_run(study, run) for run in runs]
     found += [_scores(study, run, part) for table in tables for run in table.runs(study) for part in table.parts]
     found += [_table(study, table) for table in tables]
-    return list({node.folder: node for node in reversed(found)}.values())[::-1]  # named by who needs it first
+    return _first_of_each(found, lambda node: node.folder)  # named by who needs it first
+
+
+def _first_of_each(items: Iterable[R], key: Callable[[R], object]) -> list[R]:
+    """Items without those whose key came before, in their order."""
+    found: dict[object, R] = {}
+    for item in items:
+        found.setdefault(key(item), item)
+    return list(found.values())
 
 
 def report_runs(study: Study, tables: Iterable[Table[Any]]) -> list[Run]:
@@ -149,7 +158,7 @@ def _inputs(study: Study, tables: Sequence[Table[Any]], runs: Sequence[Run]) -> 
     if all(table.only is not None for table in tables):
         return
     studies = [study, *(study.of(run) for run in runs), *(own for table in tables for own, _ in table.anchors(study))]
-    layers = list({canonical_hash(own.source): own for own in reversed(studies)}.values())[::-1]
+    layers = _first_of_each(studies, lambda own: canonical_hash(own.source))  # the study's own comes first
     for part in dict.fromkeys(["train", "heldout", *(part for table in tables for part in table.parts)]):
         for own in layers if part in ("train", "heldout") else layers[:1]:
             yield _activations(own, layers, part)
@@ -171,6 +180,8 @@ def _activations(own: Study, layers: Sequence[Study], part: str) -> Node:
 
     def cost() -> Cost:
         found = costs.of_activations(own, part)
+        if part not in ("train", "heldout"):
+            return found
         folders = {other: other.store.path("activations", other.source | {"part": part}) for other in layers}
         missing = [other.config.language_model.layer for other, path in folders.items() if not path.exists()]
         # one pass reads them all, and ends after the deepest

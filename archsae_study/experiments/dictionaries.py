@@ -48,8 +48,8 @@ class ReachOfAtoms:
     """Quantiles, by their level, of the largest cosine that an atom has with any direction of the cone."""
     cosines: list[float]
     """Of every sampled atom, in ascending order."""
-    support: float
-    """Anchors that the nearest point is made of, median."""
+    support: float | None
+    """Anchors that the nearest point is made of, median; None where nothing has to be projected."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _reach(
         label,
         _quantiles(found.cosine),
         found.cosine.sort().values.tolist(),
-        float(found.support.float().median()),
+        None if found.support is None else float(found.support.float().median()),
     )
 
 

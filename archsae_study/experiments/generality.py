@@ -1,4 +1,4 @@
-"""Notebook 05: two primary contrasts in other settings: another layer, another k, no relaxation, published sizes."""
+"""Notebook 05: two primary contrasts in other settings: another layer, another k, δ = 0, the sizes of `full`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from archsae_study.protocol.contrasts import Decision
 from archsae_study.settings.config import FULL_SIZES
 
 SEEDS, AT_FULL_SIZE_SEEDS = 3, 4
-"""At most so many an arm. The fourth of the published sizes came after three had been seen, as notebook 05 says."""
+"""Seeds per arm, at most. The fourth at the sizes of `full` came after three had been seen, as notebook 05 says."""
 AT_FULL_SIZE = tuple(arm for one in contrasts.PRIMARY if one.key == "g1" for arm in (one.ra, one.free))
 """The arms of g1. On raw data a step of this size takes three times as long, with a fifth of the features dead."""
 

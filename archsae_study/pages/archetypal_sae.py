@@ -64,7 +64,7 @@ def binding_table(binding: BindingResult) -> pd.DataFrame:
     rows = [
         [
             f"{one.frame}, {reach.label}",
-            "nothing" if one.vacuous else "yes",
+            "nothing" if one.vacuous else "directions",
             reach.cosine["0.05"],
             reach.cosine["0.5"],
             reach.cosine["0.95"],

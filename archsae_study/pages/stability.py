@@ -138,7 +138,7 @@ def limit(result: StabilityResult, generality: GeneralityResult) -> dict[str, An
 
 
 def _full_size(generality: GeneralityResult) -> dict[str, Any] | None:
-    """The setting of the published sizes, and what the rule would say of g1 there; None where it was not run."""
+    """The setting at the sizes of `full`, and what the rule would say of g1 there; None where it was not run."""
     for one in generality.settings:
         if "n_features" in one.setting.changes and (decisions := one.decisions()):
             return {"setting": one.setting, "decision": decisions[0]}

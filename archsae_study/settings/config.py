@@ -146,7 +146,7 @@ TAKES_ALL = ("tokens", "anchor_tokens", "heldout_tokens", "probe_tasks")
 
 FULL_SIZES: dict[str, int] = dict(
     n_features=4096, k=64, n_anchors=4096, anchor_tokens=180_000, aux_k=256, dead_after=200)  # fmt: skip
-"""Sizes of the published study, and what goes with them."""
+"""Sizes of the full protocol, and what goes with them."""
 _FULL: dict[str, Any] = dict(
     FULL_SIZES, steps=5000, ablation_steps=2000, n_seeds=8, ablation_seeds=2, arms=tuple(ARMS),
     behaviour_tokens=20_000, heldout_tokens=50_000, longer_factor=2, kmeans_iterations=10)  # fmt: skip

@@ -23,7 +23,8 @@ from archsae_study.settings.config import ConfigError, configure
 Usage = namedtuple("Usage", "total used free")
 SMALL = {"preset": "smoke", "steps": 10, "ablation_steps": 5, "n_seeds": 2, "longer_factor": 1}
 SMALL |= {"arms": "topk-random-own,topk-kmeans-own,ra-own"}
-WANTED = [table for table in TABLES if table.name in ("anchors", "standard_sae", "archetypal_sae", "stability")]
+NAMES = ("anchors", "standard_sae", "archetypal_sae", "w_steps", "stability", "generality")
+WANTED = [table for table in TABLES if table.name in NAMES]
 
 
 def stated(config, root):

@@ -24,7 +24,7 @@ def mounting(found):
     """What a fault of a disk left; passed over where no disk can be mounted."""
     try:
         return survived(found())
-    except PermissionError as error:
+    except disk.CannotMount as error:
         pytest.skip(str(error))
 
 

@@ -287,7 +287,7 @@ def test_the_answer_renders_with_and_without_intervals(report, wide):
 
 def test_the_limit_says_what_g1_is_at_the_published_sizes(report, wide):
     found = report.table("generality")
-    assert "published study" not in stability.headline(wide, found).data
+    assert "full protocol" not in stability.headline(wide, found).data
     *others, sizes = found.settings
     arms = []
     for arm in others[0].arms:
