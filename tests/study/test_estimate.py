@@ -1,7 +1,7 @@
 """What is stated before a run is what the run then does: stages, bytes, room on the disk; and what it took is kept."""
 
 import shutil
-from collections import namedtuple
+from collections import Counter, namedtuple
 from functools import partial
 from pathlib import Path
 
@@ -62,7 +62,8 @@ def test_what_every_stage_took_stands_beside_what_was_said(done, capsys):
     root, before = done
     (folder,) = root.glob("smoke-*")
     rows = execution.read(folder)
-    assert {(row.kind, row.name) for row in rows} == {(stage.node.kind, stage.node.name) for stage in before.stages}
+    # by kind: a run that two tables share is named by the one that asks first
+    assert Counter(row.kind for row in rows) == Counter(stage.node.kind for stage in before.stages)
     assert all(row.taken > 0 for row in rows)
     assert main(["timing", str(folder)]) == 0
     printed = capsys.readouterr().out
@@ -163,7 +164,8 @@ def test_steps_are_timed_at_sizes_that_any_machine_can_hold(size, monkeypatch):
 
 def test_a_kind_of_step_is_timed_once_for_all_runs_of_that_kind():
     study = Study(configure(SMALL), None)
-    kinds = {costs.training_step(study.of(run), ARMS[run.arm]) for table in WANTED for run in table.runs(study)}
+    (table,) = (table for table in WANTED if table.name == "stability")
+    kinds = {costs.training_step(study.of(run), ARMS[run.arm]) for run in table.runs(study)}
     assert len(kinds) == 2  # free and archetypal
 
 

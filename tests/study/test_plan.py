@@ -231,3 +231,13 @@ def test_made_is_made_once(tmp_path):
     twice = partial(made, found, table)
     assert twice() == twice()
     assert calls == [1]
+
+
+def test_validation_is_read_after_the_layer_of_the_study_alone(tmp_path):
+    """Other layers, which 05 looks at beside it, are scored on held-out documents only."""
+    nodes = plan(Study(configure({"preset": "smoke"}), tmp_path), TABLES)
+    read = [node for node in nodes if node.kind == "activations"]
+    assert sum("heldout" in node.name for node in read) == 2
+    (validation,) = (node for node in read if "validation" in node.name)
+    assert validation.name == "activations, validation, layer 1"
+    assert validation.cost().work
