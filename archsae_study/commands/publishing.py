@@ -90,7 +90,7 @@ def publish(folder: Path) -> None:
     made = [path for path in sorted(made_files(folder)) if path.parent.name in ("results", "figures")]
     published = {PROJECT / path.relative_to(folder): path for path in made}
     files |= {path: partial(shutil.copyfile, source) for path, source in published.items()}
-    stale = made_files(PROJECT) - set(published)
+    stale = made_files(PROJECT) - set(files)
     _put_in_place(files)
     for path in stale:
         path.unlink()

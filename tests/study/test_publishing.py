@@ -55,6 +55,13 @@ def test_what_an_earlier_report_published_goes_and_everything_else_stays(run):
     assert names("figures") == {"newer.png", "mine.png"}
 
 
+def test_what_is_published_stays_whatever_an_earlier_report_recorded(run):
+    publishing.publish(run)
+    note_made(publishing.PROJECT, *(publishing.PROJECT / "notebooks").iterdir())
+    publishing.publish(run)
+    assert names("notebooks") == {f"{name}.ipynb" for name in publishing.NOTEBOOKS}
+
+
 def test_a_published_file_that_someone_changed_stays(run):
     publishing.publish(run)
     (publishing.PROJECT / "figures" / "new.png").write_bytes(b"drawn anew")
