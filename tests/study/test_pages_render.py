@@ -18,7 +18,6 @@ from archsae_core.metrics.intervals import Interval
 from archsae_study.experiments.ablation import AblationResult
 from archsae_study.experiments.checks import CheckedRun, ChecksResult, Flag
 from archsae_study.experiments.generality import GeneralityResult, SettingResult
-from archsae_study.experiments.identifiability import CASES, plant
 from archsae_study.experiments.longer import LongerResult
 from archsae_study.experiments.reappearance import ReappearanceResult
 from archsae_study.experiments.stability import AtStep, Score, StabilityResult
@@ -398,10 +397,6 @@ def test_what_was_not_run_is_said():
     assert len(stability.reappearance_table(ReappearanceResult(0.7, []))) == 0
     rendered(stability.swap_figure(SwapResult("no feature of two seeds fires")))
     rendered(stability.longer_figure(LongerResult(1, [])))
-
-
-def test_the_planted_cases_have_the_anchors_that_their_figure_names():
-    assert {case: len(plant(case, 0).anchors) for case in CASES} == delta_ablation.ANCHORS
 
 
 def test_lines_from_names_to_points_do_not_cross():
