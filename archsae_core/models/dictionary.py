@@ -248,8 +248,26 @@ class SparseArchetypalDictionary(ArchetypalDictionary):
         weights: tuple[Float[Tensor, "n_features m"], Int[Tensor, "n_features m"]],
         **options: Any,
     ) -> None:
-        """`weights` are values and indices, as those of `torch.topk(W, m)`; values are made to sum to 1."""
+        """`weights` are values and indices, as those of `torch.topk(W, m)`; values are made to sum to 1. `options` are
+        those of `ArchetypalDictionary`."""
         super().__init__(anchors, weights, **options)
+
+    @classmethod
+    def from_anchors(
+        cls,
+        anchors: Float[Tensor, "n_anchors d_model"],
+        n_features: int | None = None,
+        *,
+        delta: float = 1.0,
+        support: int = 64,
+        seed: int = 0,
+        **options: Any,
+    ) -> "SparseArchetypalDictionary":
+        """As that of `ArchetypalDictionary`, without smoothing: each atom may mix `support` anchors at most."""
+        require_whole("support", support)
+        dense = ArchetypalDictionary.from_anchors(anchors, n_features, smoothing=None, seed=seed)
+        values, indices = dense.W.detach().topk(min(support, len(anchors)), dim=1)
+        return cls(anchors, (values, indices), delta=delta, **options)
 
     def _hold(self, weights: tuple[Tensor, Tensor]) -> None:
         values, indices = weights

@@ -22,6 +22,18 @@ def dictionary(n_features=24, n_anchors=30, m=4):
     return SparseArchetypalDictionary(anchors, tuple(weights), delta=0.3)
 
 
+def test_from_anchors_it_starts_where_a_dense_one_does():
+    anchors = torch.randn(10, 6, generator=torch.Generator().manual_seed(0))
+    sparse = SparseArchetypalDictionary.from_anchors(anchors, 12, delta=0.5, support=4, unit_norm=False)
+    dense = ArchetypalDictionary.from_anchors(anchors, 12, delta=0.5, smoothing=None, unit_norm=False)
+    assert sparse.weights.shape == (12, 4)
+    assert torch.equal(sparse.W, dense.W)
+    assert torch.allclose(sparse.atoms(), dense.atoms())
+    assert SparseArchetypalDictionary.from_anchors(anchors).weights.shape == (10, 10)
+    with pytest.raises(ConfigError, match="support = 0"):
+        SparseArchetypalDictionary.from_anchors(anchors, support=0)
+
+
 def dense_rule(W, slope, rate, m):
     """The rule written out for one row of all anchors."""
     W, held = W.clone(), W > 0
