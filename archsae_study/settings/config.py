@@ -156,7 +156,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         model="random-gpt2", text="synthetic", layer=1, context=32, n_features=64, k=4, n_anchors=64, steps=40,
         batch_size=128, aux_k=8, dead_after=20, checkpoint_every=20, n_seeds=2, deltas=(0.0, 1.0), ablation_steps=20,
         ablation_seeds=2, longer_factor=2, behaviour_tokens=512, lr=1e-3, dtype="float32", anchor_folds=2,
-        probe_tasks=3, probe_prompts=128, arms=SMOKE_ARMS),
+        probe_tasks=4, probe_prompts=128, arms=SMOKE_ARMS),
     "quick": dict(
         tokens=80_000, steps=100, lr=1e-3, ablation_steps=30, kmeans_iterations=10, behaviour_tokens=2048,
         anchor_folds=3, deltas=(0.0, 1.0, 5.0), probe_tasks=3, probe_prompts=128, other_settings=False),
