@@ -165,6 +165,9 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     wanted = arguments.activations is not None
     compare.check_image(arguments.figure)
+    for name, path in (("figure", arguments.figure), ("json", arguments.json)):
+        if path is not None:
+            compare.check_output(name, path, [*arguments.saes, *filter(None, [arguments.activations])])
     entries = compare.read(arguments.saes, arguments.k, codes=wanted)
     x = compare.read_activations(arguments.activations, entries[0].sae.d_model) if wanted else None
     for warning in compare.warnings(entries):
@@ -173,7 +176,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     sys.stdout.write(compare.report(found) + "\n")
     compare.save_figure(found, arguments.figure)
     _say(f"figure: {arguments.figure}")
-    if arguments.json:
+    if arguments.json is not None:
         write_json(arguments.json, found.as_json())
     return 0
 

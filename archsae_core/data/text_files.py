@@ -179,6 +179,9 @@ def _read_csv(text: str, config: CorpusConfig) -> Rows:
         )
     except pyarrow.ArrowException as error:
         raise _bad(config, f"not a readable CSV file ({error}): write it again, with a header") from error
+    for name in filter(None, (config.text_field, config.label_field)):
+        if table.column_names.count(name) > 1:
+            raise _bad(config, f"its header names {name!r} twice: give each column a name of its own")
     return _select(table.to_pydict(), config)
 
 

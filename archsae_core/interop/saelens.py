@@ -142,9 +142,13 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(config, dict):
         raise ConfigError(f"{folder / CONFIG} is no JSON object: write the folder again with SAELens' save_model")
     try:
-        weights = {name: tensor.float() for name, tensor in read_tensors(folder / WEIGHTS).tensors.items()}
+        stored = read_tensors(folder / WEIGHTS).tensors
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{folder / WEIGHTS} cannot be read ({error}): copy or download it again") from error
+    if wrong := [name for name, tensor in stored.items() if tensor.is_complex() or not tensor.float().isfinite().all()]:
+        fix = "is not all finite real numbers: copy or download it again"
+        raise ConfigError(f"{folder / WEIGHTS}: {wrong[0]} {fix}")
+    weights = {name: tensor.float() for name, tensor in stored.items()}
     _check_architecture(folder, config)
     d_in, d_sae = config.get("d_in"), config.get("d_sae")
     shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}
@@ -159,12 +163,19 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _check_architecture(folder: Path, config: Mapping[str, Any]) -> None:
-    architecture, before_6 = config.get("architecture", "standard"), config.get("activation_fn_str")
-    if architecture != "jumprelu" and "topk" not in (architecture, before_6, config.get("activation_fn")):
+    architecture = config.get("architecture", "standard")
+    before_6 = architecture == "standard" and "topk" in (config.get("activation_fn_str"), config.get("activation_fn"))
+    if architecture not in ("topk", "jumprelu") and not before_6:
         raise ConfigError(
             f"{folder / CONFIG}: architecture = {architecture!r} is not read here: only topk and jumprelu are, whose "
             "codes this package has too; SAELens itself opens the others"
         )
+    for name in ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm"):
+        if not isinstance(config.get(name, False), bool):
+            raise ConfigError(f"{folder / CONFIG}: {name} = {config[name]!r} must be true or false")
+    if (shape := config.get("reshape_activations", "none")) not in ("none", None):
+        fix = "SAELens itself opens it: here an activation is one vector of the residual stream"
+        raise ConfigError(f"{folder / CONFIG}: reshape_activations = {shape!r} is not read here: {fix}")
     normalization = config.get("normalize_activations", "none")
     if normalization not in ("none", False, None):
         fix = "fold it into the weights with SAELens (fold_activation_norm_scaling_factor), and save the SAE again"

@@ -1,7 +1,7 @@
 """`python -m archsae_study compare`: do saved SAEs, ours or other people's, hold the same features?"""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -252,6 +252,14 @@ def save_figure(comparison: Comparison, path: str | Path) -> None:
     options = dict(format=check_image(path), dpi=110, bbox_inches="tight")
     drawn = figure(comparison)
     write_atomically(path, lambda temporary: drawn.savefig(temporary, **options))
+
+
+def check_output(name: str, path: Path, inputs: Iterable[str | Path]) -> None:
+    """Raise ConfigError where a file cannot be written to `path`, or would replace one that is compared."""
+    fix = "name a file in a folder that there is"
+    require(not path.is_dir() and path.parent.is_dir(), name, str(path), fix)
+    taken = {Path(given).resolve() for given in inputs}
+    require(path.resolve() not in taken, name, str(path), "it is compared and would be replaced: name another file")
 
 
 def check_image(path: str | Path) -> str:

@@ -182,7 +182,14 @@ def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
 
 
 def run_sweep(parameters: Mapping[str, Any], deltas: Iterable[float], **options: Any) -> list[Path]:
-    """The notebooks that depend on delta, once for each; everything else is shared through the store."""
+    """The notebooks that depend on delta, once for each; everything else is shared through the store.
+
+    Raises ConfigError for no radius, for one that is given twice, and for a `delta` among the parameters.
+    """
+    deltas = tuple(deltas)
+    if parameters.get("delta") is not None:
+        raise ConfigError(f"delta = {parameters['delta']!r}: a sweep sets it: leave it out, or add it to the deltas")
+    configure(dict(parameters) | {"deltas": deltas})
     runs = [dict(parameters) | {"delta": delta} for delta in deltas]
     for run in runs:
         configure(run)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from archsae_core.progress import has_bars, progress_bar
-from archsae_core.storage import read_json, write_json
+from archsae_core.storage import CorruptArtifact, read_json, write_json
 from archsae_study.engine.estimate import Estimate, Stated, duration, estimate
 from archsae_study.engine.plan import Table, plan, report_runs
 from archsae_study.engine.runs import Run
 from archsae_study.engine.scheduler import train_ahead
 from archsae_study.engine.study import Study
-from archsae_study.engine.typed import from_json, to_json
+from archsae_study.engine.typed import ResultMismatch, from_json, to_json
 from archsae_study.formatting import markdown_table
 
 TIMING = "timing.json"
@@ -77,9 +77,14 @@ def note(folder: Path, done: Iterable[Taken]) -> None:
 
 
 def read(folder: Path) -> list[Taken]:
-    """Times of the stages that were made for a run folder; empty where none were."""
-    path = folder / TIMING
-    return [from_json(row, Taken) for row in read_json(path)] if path.exists() else []
+    """Times of the stages that were made for a run folder; empty where none were. Raises CorruptArtifact."""
+    path, fix = folder / TIMING, "delete this file, on which no result depends"
+    if not path.exists():
+        return []
+    try:
+        return [from_json(row, Taken) for row in read_json(path, fix=fix)]
+    except (TypeError, ResultMismatch) as error:
+        raise CorruptArtifact(f"{path} does not hold the times of a run ({error}): {fix}") from error
 
 
 def table(rows: Sequence[Taken], *, each: bool = False) -> str:

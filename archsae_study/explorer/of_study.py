@@ -40,6 +40,8 @@ def of_study(
     """
     arms = explored_arms(study.config.activations.frame) if arms is None else arms
     unknown = [arm for arm in arms if arm not in ARMS]
+    if len(set(arms)) < len(arms):
+        raise ConfigError(f"arms = {tuple(arms)!r}: name each arm once")
     if unknown or not arms:
         raise ConfigError(f"arms = {tuple(arms)!r}: name at least one of {', '.join(ARMS)}")
     config = study.config

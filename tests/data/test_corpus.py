@@ -98,6 +98,12 @@ def test_csv_with_quotes_and_labels(tmp_path):
     assert found == (('one, "two"\nthree', "007", "NA"), ("x", "y", "z"))
 
 
+@pytest.mark.parametrize("header", ["body,body,topic", "body,topic,topic"])
+def test_csv_that_names_a_column_twice_is_refused(tmp_path, header):
+    with pytest.raises(TextError, match=r"its header names '(body|topic)' twice: give each column a name of its own"):
+        text(tmp_path / "a.csv", f"{header}\none,two,x\n", text_field="body", label_field="topic")
+
+
 def test_jsonl_with_labels_and_other_columns(tmp_path):
     rows = [{"body": "one", "topic": "x"}, {"body": "  ", "topic": "y"}, {"body": "two", "topic": 3, "extra": [1]}]
     rows += [{"body": None, "topic": "z"}, {"body": "a\u2028b", "topic": "z"}]

@@ -117,6 +117,13 @@ def negative_threshold(folder: Path) -> None:
     (folder / OURS).unlink()
 
 
+def spoiled(folder: Path, name: str, value: complex) -> None:
+    weights = load_file(folder / WEIGHTS)
+    weights[name] = weights[name].to(torch.tensor(value).dtype)
+    weights[name].view(-1)[0] = value
+    save_file(weights, folder / WEIGHTS)
+
+
 FAULTS = {
     "no settings": (lambda folder: (folder / CONFIG).unlink(), "has no cfg.json: a SAELens folder holds"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "has no sae_weights.safetensors"),
@@ -124,6 +131,17 @@ FAULTS = {
     "cut": (lambda folder: cut(folder, WEIGHTS), "cannot be read .* copy or download it again"),
     "our file cut": (lambda folder: cut(folder, OURS), "archsae.safetensors cannot be read .* delete it"),
     "gated": (lambda folder: edit(folder, architecture="gated"), "architecture = 'gated' is not read here"),
+    "gated, of topk": (
+        lambda folder: edit(folder, architecture="gated", activation_fn="topk"),
+        "architecture = 'gated' is not read here",
+    ),
+    "a flag in words": (
+        lambda folder: edit(folder, apply_b_dec_to_input="false"),
+        "apply_b_dec_to_input = 'false' must be true or false",
+    ),
+    "heads": (lambda folder: edit(folder, reshape_activations="hook_z"), "reshape_activations = 'hook_z' is not read"),
+    "NaN": (lambda folder: spoiled(folder, "W_enc", float("nan")), "W_enc is not all finite real numbers"),
+    "complex": (lambda folder: spoiled(folder, "b_enc", 1j), "b_enc is not all finite real numbers"),
     "no threshold": (lambda folder: edit(folder, architecture="jumprelu"), "threshold is missing"),
     "threshold": (negative_threshold, "threshold of -1 in feature 2: only JumpReLU SAEs whose"),
     "no architecture": (lambda folder: edit(folder, architecture="standard"), "architecture = 'standard'"),

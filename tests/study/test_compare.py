@@ -179,6 +179,13 @@ FAULTS = {
         ("--figure", "x.doc"),
         "figure = 'x.doc': name a file that ends in .png",
     ),
+    "its own input": (
+        lambda folder: ["ours.safetensors", "theirs"],
+        ("--json", "ours.safetensors"),
+        "json = '.*ours.safetensors': it is compared and would be replaced",
+    ),
+    "no name": (lambda _: ["ours.safetensors", "theirs"], ("--json", ""), "json = '.': name a file in a folder that"),
+    "no folder": (lambda _: ["ours.safetensors", "theirs"], ("--json", "none/x.json"), "json = 'none/x.json': name a"),
     "activations": (lambda _: ["ours.safetensors", "theirs"], ("--activations", "none"), "activations = none: no safe"),
 }
 
@@ -186,6 +193,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_named_with_its_fix(saved, fault, capsys, tmp_path):
     spoil, options, message = FAULTS[fault]
+    options = [saved / option if option == "ours.safetensors" else option for option in options]
     assert run(saved, *spoil(saved), options=options) == 2
     assert not (saved / "figure.png").exists()
     said = capsys.readouterr().err

@@ -1,5 +1,6 @@
 """What is stated before a run is what the run then does: stages, bytes, room on the disk; and what it took is kept."""
 
+import re
 import shutil
 from collections import Counter, namedtuple
 from functools import partial
@@ -71,6 +72,29 @@ def test_what_every_stage_took_stands_beside_what_was_said(done, capsys):
     assert main(["timing", str(folder), "--each"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(rows) + 3
     assert main(["timing", str(root)]) == 2
+
+
+@pytest.mark.parametrize("content", ["null", "[1]", '[{"a": 1}]', "{"])
+def test_times_that_are_none_are_named_and_nothing_else_is_to_be_deleted(tmp_path, capsys, content):
+    (tmp_path / "timing.json").write_text(content)
+    assert main(["timing", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "timing.json" in said
+    assert said.strip().endswith("delete this file, on which no result depends")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--deltas", "1,1"], "deltas = "),
+        (["--deltas", "[]"], "deltas = "),
+        (["--set", "delta=0.5", "--deltas", "0,1"], "delta = .*a sweep sets it"),
+    ],
+)
+def test_radii_of_a_sweep_are_checked_before_it_begins(tmp_path, capsys, given, message):
+    assert main(["sweep", "--preset", "smoke", "--runs", str(tmp_path), *given]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_dry_run_prints_every_stage_and_writes_nothing(tmp_path, capsys):
