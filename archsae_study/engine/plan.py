@@ -160,8 +160,8 @@ def _inputs(study: Study, tables: Sequence[Table[Any]], runs: Sequence[Run]) -> 
     studies = [study, *(study.of(run) for run in runs), *(own for table in tables for own, _ in table.anchors(study))]
     layers = _first_of_each(studies, lambda own: canonical_hash(own.source))  # the study's own comes first
     for part in dict.fromkeys(["train", "heldout", *(part for table in tables for part in table.parts)]):
-        for own in layers if part in ("train", "heldout") else layers[:1]:
-            yield _activations(own, layers, part)
+        read = layers if part in ("train", "heldout") else layers[:1]
+        yield from (_activations(own, read, part) for own in read)
     if any(table.prompts for table in tables) and study.config.comparison.probe_tasks != 0:
         yield _prompts(study)
     for own in studies:
@@ -180,8 +180,6 @@ def _activations(own: Study, layers: Sequence[Study], part: str) -> Node:
 
     def cost() -> Cost:
         found = costs.of_activations(own, part)
-        if part not in ("train", "heldout"):
-            return found
         folders = {other: other.store.path("activations", other.source | {"part": part}) for other in layers}
         missing = [other.config.language_model.layer for other, path in folders.items() if not path.exists()]
         # one pass reads them all, and ends after the deepest
