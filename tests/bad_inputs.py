@@ -126,7 +126,8 @@ COMMANDS = [
     )
 ] + [
     _command("report --set steps=3 --set steps=4", _set("steps=3", "steps=4"), "--set steps: given twice, as 3 and 4"),
-    _command("sweep --deltas 1,-1", ["sweep", "--preset", "smoke", "--deltas", "1,-1"], "delta = -1"),
+    _command("sweep --deltas 1,-1", ["sweep", "--preset", "smoke", "--deltas", "1,-1"],
+             "deltas = .*each 0 or larger"),
     _command("sweep --deltas wide", ["sweep", "--preset", "smoke", "--deltas", "wide"], "deltas = 'wide'"),
     _command("report --preset huge", ["report", "--preset", "huge"], "invalid choice: 'huge'"),
     _command("reprot", ["reprot"], "invalid choice: 'reprot'"),
