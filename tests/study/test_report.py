@@ -195,6 +195,6 @@ def test_sweep_runs_its_notebooks_once_for_each_delta(tmp_path, monkeypatch):
     assert [call[:2] for call in calls] == [(name, delta) for delta in (0.0, 0.5) for name in runner.SWEEP_NOTEBOOKS]
     assert [folder for _, _, folder in calls[::2]] == folders
     assert len(set(folders)) == 2
-    with pytest.raises(ConfigError, match="deltas = .*each 0 or larger"):
+    with pytest.raises(ConfigError, match=r"deltas = .*each 0 or larger"):
         runner.run_sweep({"preset": "smoke"}, (1.0, -1.0), root=tmp_path)
     assert len(calls) == 4
