@@ -77,7 +77,19 @@ TOGETHER: tuple[dict[str, Any], ...] = (
     {"frame": "raw", "n_features": 1, "k": 1},
 )
 ELSEWHERE = frozenset(
-    {"preset", "model", "revision", "device", "text", "text_revision", "text_field", "label_field", "text_layout"}
+    {
+        "preset",
+        "model",
+        "revision",
+        "device",
+        "text",
+        "text_revision",
+        "text_field",
+        "label_field",
+        "text_layout",
+        "other_model",
+        "other_model_layer",
+    }
 )
 """Fields without an extreme."""
 

@@ -8,6 +8,7 @@ import sys
 import hypothesis
 import pytest
 import torch
+import transformers
 from sharing import once
 from stub_hub import StubHub
 
@@ -59,6 +60,21 @@ def hub(tmp_path, monkeypatch):
     yield stub
     stub.close()
     model_files._pinned.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def second_model(tmp_path_factory):
+    """Folder of a GPT-2 of three blocks that differs from the one of the smoke preset in every weight."""
+    from archsae_core.data import random_model
+    from archsae_core.data.model_files import quiet_transformers
+
+    path = tmp_path_factory.mktemp("second") / "tiny"
+    with quiet_transformers(), torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = transformers.GPT2Config(**random_model.recipe(64) | {"n_layer": 3, "n_head": 2, "n_embd": 16})
+        transformers.GPT2LMHeadModel(config).save_pretrained(path)
+        random_model.tokenizer().save_pretrained(path)
+    return str(path)
 
 
 @pytest.fixture

@@ -161,7 +161,9 @@ def _inputs(study: Study, tables: Sequence[Table[Any]], runs: Sequence[Run]) -> 
     layers = _first_of_each(studies, lambda own: canonical_hash(own.source))  # the study's own comes first
     for part in dict.fromkeys(["train", "heldout", *(part for table in tables for part in table.parts)]):
         read = layers if part in ("train", "heldout") else layers[:1]
-        yield from (_activations(own, read, part) for own in read)
+        for own in read:
+            of_model = [other for other in read if other.source["model_hash"] == own.source["model_hash"]]
+            yield _activations(own, of_model, part)
     if any(table.prompts for table in tables) and study.config.comparison.probe_tasks != 0:
         yield _prompts(study)
     for own in studies:
@@ -185,7 +187,8 @@ def _activations(own: Study, layers: Sequence[Study], part: str) -> Node:
         # one pass reads them all, and ends after the deepest
         return found if own.config.language_model.layer == max(missing) else found._replace(work=())
 
-    name = f"activations, {part}, layer {own.config.language_model.layer}"
+    model, layer = Path(own.config.language_model.model).name, own.config.language_model.layer
+    name = f"activations, {part}, {model}, layer {layer}"
     return Node("activations", name, folder, make, cost)
 
 

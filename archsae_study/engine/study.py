@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
+from archsae_core.config import require
 from archsae_core.data import assets
 from archsae_core.data.activations import ActivationSet, Normalizer, extract, fit_normalizer, open_activations
 from archsae_core.data.corpus import Corpus, describe, load_text
-from archsae_core.data.language_model import load_model, load_tokenizer, resolve_device, resolve_dtype
+from archsae_core.data.language_model import blocks, load_model, load_tokenizer, resolve_device, resolve_dtype
 from archsae_core.data.last_tokens import TaskActivations, read_last_tokens, write_last_tokens
 from archsae_core.data.model_check import check_model
 from archsae_core.data.probe_tasks import load_probe_tasks, made_up_tasks
@@ -40,8 +41,10 @@ from archsae_study.settings.values import absolute
 ANCHOR_FIELDS = ("n_anchors", "anchor_tokens", "kmeans_iterations", "anchor_folds")
 TRAIN_FIELDS = ("n_features", "k", "activation", "lr", "decay", "batch_size", "aux_k", "aux_coefficient", "dead_after")
 ARCHETYPAL_FIELDS = ("delta", "unit_norm", "learn_scale", "w_step", "support", "smoothing")
-READING_FIELDS = {"layer", "outlier_factor"}
-"""Parameters of a variant that change what is read of the language model."""
+MODEL_FIELDS = ("model", "revision")
+"""Parameters of a variant that name another language model."""
+READING_FIELDS = (*MODEL_FIELDS, "layer", "outlier_factor")
+"""Parameters of a variant that change which activations are read."""
 PROMPT_FIELDS = ("model", "model_hash", "revision", "layer", "context", "bos", "dtype", "arithmetic")
 """What the activations of prompts are determined by, of what those of the text are."""
 MAIN_FIELDS = ("delta", "w_step", "w_lr", "smoothing", "unit_norm", "learn_scale")
@@ -75,18 +78,18 @@ class Study:
     @cached_property
     def tokenizer(self) -> Any:
         """The language model's tokenizer."""
-        return self._base.tokenizer if self._base else load_tokenizer(self.config.language_model)
+        return self._loader.tokenizer if self._loader else load_tokenizer(self.config.language_model)
 
     @cached_property
     def model(self) -> Any:
         """The language model, for reading activations and for splicing."""
-        return self._base.model if self._base else load_model(self.config.language_model)
+        return self._loader.model if self._loader else load_model(self.config.language_model)
 
     @cached_property
     def tokens(self) -> TokenSplit:
         """Windows of token ids: training, validation and held-out documents."""
-        if self._base:
-            return self._base.tokens
+        if self._loader:
+            return self._loader.tokens
         return tokenize_split(self.corpus, self.tokenizer, self.config.corpus, self.config.language_model.context)
 
     def text_notes(self) -> list[str]:
@@ -97,13 +100,15 @@ class Study:
         return [describe(self.corpus, name), *self.corpus.notes, *found]
 
     def variant(self, **changes: Any) -> "Study":
-        """The study with some parameters, by flat name, set to other values: another layer, frame, or dictionary.
+        """The study with some parameters, by flat name, set to other values: another model, layer, frame or dictionary.
 
-        The same changes give the same object. Text and model are shared, activations too where `READING_FIELDS` stay.
-        Raises ValueError for a change of the text or the model, which is another study.
+        The same changes give the same object. The text is shared, the model where `MODEL_FIELDS` stay, activations
+        where `READING_FIELDS` do. Raises ValueError for a change of the text, or of how a model is read, which is
+        another study.
         """
-        if shared := [name for name in changes if GROUP_OF[name] in ("corpus", "language_model") and name != "layer"]:
-            raise ValueError(f"{shared[0]}: another text or model is another study")
+        shared = {name for name in changes if GROUP_OF[name] in ("corpus", "language_model")}.difference(READING_FIELDS)
+        if shared:
+            raise ValueError(f"{min(shared)}: another text or way to read it is another study")
         changes = {name: value for name, value in changes.items() if self.config[name] != value}
         if not changes:
             return self
@@ -119,8 +124,15 @@ class Study:
     @property
     def _reader(self) -> "Study":
         """The study that reads the activations of this one: another where only dictionaries differ."""
-        base = self._base or self
-        return base.variant(**{name: self.config[name] for name in READING_FIELDS})
+        return (self._base or self).variant(**fields_of(self.config, READING_FIELDS))
+
+    @property
+    def _loader(self) -> "Study | None":
+        """The study that loads the language model of this one; None where it is this one."""
+        base, model = self._base or self, fields_of(self.config, MODEL_FIELDS)
+        # of another model the first layer, since the base's layer may be none of its own
+        found = base if model == fields_of(base.config, MODEL_FIELDS) else base.variant(**model, layer=0)
+        return None if found is self else found
 
     def of(self, run: Run) -> "Study":
         """The study whose parameters are those of a run."""
@@ -131,6 +143,31 @@ class Study:
         model, _, tokens, config = self.model, self.source, self.tokens, self.config
         check_model(model, config.language_model.layer, config.language_model.context)
         self._check_heldout(tokens.heldout)
+        self._check_anchors()
+        if config.comparison.other_model:
+            self._check_other_model()
+
+    def _check_other_model(self) -> None:
+        """Raise ConfigError where the second language model cannot be used, or the text is too short for it."""
+        other, layer = self.variant(**self.of_other_model), self.config.comparison.other_model_layer
+        try:
+            n_blocks, context = len(blocks(other.model)), self.config.language_model.context
+            fix = f"the model has {n_blocks} blocks: use 0 … {n_blocks - 1}"
+            require(layer < n_blocks, "other_model_layer", layer, fix)
+            check_model(other.model, layer, context)
+            other._check_anchors()
+        except ConfigError as error:
+            raise ConfigError(f"other_model = {self.config.comparison.other_model!r}: {error}") from None
+
+    @property
+    def of_other_model(self) -> dict[str, Any]:
+        """Parameters of the variant that reads the second language model."""
+        comparison = self.config.comparison
+        return {"model": comparison.other_model, "revision": None, "layer": comparison.other_model_layer}
+
+    def _check_anchors(self) -> None:
+        """Raise ConfigError where the training documents are too few for the anchors."""
+        config = self.config
         folds, usable = config.anchors.anchor_folds, self.usable_for_anchors()
         if usable < config.anchors.n_anchors:
             fix = "lower n_anchors or anchor_folds, or raise tokens and anchor_tokens"
@@ -170,8 +207,8 @@ class Study:
     @cached_property
     def source(self) -> dict[str, Any]:
         """What the activations are determined by, the arithmetic of this machine included."""
-        if self._base:
-            return self._base.source | fields_of(self.config, READING_FIELDS)
+        if self._loader:
+            return self._loader.source | fields_of(self.config, READING_FIELDS)
         return source_of(self.config) | {
             "extraction": ACTIVATIONS.version,
             "arithmetic": str(resolve_dtype(self.config.language_model, self.device)),

@@ -1,6 +1,7 @@
-"""Notebook 05: two primary contrasts in other settings: another layer, another k, δ = 0, the sizes of `full`."""
+"""Notebook 05: primary contrasts in other settings: layer, k, δ = 0, the sizes of `full`, a second language model."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from archsae_core.data.language_model import blocks
@@ -17,8 +18,8 @@ from archsae_study.settings.config import FULL_SIZES
 
 SEEDS, AT_FULL_SIZE_SEEDS = 3, 4
 """Seeds per arm, at most. The fourth at the sizes of `full` came after three had been seen, as notebook 05 says."""
-AT_FULL_SIZE = tuple(arm for one in contrasts.PRIMARY if one.key == "g1" for arm in (one.ra, one.free))
-"""The arms of g1. On raw data a step of this size takes three times as long, with a fifth of the features dead."""
+AT_FULL_SIZE = tuple(arm for one in contrasts.PRIMARY if one.key in ("g1", "g2") for arm in (one.ra, one.free))
+"""The arms of g1 and g2. On raw data a step of this size takes three times as long: a fifth of the features is dead."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,19 @@ def settings(study: Study) -> list[Setting]:
         Setting(f"k = {k}", {"k": k}, steps, compared, SEEDS, no_k),
         Setting("δ = 0, the hull alone", {"delta": 0.0}, config.training.steps, compared, SEEDS, no_hull),
         Setting(sizes, dict(FULL_SIZES), size_steps, list(AT_FULL_SIZE), AT_FULL_SIZE_SEEDS, _no_full_size(study)),
+        _other_model(study),
     ]
+
+
+def _other_model(study: Study) -> Setting:
+    """The second language model, at the study's own sizes and length."""
+    config, compared = study.config, list(COMPARED)
+    steps, model = config.training.steps, config.comparison.other_model
+    if model is None:
+        return Setting("another language model", {}, steps, compared, SEEDS, "`other_model` is not set")
+    changes = {name: value for name, value in study.of_other_model.items() if value != config[name]}
+    name = f"{Path(model).name}, layer {config.comparison.other_model_layer}"
+    return Setting(name, changes, steps, compared, SEEDS, "")
 
 
 def _no_full_size(study: Study) -> str:
@@ -150,6 +163,15 @@ TABLE = Table(
     result=GeneralityResult,
     build=build,
     runs=runs,
-    fields=("arms", "n_seeds", "ablation_steps", "other_settings", "full_size_steps", "behaviour_tokens"),
+    fields=(
+        "arms",
+        "n_seeds",
+        "ablation_steps",
+        "other_settings",
+        "full_size_steps",
+        "other_model",
+        "other_model_layer",
+        "behaviour_tokens",
+    ),
     cost=_cost,
 )

@@ -113,7 +113,7 @@ def _scored(result: StabilityResult, metric: str) -> bool:
 
 
 def limit(result: StabilityResult, generality: GeneralityResult) -> dict[str, Any]:
-    """How far the arms of the contrasts were trained, which atoms stayed, and g1 at the sizes of `full`."""
+    """How far the arms of the contrasts were trained, which atoms stayed, and what was found at other sizes."""
     named = dict.fromkeys(arm for one in contrasts.PRIMARY for arm in (one.ra, one.free))
     arms = [arm for key, arm in result.by_key().items() if key in named]
     paths = [arm.trajectory for arm in arms if len(arm.trajectory) > 1] or [arm.trajectory for arm in result.arms]
@@ -121,6 +121,7 @@ def limit(result: StabilityResult, generality: GeneralityResult) -> dict[str, An
     rises = {ARMS[arm.arm].title: _rise(arm) for arm in arms if len(arm.trajectory) > 1}
     base = result.by_key().get("topk-random-own")
     paired = base is not None and len(base.seeds) > 1
+    elsewhere, yes = _elsewhere(generality), (contrasts.Verdict.SUPPORTED, contrasts.Verdict.AT_A_COST)
     return {
         "steps": last.step,
         "tokens": last.tokens / 1e6,
@@ -130,19 +131,25 @@ def limit(result: StabilityResult, generality: GeneralityResult) -> dict[str, An
         "rising": {name: rise for name, rise in rises.items() if rise > contrasts.COST},
         "cost": contrasts.COST,
         "margin": contrasts.MARGIN,
-        "full_size": _full_size(generality),
+        "elsewhere": elsewhere,
+        "yes_elsewhere": any(one.verdict in yes for found in elsewhere for one in found["decisions"]),
         "unmoved": [key for key, one in beside(result).items() if one["unmoved"]],
         "kept": contrasts.UNMOVED,
         "random": base.end[HEADLINE].interval().estimate if paired else None,
     }
 
 
-def _full_size(generality: GeneralityResult) -> dict[str, Any] | None:
-    """The setting at the sizes of `full`, and what the rule would say of g1 there; None where it was not run."""
+def _elsewhere(generality: GeneralityResult) -> list[dict[str, Any]]:
+    """What the rule would say at the sizes of `full` and of the second language model, where those were run."""
+    leads = {"n_features": "At the sizes of the full protocol", "model": "On a second language model"}
+    found = []
     for one in generality.settings:
-        if "n_features" in one.setting.changes and (decisions := one.decisions()):
-            return {"setting": one.setting, "decision": decisions[0]}
-    return None
+        decisions = [decision for decision in one.decisions() if decision.gain is not None]
+        for changed, where in leads.items():
+            if changed in one.setting.changes and decisions:
+                seeds = len(decisions[0].seeds)
+                found.append({"where": where, "setting": one.setting, "seeds": seeds, "decisions": decisions})
+    return found
 
 
 def _last_change(paths: list[list[AtStep]]) -> float | None:
@@ -536,7 +543,7 @@ def longer_figure(result: LongerResult) -> Figure:
 
 
 def generality_table(result: GeneralityResult) -> pd.DataFrame:
-    """The contrasts of g1 and g3 in other settings."""
+    """The contrasts in other settings, as far as their arms were run there."""
     rows = []
     for one in result.settings:
         if one.setting.skipped:

@@ -61,7 +61,11 @@ class ComparisonConfig:
     other_settings: bool = True
     """Whether 05 repeats g1 and g3 at another layer, with half of k and with δ = 0."""
     full_size_steps: int = 0
-    """Steps of the arms of g1 at the sizes of `full` (`FULL_SIZES`), in 05. 0 leaves them out."""
+    """Steps of the arms of g1 and g2 at the sizes of `full` (`FULL_SIZES`), in 05. 0 leaves them out."""
+    other_model: str | None = None
+    """Second language model, as `model` is given, on which 05 repeats g1 and g3. None leaves it out."""
+    other_model_layer: int = 12
+    """Block of the second language model after which activations are read, counted from 0."""
     deltas: tuple[float, ...] = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
     """Radii swept in 06; the paper's headline radius, 1 % of the median norm of the anchors, comes on top."""
     ablation_steps: int = 300
@@ -90,7 +94,8 @@ class ComparisonConfig:
         scored = self.heldout_tokens
         fix = "must be at least 2: R² compares reconstructions with how activations differ"
         require(scored is None or scored >= 2, "heldout_tokens", scored, fix)
-        require_not_negative(self, ("seed", "full_size_steps"))
+        require_not_negative(self, ("seed", "full_size_steps", "other_model_layer"))
+        require(self.other_model != "", "other_model", self.other_model, "is empty: leave it out, or name a model")
         require(self.seed < 2**40, "seed", self.seed, "must be below 2**40")
         unknown = set(self.arms) - set(ARMS)
         require(bool(self.arms) and not unknown, "arms", self.arms, f"must be among {', '.join(ARMS)}")
@@ -212,7 +217,7 @@ def coerce(name: str, value: Any) -> Any:
             f"{name} = '': an empty value, perhaps of a variable that is not set: give one or leave it out"
         )
     value = _coerce(name, value, FIELDS[name])
-    return located(name, value) if name in PATHS and value is not None else value
+    return located(PATHS[name], value) if name in PATHS and value is not None else value
 
 
 def _coerce(name: str, value: Any, kind: Any) -> Any:

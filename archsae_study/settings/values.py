@@ -9,8 +9,8 @@ from typing import Any
 
 from archsae_core.config import ConfigError
 
-PATHS = ("text", "model", "scheduler")
-"""Parameters that may be paths."""
+PATHS = {"text": "text", "model": "model", "other_model": "model", "scheduler": "scheduler"}
+"""Parameters that may be paths, and what such a path leads to."""
 
 
 def plain(name: str, value: Any) -> Any:
@@ -61,32 +61,32 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 
-def located(name: str, value: str) -> str:
-    """The value of `text`, `model` or `scheduler` with an absolute path where it is one; names of the hub stay.
+def located(kind: str, value: str) -> str:
+    """What names a `text`, `model` or `scheduler`, with an absolute path where it is one; names of the hub stay.
 
     A path is what leads to a file or folder from the working directory, begins with `/`, `./`, `../` or `~`, or ends as
     a file of text does.
     """
-    if value in _names(name) or "://" in value:
+    if value in _names(kind) or "://" in value:
         return value
-    folder, colon, subset = value.partition(":") if name == "text" else (value, "", "")
-    if _is_path(name, value):
+    folder, colon, subset = value.partition(":") if kind == "text" else (value, "", "")
+    if _is_path(kind, value):
         return str(absolute(value))
-    return f"{absolute(folder)}{colon}{subset}" if colon and _is_path(name, folder) else value
+    return f"{absolute(folder)}{colon}{subset}" if colon and _is_path(kind, folder) else value
 
 
-def _names(name: str) -> set[str]:
-    """Values of a parameter that are names, whatever lies in the working directory."""
+def _names(kind: str) -> set[str]:
+    """Values that are names, whatever lies in the working directory."""
     # Imported here: it takes seconds, which a mistyped parameter need not wait for.
     from archsae_core.data.assets import EMBEDDED_MODELS, EMBEDDED_TEXTS
 
-    return {"text": {*EMBEDDED_TEXTS, "synthetic"}, "model": {*EMBEDDED_MODELS, "random-gpt2"}}.get(name, set())
+    return {"text": {*EMBEDDED_TEXTS, "synthetic"}, "model": {*EMBEDDED_MODELS, "random-gpt2"}}.get(kind, set())
 
 
-def _is_path(name: str, value: str) -> bool:
+def _is_path(kind: str, value: str) -> bool:
     from archsae_core.data.text_files import SUFFIXES
 
     if value.startswith(("/", "./", "../", "~")) or value in (".", ".."):
         return True
-    here = {"text": os.path.exists, "model": os.path.isdir, "scheduler": os.path.isfile}[name](value)
-    return here or (name == "text" and Path(value).suffix in SUFFIXES)
+    here = {"text": os.path.exists, "model": os.path.isdir, "scheduler": os.path.isfile}[kind](value)
+    return here or (kind == "text" and Path(value).suffix in SUFFIXES)

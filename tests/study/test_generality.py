@@ -6,14 +6,15 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from archsae_core.metrics.intervals import pair_matrix
 from archsae_core.models.snapshots import snapshots
 from archsae_study.engine.runs import Run, arm_runs
 from archsae_study.engine.study import Study
 from archsae_study.experiments import generality
-from archsae_study.experiments.generality import GeneralityResult, Setting, SettingResult
-from archsae_study.experiments.stability import headline_matrix
+from archsae_study.experiments.generality import GeneralityResult, Setting, SettingArm, SettingResult
+from archsae_study.experiments.stability import AtStep, headline_matrix
 from archsae_study.pages import stability as page
-from archsae_study.settings.config import FULL_SIZES, configure
+from archsae_study.settings.config import FULL_SIZES, ConfigError, configure
 
 SMOKE = {"preset": "smoke", "n_seeds": 2, "steps": 20, "ablation_steps": 10, "arms": "topk-kmeans-own,ra-own"}
 SMALL_SIZES = {"n_features": 96, "k": 6, "n_anchors": 80}
@@ -28,8 +29,9 @@ def sizes():
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return Study(configure(SMOKE | {"full_size_steps": 15}), tmp_path_factory.mktemp("runs"))
+def study(tmp_path_factory, second_model):
+    others = {"full_size_steps": 15, "other_model": second_model, "other_model_layer": 2}
+    return Study(configure(SMOKE | others), tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,27 @@ def result(study):
 def test_layer_and_k_differ_in_one_thing_and_the_published_sizes_in_all(study):
     found = [(one.changes, one.steps, one.skipped) for one in generality.settings(study)]
     expected = [({}, 10), ({"layer": 0}, 10), ({"k": 2}, 10), ({"delta": 0.0}, 20), (SMALL_SIZES, 15)]
+    expected.append(({"model": study.config["other_model"], "layer": 2}, 20))
     assert found == [(*one, "") for one in expected]
+
+
+def test_the_sizes_of_full_are_run_for_the_contrasts_with_the_published_step_too(study):
+    (sizes,) = [one for one in generality.settings(study) if "n_features" in one.changes]
+    assert sizes.arms == ["ra-own", "topk-kmeans-own", "raw-ra-published-own", "raw-topk-kmeans-own"]
+
+
+def test_a_second_model_that_cannot_be_used_is_refused_by_name(study):
+    with pytest.raises(ConfigError, match=r"other_model = .*other_model_layer = 3: the model has 3 blocks: use 0 … 2"):
+        study.variant(other_model_layer=3).check()
+    with pytest.raises(ConfigError, match="other_model = 'no/such': "):
+        study.variant(other_model="no/such").check()
+    study.check()
+
+
+def test_a_study_has_no_second_model_unless_it_names_one(study):
+    *_, other = generality.settings(study.variant(other_model=None))
+    assert other.skipped == "`other_model` is not set"
+    assert generality.setting_runs(study.variant(other_model=None), other) == []
 
 
 def test_free_runs_are_not_repeated_for_another_radius(study):
@@ -60,7 +82,7 @@ def test_free_runs_are_not_repeated_for_another_radius(study):
     ],
 )
 def test_published_sizes_that_are_not_run_say_why(study, changes, reason):
-    *_, sizes = generality.settings(study.variant(**changes))
+    *_, sizes, _ = generality.settings(study.variant(**changes))
     assert re.fullmatch(reason, sizes.skipped)
     assert generality.setting_runs(study.variant(**changes), sizes) == []
 
@@ -70,7 +92,7 @@ def test_full_is_of_the_published_sizes():
 
 
 def test_the_lowest_layer_is_compared_with_the_next_and_k_of_1_with_nothing(study):
-    _, layer, k, hull, _ = generality.settings(study.variant(layer=0, k=1, delta=0.0))
+    _, layer, k, hull, *_ = generality.settings(study.variant(layer=0, k=1, delta=0.0))
     assert layer.changes == {"layer": 1}
     assert k.skipped == "half of k = 1 is no number of codes"
     assert hull.skipped == "it is the study's own"
@@ -79,7 +101,7 @@ def test_the_lowest_layer_is_compared_with_the_next_and_k_of_1_with_nothing(stud
 
 def test_a_study_can_leave_the_other_layer_and_k_out(study):
     found = [one.skipped for one in generality.settings(study.variant(other_settings=False))]
-    assert found == [*["`other_settings` is False"] * 4, ""]
+    assert found == [*["`other_settings` is False"] * 4, "", ""]
 
 
 def test_another_layer_reads_other_activations_of_the_same_text(study):
@@ -93,12 +115,19 @@ def test_runs_are_those_of_the_contrasts_that_the_study_has(study):
     _, layer, *_ = generality.settings(study)
     expected = {Run(arm, seed, 10, (("layer", 0),)) for arm in ("ra-own", "topk-kmeans-own") for seed in (0, 1)}
     assert set(generality.setting_runs(study, layer)) == expected
-    assert len(generality.runs(study)) == 20
+    assert len(generality.runs(study)) == 24
 
 
 def test_every_setting_scores_the_ends_of_its_own_runs(study, result):
     names = [one.setting.name for one in result.settings]
-    assert names == ["as in the study", "layer 0", "k = 2", "δ = 0, the hull alone", "96 features, k = 6"]
+    assert names == [
+        "as in the study",
+        "layer 0",
+        "k = 2",
+        "δ = 0, the hull alone",
+        "96 features, k = 6",
+        "tiny, layer 2",
+    ]
     for one in result.settings:
         for arm in one.arms:
             steps = one.setting.steps
@@ -114,6 +143,28 @@ def test_every_setting_scores_the_ends_of_its_own_runs(study, result):
 def test_the_rule_is_asked_of_the_contrasts_whose_arms_were_run(result):
     for one in result.settings:
         assert [decision.contrast.key for decision in one.decisions()] == ["g1"]
+
+
+def test_what_is_found_at_the_sizes_of_full_and_on_another_model_is_said(result):
+    assert page._elsewhere(result) == []  # two seeds give no interval
+
+    def of_three(one):
+        arms = [SettingArm(arm.arm, [0, 1, 2], made_up(level)) for arm, level in zip(one.arms, (0.7, 0.5), strict=True)]
+        return SettingResult(one.setting, arms)
+
+    found = page._elsewhere(GeneralityResult([of_three(one) for one in result.settings]))
+    assert [(one["where"], one["setting"].name, one["seeds"]) for one in found] == [
+        ("At the sizes of the full protocol", "96 features, k = 6", 3),
+        ("On a second language model", "tiny, layer 2", 3),
+    ]
+    for one in found:
+        assert [round(decision.gain.estimate, 3) for decision in one["decisions"]] == [0.2]
+
+
+def made_up(level):
+    """Three seeds of an arm that agree to about `level`."""
+    pairs = {(0, 1): level - 0.01, (0, 2): level, (1, 2): level + 0.01}
+    return AtStep(20, 2560, [0.5, 0.51, 0.52], [0.6, 0.6, 0.6], pair_matrix(pairs, 3).tolist())
 
 
 def test_a_setting_that_was_left_out_says_why(result):

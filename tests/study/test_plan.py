@@ -239,5 +239,5 @@ def test_validation_is_read_after_the_layer_of_the_study_alone(tmp_path):
     read = [node for node in nodes if node.kind == "activations"]
     assert sum("heldout" in node.name for node in read) == 2
     (validation,) = (node for node in read if "validation" in node.name)
-    assert validation.name == "activations, validation, layer 1"
+    assert validation.name == "activations, validation, random-gpt2, layer 1"
     assert validation.cost().work

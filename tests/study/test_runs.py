@@ -37,6 +37,24 @@ def test_variants_share_text_model_and_activations_whoever_asks_first(tmp_path):
     assert other.model is raw.model is study.model
 
 
+def test_another_language_model_is_loaded_once_and_reads_the_same_text(tmp_path, second_model):
+    study = Study(configure(SMOKE), tmp_path)
+    other = study.variant(model=second_model, layer=2)
+    raw = other.variant(frame="raw")
+    assert raw.model is other.model is not study.model
+    assert raw.corpus is study.corpus
+    assert raw.train_activations is other.train_activations
+    sources = study.source, other.source
+    assert {name for name in sources[0] if sources[0][name] != sources[1][name]} == {"model", "model_hash", "layer"}
+    assert study.variant(layer=0).model is study.model
+
+
+def test_what_a_model_is_read_with_is_no_variant(study):
+    for name, value in (("context", 16), ("text", "bbc-news"), ("dtype", "bfloat16")):
+        with pytest.raises(ValueError, match=f"{name}: another text or way to read it is another study"):
+            study.variant(**{name: value})
+
+
 def test_runs_share_what_they_can_and_nothing_else(study):
     keys = {name: study.run_key(run) for name, run in {
         "free": Run("topk-kmeans-own", 0, 40), "free, other radius": Run("topk-kmeans-own", 0, 40, (("delta", 0.0),)),
