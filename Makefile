@@ -6,6 +6,8 @@ PRESET ?= quick
 ARGS ?=
 # processes of `make test`: a file's tests stay together, so that what they share is made once
 PROCESSES ?= 2
+# which tests `make test` runs: `make check` runs them all
+TESTS ?= -m "not long"
 # more arguments for pip, such as another package index
 PIP_ARGS ?=
 
@@ -36,8 +38,8 @@ explore: $(FETCHED) ## a page of every feature of a run: PRESET=quick, more with
 lab: $(FETCHED) ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks
 
-test: $(FETCHED) ## unit tests, then the committed notebooks
-	$(PY) -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
+test: $(FETCHED) ## unit tests, then the committed notebooks; all tests with TESTS=
+	$(PY) -m pytest $(TESTS) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 	$(MAKE) nbval
 
 browser: $(INSTALLED) ## click through the pages in the system's Chromium; `test` passes over them where there is none
@@ -51,7 +53,8 @@ lint: $(INSTALLED) ## ruff over modules and notebooks
 	$(PY) -m ruff format --check .
 
 # The README's tables are compared by tests/test_project.py, so `test` covers them.
-check: lint test ## all of the above that can fail; CI runs this
+check: lint ## lint, every test, the committed notebooks; CI runs this
+	$(MAKE) test TESTS=
 
 peers: $(INSTALLED) ## environments of SAELens and of neuronpedia, for the tests that need them: minutes and 2 GB
 	$(PY) tests/peers.py

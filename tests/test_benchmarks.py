@@ -27,11 +27,13 @@ def run(*arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.long
 def test_own_cases_run_on_a_tiny_problem():
     lines = run("benchmarks", "--self", "--smoke", "--repeats", "1")
     assert [" ".join(line.split()[:2]) for line in lines[: len(OURS)]] == OURS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", THEIRS)
 def test_peer_runs_where_it_is_installed(name):
     folder = cache_dir() / "bench" / PEERS[name.split()[0]].requirements[0]

@@ -32,6 +32,8 @@ from archsae_study.settings import config
 from archsae_study.settings.config import FIELDS, configure
 from archsae_study.settings.parameters import parameters_in
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/usage.md", "docs/howto.md", "docs/faults.md", "docs/data.md", "docs/performance.md",
          "CONTRIBUTING.md")  # fmt: skip

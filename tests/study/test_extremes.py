@@ -7,6 +7,8 @@ from archsae_study.settings.config import FIELDS, ConfigError, configure
 from soak import configurations, extremes
 from soak.studies import SMALL, Ended, attempt, names_a_parameter, tables, until_checked
 
+pytestmark = pytest.mark.long
+
 
 def test_every_parameter_has_extremes_and_each_is_a_parameter():
     assert set(FIELDS) == set(extremes.ALONE) | extremes.ELSEWHERE

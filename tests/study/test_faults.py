@@ -5,6 +5,8 @@ import pytest
 from soak import corruption, disk, displaced, interrupts, kills, memory, together
 from soak.processes import undisturbed
 
+pytestmark = pytest.mark.long
+
 MIB = 2**20
 
 

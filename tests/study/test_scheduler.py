@@ -160,6 +160,7 @@ def test_notebooks_are_given_the_scheduler_by_the_environment(tmp_path, monkeypa
     assert "ARCHSAE_SCHEDULER" not in os.environ
 
 
+@pytest.mark.long
 def test_a_killed_worker_costs_its_task_only_and_a_lost_scheduler_is_named(cluster, tmp_path):
     """Last in the file, since it destroys the cluster."""
     long = [Run("ra-shared", seed, 400) for seed in range(4)]
