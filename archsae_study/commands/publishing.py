@@ -61,7 +61,7 @@ def packed(png: str) -> str:
 
 
 def _with_values(parameters: str, injected: str) -> str:
-    """The parameters cell with the values of the injected cell. Raises NotebookFailed for one it does not list."""
+    """The parameters cell with the values of the injected cell; one that it does not list is put at its end."""
     for statement in ast.parse(injected).body:
         name, value = statement.targets[0].id, ast.literal_eval(statement.value)
         text = repr(value)
@@ -70,7 +70,7 @@ def _with_values(parameters: str, injected: str) -> str:
         pattern = re.compile(rf"^({name}: [^=]+ = ).*?(  #)", flags=re.MULTILINE)
         parameters, found = pattern.subn(lambda match, text=text: match[1] + text + match[2], parameters)
         if not found:
-            raise NotebookFailed(f"{name}: the parameters cell does not list it, so this run cannot be published")
+            parameters += f"\n{name}: {type(value).__name__} = {text}  # of this run"
     return parameters
 
 

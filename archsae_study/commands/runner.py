@@ -26,7 +26,7 @@ from archsae_study.experiments import TABLES
 from archsae_study.explorer import of_study, write_page
 from archsae_study.explorer.page import page_files
 from archsae_study.report import COMPUTE, PROJECT, identity, run_folder
-from archsae_study.settings.config import ConfigError, configure, given
+from archsae_study.settings.config import FIELDS, ConfigError, configure, given
 
 NOTEBOOKS = (
     "01_anchors", "02_standard_sae", "03_archetypal_sae", "04_evaluation", "05_stability", "06_delta_ablation",
@@ -167,6 +167,13 @@ def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
+def _unset(notebook: Path) -> dict[str, None]:
+    """None for every parameter that a notebook sets: the run that was published last may have set what this one does
+    not."""
+    listed = papermill.inspect_notebook(str(notebook))
+    return {name: None for name, entry in listed.items() if name in FIELDS and entry["default"] != "None"}
+
+
 def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
     """Run one notebook with papermill into `output`, which appears when it is complete. Raises NotebookFailed."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -174,7 +181,7 @@ def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
     options = {"cwd": str(source.parent), "progress_bar": False, "kernel_name": "python3", "config": LOCAL_KERNEL}
     unfinished = output.with_suffix(".partial.ipynb")
     try:
-        papermill.execute_notebook(str(source), str(unfinished), dict(parameters), **options)
+        papermill.execute_notebook(str(source), str(unfinished), _unset(source) | dict(parameters), **options)
     except papermill.PapermillExecutionError as error:
         raise NotebookFailed(f"{name}: {error.ename}: {error.evalue} (see the executed copy {unfinished})") from None
     os.replace(unfinished, output)

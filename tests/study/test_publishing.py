@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from archsae_study.commands import publishing
+from archsae_study.commands import publishing, runner
 from archsae_study.engine.made import note_made
 
 CELL = 'preset: str = "full"  # where defaults come from\ntext: str = None  # a file\ndeltas: list = None  # radii'
@@ -23,6 +23,26 @@ def test_any_text_is_read_back_as_it_was(value):
     found = {line.target.id: ast.literal_eval(line.value) for line in ast.parse(cell).body}
     assert found == {"preset": "smoke", "text": value, "deltas": None}
     assert 'preset: str = "smoke"  # where' in cell
+
+
+def test_a_parameter_that_the_cell_does_not_list_is_put_at_its_end():
+    cell = publishing._with_values(CELL, "# Parameters\npreset = 'smoke'\nother_model = \"gpt2\"\nlayer = 3\n")
+    assert cell.splitlines()[3:] == ['other_model: str = "gpt2"  # of this run', "layer: int = 3  # of this run"]
+
+
+def test_what_was_published_sets_nothing_of_the_next_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "PROJECT", tmp_path)
+    listed = nbformat.v4.new_code_cell(f"{CELL}\ndelta: float = 0.5  # radius\ncompute: bool = False  # again")
+    listed.metadata["tags"] = ["parameters"]
+    shown = nbformat.v4.new_code_cell("print(preset, text, delta, compute)")
+    (tmp_path / "notebooks").mkdir()
+    kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    notebook = nbformat.v4.new_notebook(cells=[listed, shown], metadata=kernel)
+    nbformat.write(notebook, tmp_path / "notebooks" / "01_anchors.ipynb")
+    for given, expected in (({"preset": "quick"}, "quick None None False"), ({"delta": 2.0}, "None None 2.0 False")):
+        runner.execute("01_anchors", tmp_path / "out.ipynb", given)
+        (output,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
+        assert output.text.strip() == expected
 
 
 @pytest.fixture
