@@ -84,7 +84,7 @@ def index(source: Explorable) -> dict[str, Any]:
     columns = {}
     for dictionary in source.about.dictionaries:
         found = source.summaries(dictionary.key)
-        fields = ("name", "density", "maximum", "stability", "probe", "purity", "topic")
+        fields = ("name", "density", "maximum", "stability", "probe", "probe_topic", "purity", "topic")
         columns[dictionary.key] = {name: [getattr(summary, name) for summary in found] for name in fields} | {
             name: [[each.token for each in getattr(summary, name)] for summary in found]
             for name in ("tokens", "promoted")

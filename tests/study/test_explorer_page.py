@@ -75,7 +75,8 @@ def smoke(tmp_path_factory):
     for key in (TOPK, RA):
         summaries = explorer.summaries(key)
         for feature in (3, 7):  # whether a made-up text has a feature with a topic is not what is tested here
-            summaries[feature] = dataclasses.replace(summaries[feature], topic="sea")
+            told = {"topic": "sea", "probe_topic": "sea", "probe": 0.9}
+            summaries[feature] = dataclasses.replace(summaries[feature], **told)
     return explorer
 
 
@@ -167,7 +168,9 @@ def test_search_by_index_token_promoted_token_and_topic(page, address, smoke):
     holds = [any(promoted.lower() in each.token.lower() for each in summary.promoted) for summary in alive]
     assert count(page) == sum(holds) > 0
     search(page, "sea", "topic")
-    assert count(page) == sum(summary.topic == "sea" for summary in alive) >= 2
+    sea = [summary for summary in alive if summary.topic == "sea"]
+    telling = [summary for summary in sea if summary.probe_topic == "sea" and summary.probe >= 0.6]
+    assert count(page) == len(telling) >= 2
     search(page, "no such thing")
     assert page.inner_text(".ax-nothing p") == "No feature fits."
     assert "topics (forest, market, music, sea)" in page.inner_text(".ax-nothing small")
@@ -181,6 +184,154 @@ def test_sort_by_every_metric(page, address, smoke):
         known = [values[feature] for feature in listed(page) if values[feature] is not None]
         assert known == sorted(known, reverse=True), field
         assert known[0] == max(value for value in values.values() if value is not None)
+
+
+def test_a_topic_is_listed_by_what_tells_it_best(page, address, smoke):
+    opened(page, address)
+    search(page, "Sea")  # a topic's name, wherever it is looked for
+    assert page.input_value(".ax-sort select") == "probe desc"
+    page.select_option(".ax-sort select", "density desc")
+    search(page, "seas")
+    search(page, "sea")
+    assert page.input_value(".ax-sort select") == "probe desc"
+    page.select_option(".ax-sort select", "density desc")
+    page.fill(".ax-search", "")
+    assert page.input_value(".ax-sort select") == "density desc"
+    page.keyboard.press("Escape")
+    page.keyboard.press("f")
+    page.select_option("select[aria-label=Topic]", "sea")
+    probes = {summary.feature: summary.probe for summary in smoke.summaries(TOPK)}
+    found = [probes[feature] for feature in listed(page)]
+    assert found == sorted(found, reverse=True)
+    assert all(value >= 0.6 for value in found)
+
+
+def test_a_long_name_leaves_its_topic_readable(page, smoke, tmp_path):
+    source = Hostile(smoke)
+    long = dataclasses.replace(
+        smoke.summaries(TOPK)[3], name=f"{'a very long name ' * 9}· sea", topic="sea", probe_topic="sea", density=0.2
+    )
+    source.summaries = lambda key: [long if one.feature == 3 else one for one in smoke.summaries(key)]
+    opened(page, write_page(source, tmp_path / "explorer").as_uri())
+    search(page, "3", "index")
+    row = page.locator(".tabulator-row").first
+    cell, tag = row.locator("[tabulator-field=name]").bounding_box(), row.locator(".ax-topic").bounding_box()
+    assert row.locator(".ax-topic").inner_text() == "sea"
+    assert cell["x"] <= tag["x"]
+    assert tag["x"] + tag["width"] <= cell["x"] + cell["width"]
+    assert cell["y"] <= tag["y"]
+    assert tag["y"] + tag["height"] <= cell["y"] + cell["height"]
+    assert "sea" not in row.locator(".ax-name").inner_text()
+
+
+def test_the_list_shows_stability_and_probe_at_every_width(page, address):
+    opened(page, address)
+    for field in ("stability", "probe"):
+        box = page.locator(f".tabulator-col[tabulator-field={field}]").bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= page.viewport_size["width"]
+
+
+def test_what_the_list_shows_stands_in_the_address(page, address):
+    opened(page, address)
+    page.click(".ax-tabs button:nth-child(2)")
+    search(page, "e", "token")
+    page.select_option(".ax-sort select", "density asc")
+    page.keyboard.press("Escape")
+    page.keyboard.press("f")
+    page.fill("input[aria-label='Least density']", "0.5")
+    page.click("text=hide dead features")
+    before = listed(page)[:5], count(page), page.evaluate("location.hash")
+    page.reload()
+    page.wait_for_selector("[data-ready=true]")
+    assert (listed(page)[:5], count(page), page.evaluate("location.hash")) == before
+    assert page.input_value(".ax-search") == "e"
+    assert page.input_value("input[aria-label='Least density']") == "0.5"
+    page.locator(".tabulator-row").first.click()
+    feature = shown_feature(page)
+    page.reload()
+    assert shown_feature(page) == feature
+    page.go_back()
+    until(page, lambda: page.evaluate("location.hash") == before[2])
+    assert (page.locator(".ax-panel").count(), count(page)) == (0, before[1])
+
+
+@pytest.mark.parametrize(
+    "hash", ["#?search=%E0%A4%A&sort=none&in=nowhere&list=nobody&density=x…y&topic=mars", "#?", "#?="]
+)
+def test_a_wrong_state_of_the_list_is_left_as_it_begins(page, address, hash):
+    opened(page, address)
+    begins = listed(page)
+    opened(page, f"{address}{hash}")
+    page.fill(".ax-search", "")
+    assert listed(page) == begins
+
+
+def test_lighter_anchors_are_folded_away(page, address, smoke):
+    feature = next(
+        each.feature for each in smoke.summaries(RA)
+        if (made := smoke.feature(RA, each.feature).archetypes.anchors)[1].weight < made[0].weight / 2
+    )  # fmt: skip
+    opened(page, f"{address}#{RA}/{feature}")
+    shown_feature(page)
+    heaviest = smoke.feature(RA, feature).archetypes.anchors[0].anchor
+    shown = page.locator(".ax-anchor:not(.ax-minor):visible")
+    assert shown.locator("b").all_inner_texts() == [f"anchor {heaviest}"]
+    page.click(".ax-minor > summary")
+    assert shown.count() == len(smoke.feature(RA, feature).archetypes.anchors)
+
+
+CONTRAST = """() => {
+    const parse = (text) => {
+        const found = text.match(/[\\d.]+/g).map(Number);
+        if (text.startsWith("color(srgb")) return [...found.slice(0, 3).map((part) => 255 * part), found[3] ?? 1];
+        return [...found.slice(0, 3), found[3] ?? 1];
+    };
+    const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3])).concat(1);
+    const light = (colour) => colour.slice(0, 3).map((part) => part / 255)
+        .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, part, i) => sum + part * [0.2126, 0.7152, 0.0722][i], 0);
+    const ground = (element) => {
+        const layers = [];
+        for (let each = element; each; each = each.parentElement) {
+            layers.unshift(parse(getComputedStyle(each).backgroundColor));
+        }
+        return layers.reduce((below, top) => over(top, below), [255, 255, 255, 1]);
+    };
+    const found = [];
+    const walk = document.createTreeWalker(document.querySelector(".ax"), NodeFilter.SHOW_TEXT);
+    while (walk.nextNode()) {
+        const element = walk.currentNode.parentElement, text = walk.currentNode.textContent.trim();
+        const box = element.getBoundingClientRect();
+        if (!text || !box.width || element.closest("option, svg, [hidden], .ax-toast")) continue;
+        const below = ground(element), ink = over(parse(getComputedStyle(element).color), below);
+        const [a, b] = [light(below), light(ink)].sort((x, y) => y - x);
+        found.push([(a + 0.05) / (b + 0.05), element.className, text.slice(0, 20)]);
+    }
+    return found.sort((x, y) => x[0] - y[0]).slice(0, 3).concat([[found.length]]);
+}"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_text_can_be_read_on_its_ground(browser, address, smoke, theme):
+    context = browser.new_context(viewport={"width": 1400, "height": 900}, color_scheme=theme)
+    page = opened(context.new_page(), f"{address}#{TOPK}/3/{RA}/3")
+    until(page, lambda: page.locator(".ax-panel .ax-tiles").count() == 2)
+    assert page.locator(".ax-token[style*='--shade:1.000']").count()  # the darkest shade is among them
+    *worst, [number] = page.evaluate(CONTRAST)
+    assert number > 500
+    assert worst[0][0] >= 4.5, worst
+    context.close()
+
+
+def test_a_notice_covers_no_row_of_the_list(page, size, address):
+    if size == "phone":
+        pytest.skip("a phone shows the list or a feature, and notices are about features")
+    opened(page, f"{address}#{TOPK}/3")
+    shown_feature(page)
+    page.keyboard.press("l")
+    page.wait_for_selector(".ax-toast.ax-visible")
+    assert page.locator(".ax-toast").bounding_box()["x"] >= page.locator(".ax-panels").bounding_box()["x"]
 
 
 def test_filters_hold_together_and_can_be_reset(page, address, smoke):
@@ -216,7 +367,7 @@ def test_a_click_opens_a_feature_with_all_its_parts(page, size, address, smoke):
     cells = page.locator(".ax-matches tbody td").all_inner_texts()
     assert cells[1] == str(found.matches[0].feature)
     assert float(cells[4]) == pytest.approx(found.matches[0].centred_cosine, abs=1e-3)
-    assert page.locator(".ax-anchor").count() == len(found.archetypes.anchors)
+    assert page.locator(".ax-anchor:not(.ax-minor)").count() == len(found.archetypes.anchors)
     assert page.locator(".ax-anchor[open] .ax-context").count() == 3
     if size == "phone":
         page.click(".ax-back")
@@ -262,7 +413,11 @@ def test_two_features_side_by_side(page, size, address):
     pair = [shown_feature(page), shown_feature(page, 1)]
     assert pair[0] == f"{RA}/3"
     assert pair[1].startswith(f"{TOPK}/")
-    assert page.evaluate("location.hash") == f"#{pair[0]}/{pair[1]}"
+    assert page.evaluate("location.hash").split("?")[0] == f"#{pair[0]}/{pair[1]}"
+    assert page.locator(".ax-panel").count() == 2  # none is left that asks for a second feature
+    if size == "desktop":
+        list_box, head = (page.locator(name).bounding_box() for name in (".ax-list", ".tabulator-headers"))
+        assert head["x"] + head["width"] <= list_box["x"] + list_box["width"] + 1
     boxes = [page.locator(".ax-panel").nth(place).bounding_box() for place in (0, 1)]
     assert (boxes[0]["y"] == boxes[1]["y"]) == (size == "desktop")
     opened(page, f"{address}#{pair[0]}/{pair[1]}")

@@ -77,14 +77,22 @@
         element("td", { class: "ax-figure" }, number(match.centred_cosine)),
         element("td", { class: "ax-figure" }, number(match.firing_correlation)))))));
 
-  const archetypes = (made, anchors) => card("Anchors it is made of",
-    `${number(made.effective_anchors)} effective anchors · ‖Λ‖ ${number(made.relaxation)} · hull share ${percent(made.hull_share)}`,
-    ...made.anchors.map((each) => element("details", { class: "ax-anchor", open: each === made.anchors[0] },
+  const MINOR = 0.5;  // share of the heaviest anchor's weight below which an anchor is folded away
+
+  const archetypes = (made, anchors) => {
+    const heaviest = made.anchors[0]?.weight, minor = made.anchors.filter((each) => each.weight < MINOR * heaviest);
+    const anchor = (each) => element("details", { class: "ax-anchor", open: each === made.anchors[0] },
       element("summary", {}, element("b", {}, `anchor ${each.anchor}`),
-        element("span", { class: "ax-weight", title: `weight ${each.weight}` },
-          element("span", { style: `width:${Math.min(100, 100 * each.weight)}%` })),
+        element("span", { class: "ax-weight", title: `weight ${each.weight}, of which the heaviest has ${heaviest}` },
+          element("span", { style: `width:${100 * each.weight / heaviest}%` })),
         element("span", { class: "ax-figure" }, `weight ${number(each.weight)} · cosine ${number(each.cosine)}`)),
-      element("ul", {}, ...(anchors.get(each.anchor)?.contexts ?? []).map((near) => context(near, 1))))));
+      element("ul", {}, ...(anchors.get(each.anchor)?.contexts ?? []).map((near) => context(near, 1))));
+    return card("Anchors it is made of",
+      `${number(made.effective_anchors)} effective anchors · ‖Λ‖ ${number(made.relaxation)} · hull share ${percent(made.hull_share)}`,
+      ...made.anchors.filter((each) => !minor.includes(each)).map(anchor),
+      minor.length ? element("details", { class: "ax-anchor ax-minor" },
+        element("summary", {}, `${minor.length} lighter anchors, weight ${number(minor[0].weight)} and less`), ...minor.map(anchor)) : null);
+  };
 
   /** Fill `panel.body` with a feature. `panel` gives `open`, `summary`, `badge`, `shared`. */
   archsae.showFeature = (panel, feature, anchors) => {

@@ -11,7 +11,10 @@
     ["probe", "probe", number, "Held-out AUROC of this feature alone for the topic that it tells best"],
     ["purity", "purity", percent, "Share of its activation mass on its heaviest token"],
   ];
-  const COLUMN = 82, INDEX_COLUMN = 80, NAME_COLUMN = 190;  // pixels
+  const SHOWN_FIRST = ["stability", "probe", "density", "purity", "maximum"];  // where the list has no room for all
+  const SORT = "stability desc";  // what the list begins with
+  const TELLS = 0.6;  // AUROC from which a feature alone tells its topic
+  const COLUMN = 86, INDEX_COLUMN = 76, NAME_COLUMN = 190, PHONE_NAME_COLUMN = 124, PHONE = 480;  // pixels
   const PLACES = [
     ["any", "everything"], ["index", "index"], ["token", "token it fires on"], ["promoted", "promoted token"], ["topic", "topic"],
   ];
@@ -94,12 +97,13 @@
 
     rowsOf({ key, n_features: size, colour }) {
       const columns = this.source.index.features[key];
-      return Array.from({ length: size }, (_, feature) => ({
-        id: `${key}/${feature}`, key, feature, colour,
-        name: columns.name[feature], density: columns.density[feature], maximum: columns.maximum[feature],
-        stability: columns.stability[feature], probe: columns.probe[feature], purity: columns.purity[feature],
-        topic: columns.topic[feature], tokens: columns.tokens[feature], promoted: columns.promoted[feature],
-      }));
+      return Array.from({ length: size }, (_, feature) => {
+        const row = Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, values[feature]]));
+        const { topic, probe, probe_topic: told } = row, ending = ` · ${topic}`;
+        const tells = probe === null || (told === topic && probe >= TELLS);
+        return { ...row, id: `${key}/${feature}`, key, feature, colour, topic: tells ? topic : null,
+          name: topic !== null && row.name.endsWith(ending) ? row.name.slice(0, -ending.length) : row.name };
+      });
     }
 
     summary(key, feature) {
@@ -136,10 +140,10 @@
       this.status = element("span", { class: "ax-count", role: "status" });
       this.search = element("input", {
         type: "search", class: "ax-search", placeholder: "Search features", "aria-label": "Search features",
-        autocomplete: "off", spellcheck: "false", oninput: () => { this.query = this.search.value; this.filter(); },
+        autocomplete: "off", spellcheck: "false", oninput: () => { this.query = this.search.value; this.look(); },
       });
       this.placeSelect = element("select", { "aria-label": "Search in", class: "ax-place",
-        onchange: () => { this.place = this.placeSelect.value; this.filter(); } },
+        onchange: () => { this.place = this.placeSelect.value; this.look(); } },
       ...PLACES.map(([value, label]) => element("option", { value }, label)));
       this.tabs = element("div", { class: "ax-tabs", role: "group", "aria-label": "Dictionary" });
       const choices = [...this.dictionaries.values()].map((each) => [each.key, each.label]);
@@ -175,13 +179,13 @@
 
     buildFilters() {
       const range = ([field, label, , hint]) => {
-        const input = (side) => element("input", { type: "number", step: "any", placeholder: side === 0 ? "min" : "max",
+        const input = (side) => element("input", { type: "number", step: "any", placeholder: side === 0 ? "from" : "to",
           "aria-label": `${side === 0 ? "Least" : "Largest"} ${label}`, "data-field": field,
           oninput: (event) => this.setRange(field, side, event.target.value) });
         return element("div", { class: "ax-range", title: hint },
           element("span", {}, label, field === "density" || field === "purity" ? " %" : ""), input(0), input(1));
       };
-      this.topicSelect = element("select", { "aria-label": "Topic", onchange: () => { this.topic = this.topicSelect.value; this.filter(); } },
+      this.topicSelect = element("select", { "aria-label": "Topic", onchange: () => { this.topic = this.topicSelect.value; this.look(); } },
         element("option", { value: "" }, "any topic"),
         ...this.about.topics.map((topic) => element("option", { value: topic }, archsae.plain(topic))));
       this.deadBox = element("input", { type: "checkbox", checked: true,
@@ -213,8 +217,9 @@
           [element("dt", {}, element("kbd", {}, key)), element("dd", {}, what)])),
         element("h2", {}, "What the columns say"), element("dl", { class: "ax-terms" }, ...terms),
         element("p", {}, "A name is computed: the tokens that carry most of a feature's activation mass and more than their share, or the "
-          + "tokens right before; “…” where they carry less than half. A topic follows where the mass per token is at least "
-          + "twice that in any other. No person or model judged it."),
+          + "tokens right before; “…” where they carry less than half. A topic stands beside it where the mass per token is at least "
+          + `twice that in any other and the feature alone tells that topic with an AUROC of ${TELLS} or more. Who looks for a topic `
+          + "gets the features that tell it best first. No person or model judged it."),
         element("h2", {}, "Where this comes from"),
         element("p", {}, visible(`${this.about.model}, residual stream after block ${this.about.layer}; ${this.about.text}; `
           + `${count(this.about.heldout_tokens)} held-out tokens of ${count(this.about.heldout_documents)} documents. ${this.about.note}`)),
@@ -236,7 +241,7 @@
         return field === "probe" ? Math.max(0, 2 * value - 1) : value / scale[field];
       };
       const metric = ([field, label, format, hint]) => ({
-        field, title: label === "maximum" ? "max" : label, headerTooltip: hint, sorter: "number", sorterParams: { alignEmptyValues: "bottom" }, width: COLUMN,
+        field, title: label, headerTooltip: hint, sorter: "number", sorterParams: { alignEmptyValues: "bottom" }, width: COLUMN,
         headerSortStartingDir: "desc", hozAlign: "right", headerHozAlign: "right",
         formatter: (cell) => element("span", { class: "ax-cell" }, format(cell.getValue()),
           element("span", { class: "ax-cell-bar", style: `width:${(100 * share(field, cell.getValue())).toFixed(1)}%` })),
@@ -247,14 +252,14 @@
       this.table = new globalThis.Tabulator(this.tableBox, {
         data: this.rows, index: "id", layout: "fitColumns", height: "100%", rowHeight: 38, placeholder: this.nothing,
         columnDefaults: { resizable: false, headerSortTristate: false },
-        initialSort: [{ column: "stability", dir: "desc" }],
+        initialSort: [{ column: SORT.split(" ")[0], dir: SORT.split(" ")[1] }],
         columns: [
           { field: "feature", title: "feature", sorter: "number", width: INDEX_COLUMN, formatter: (cell) => {
             const row = cell.getData();
             return element("span", { class: "ax-id" }, element("span", { class: `ax-dot ax-colour-${row.colour}` }), String(row.feature));
           } },
           { field: "name", title: "name", sorter: "string", minWidth: 124, formatter: (cell) =>
-            element("span", { class: "ax-name" }, visible(cell.getValue())) },
+            element("span", { class: "ax-called" }, element("span", { class: "ax-name" }, visible(cell.getValue())), this.topicTag(cell.getData())) },
           ...METRICS.map(metric),
         ],
         rowFormatter: (row) => row.getElement().classList.toggle("ax-chosen", this.chosen.includes(row.getData().id)),
@@ -266,6 +271,8 @@
       });
       this.table.on("dataSorted", (sorters) => {
         if (sorters.length) this.sortSelect.value = `${sorters[0].field} ${sorters[0].dir}`;
+        this.fitColumns();
+        this.keepAddress();
       });
       this.fitColumns();
       new ResizeObserver(() => this.fitColumns()).observe(this.tableBox);
@@ -277,9 +284,10 @@
         this.table.on("tableBuilt", () => this.fitColumns());
         return;
       }
-      const room = Math.floor((this.tableBox.clientWidth - INDEX_COLUMN - NAME_COLUMN) / COLUMN);
+      const width = this.tableBox.clientWidth, name = width < PHONE ? PHONE_NAME_COLUMN : NAME_COLUMN;
+      const room = Math.floor((width - INDEX_COLUMN - name) / COLUMN);
       const sorted = this.table.getSorters()[0]?.field;
-      const known = METRICS.filter(([field]) => this.rows.some((row) => row[field] !== null)).map(([field]) => field);
+      const known = SHOWN_FIRST.filter((field) => this.rows.some((row) => row[field] !== null));
       const order = [...known.filter((field) => field === sorted), ...known.filter((field) => field !== sorted)];
       const shown = new Set(order.slice(0, Math.max(1, room)));
       const state = [...shown].sort().join();
@@ -301,9 +309,14 @@
     setRange(field, side, text) {
       const range = this.ranges.get(field) ?? [null, null];
       const value = text === "" || Number.isNaN(Number(text)) ? null : Number(text);
-      range[side] = value !== null && (field === "density" || field === "purity") ? value / 100 : value;
+      range[side] = value === null ? null : value / this.scaled(field);
       this.ranges.set(field, range);
       this.filter();
+    }
+
+    /** What a field's values are multiplied with where people read and type them: shares are percentages. */
+    scaled(field) {
+      return field === "density" || field === "purity" ? 100 : 1;
     }
 
     resetFilters() {
@@ -311,6 +324,16 @@
       this.topic = "";
       this.hideDead = true;
       this.filterPanel.reset();
+      this.look();
+    }
+
+    /** The list after another search or topic: by probe score, once, where a topic is looked for. */
+    look() {
+      const asked = this.query.trim().toLowerCase();
+      const topics = this.about.topics.map((topic) => topic.toLowerCase());
+      const wanted = this.topic !== "" || (asked !== "" && (this.place === "topic" || topics.includes(asked)));
+      if (wanted && !this.wantsTopic) this.table.setSort("probe", "desc");
+      this.wantsTopic = wanted;
       this.filter();
     }
 
@@ -345,6 +368,7 @@
       this.table.setFilter((row) => (!this.dictionary || row.key === this.dictionary)
         && (!this.hideDead || row.density > 0 || /^#?\d+$/.test(this.query.trim()))
         && (!this.topic || row.topic === this.topic) && within(row) && fits(row));
+      this.keepAddress();
     }
 
     // --- features ---
@@ -403,7 +427,11 @@
       this.chosen = [];
       this.highlight(before);
       this.showWelcome();
-      if (this.links) history.replaceState(null, "", location.pathname + location.search);
+      this.keepAddress();
+    }
+
+    topicTag({ topic }) {
+      return topic === null ? null : element("span", { class: "ax-topic" }, visible(topic));
     }
 
     showWelcome() {
@@ -412,7 +440,7 @@
         element("table", { class: "ax-table" }, element("tbody", {}, ...rows.map((row) => element("tr", {},
           element("td", {}, element("a", { class: "ax-link", href: `#${row.id}`, onclick: (event) => { event.preventDefault(); this.choose(row.id); } },
             this.badge(row.key), ` ${row.feature}`)),
-          element("td", { class: "ax-name" }, visible(row.name)))))));
+          element("td", {}, element("span", { class: "ax-name" }, visible(row.name)), " ", this.topicTag(row)))))));
       const alive = this.rows.filter((row) => row.density > 0);
       const top = (field, rows = alive) => rows.filter((row) => row[field] !== null)
         .sort((a, b) => b[field] - a[field]).slice(0, 6);
@@ -430,8 +458,9 @@
 
     async show(record = true) {
       const ids = this.chosen.slice(), turn = (this.turn = (this.turn ?? 0) + 1);
+      this.waiting &&= ids.length < 2;
       this.root.dataset.view = ids.length === 2 ? "compare" : this.waiting ? "choose" : "feature";
-      if (record && this.links && `#${ids.join("/")}` !== location.hash) history.pushState(null, "", `#${ids.join("/")}`);
+      if (record && this.links && this.address() !== location.hash) history.pushState(null, "", this.address());
       let found;
       try {
         found = await Promise.all(ids.map((id) => this.fetch(this.byId.get(id))));
@@ -445,7 +474,6 @@
       if (this.waiting) {
         panels.push(element("div", { class: "ax-panel ax-empty" }, element("p", {}, "Choose a second feature from the list.")));
       }
-      this.waiting &&= ids.length < 2;
       this.panels.replaceChildren(...panels);
       this.shown = found;
     }
@@ -475,7 +503,7 @@
           iconButton("back", "Back to the list", () => this.close(), { class: "ax-icon ax-back" }),
           element("div", { class: "ax-panel-title" },
             element("div", { class: "ax-panel-id" }, this.badge(row.key), element("b", {}, `feature ${row.feature}`),
-              row.topic === null ? null : element("span", { class: "ax-topic" }, visible(row.topic))),
+              this.topicTag(row)),
             element("h2", { class: "ax-name" }, visible(row.name))),
           element("div", { class: "ax-panel-buttons" },
             button(this.comparing ? "Close" : "Compare", this.comparing ? "Show the other feature alone" : "Put another feature beside it (c)",
@@ -514,23 +542,76 @@
 
     // --- links, keyboard, theme ---
 
+    /** What is on show, as the address says it: `#dictionary/feature?search=…`. */
+    address() {
+      const list = this.listState();
+      return `#${this.chosen.join("/")}${list.size ? `?${list}` : ""}`;
+    }
+
+    /** The dictionary of the feature on show, else the first. */
+    usualList() {
+      return this.chosen.length ? this.byId.get(this.chosen[0]).key : this.about.dictionaries[0].key;
+    }
+
+    /** What the list shows where it is not what it begins with. */
+    listState() {
+      const sort = this.sortSelect.value, limits = [...this.ranges];
+      const all = { search: this.query.trim(), in: this.place === "any" ? "" : this.place, topic: this.topic,
+        list: this.dictionary === this.usualList() ? "" : this.dictionary || "all", sort: sort === SORT ? "" : sort,
+        dead: this.hideDead ? "" : "shown",
+        ...Object.fromEntries(limits.map(([field, ends]) => [field, ends.every((end) => end === null) ? "" : ends.map((end) => end ?? "").join("…")])) };
+      return new URLSearchParams(Object.entries(all).filter(([, value]) => value !== ""));
+    }
+
+    /** Set the list to what an address says of it; what cannot be is left as it begins. */
+    setListState(text) {
+      const said = new URLSearchParams(text), among = (name, values) => (values.includes(said.get(name)) ? said.get(name) : "");
+      this.query = this.search.value = said.get("search") ?? "";
+      this.place = this.placeSelect.value = among("in", PLACES.map(([place]) => place)) || "any";
+      this.topic = this.topicSelect.value = among("topic", this.about.topics);
+      this.hideDead = this.deadBox.checked = said.get("dead") !== "shown";
+      this.ranges.clear();
+      for (const input of this.filterPanel.querySelectorAll("[data-field]")) input.value = "";
+      for (const [field] of METRICS.filter(([each]) => /^[^…]*…[^…]*$/.test(said.get(each)))) {
+        const ends = said.get(field).split("…").map((end) => (end === "" || Number.isNaN(Number(end)) ? null : Number(end)));
+        this.ranges.set(field, ends);
+        this.filterPanel.querySelectorAll(`[data-field="${field}"]`).forEach((input, side) => {
+          input.value = ends[side] === null ? "" : this.scaled(field) * ends[side];
+        });
+      }
+      const list = said.get("list");
+      this.setDictionary(list === "all" ? "" : this.dictionaries.has(list) ? list : this.usualList(), false);
+      const sort = among("sort", [...this.sortSelect.options].map((option) => option.value)) || SORT;
+      this.wantsTopic = true;  // the order is the address's own
+      this.settled = false;
+      this.table.setSort(...sort.split(" "));
+      this.look();
+      this.settled = true;
+    }
+
+    keepAddress() {
+      const address = this.address();
+      if (!this.links || !this.settled || address === location.hash) return;
+      history.replaceState(null, "", address === "#" ? location.pathname + location.search : address);
+    }
+
     /** Show what the address names, `#dictionary/feature` or `#dictionary/feature/dictionary/feature`; false where none. */
     follow() {
       if (!this.links) return false;
-      let parts;
-      try { parts = decodeURIComponent(location.hash.slice(1)).split("/"); } catch { return false; }
-      const ids = parts.length === 2 || parts.length === 4 ? [parts.slice(0, 2), parts.slice(2)].filter((pair) => pair.length).map((pair) => pair.join("/")) : [];
-      if (!ids.length || !ids.every((id) => this.byId.has(id))) {
-        if (location.hash.length > 1) this.say("The link names no feature of this page");
-        return false;
-      }
+      const [named, list = ""] = location.hash.slice(1).split(/\?(.*)/s);
+      let parts = [];
+      try { parts = decodeURIComponent(named).split("/"); } catch { /* no name of a feature */ }
+      const pairs = parts.length === 2 || parts.length === 4 ? [parts.slice(0, 2), parts.slice(2)] : [];
+      const ids = pairs.filter((pair) => pair.length).map((pair) => pair.join("/"));
+      const known = ids.length > 0 && ids.every((id) => this.byId.has(id));
+      if (named && !known) this.say("The link names no feature of this page");
       const before = this.chosen;
       this.waiting = false;
-      this.chosen = ids;
-      this.highlight([...before, ...ids]);
-      if (this.dictionary && this.dictionary !== this.byId.get(ids[0]).key) this.setDictionary(this.byId.get(ids[0]).key);
-      this.show(false);
-      return true;
+      this.chosen = known ? ids : [];
+      this.setListState(list);
+      this.highlight([...before, ...this.chosen]);
+      if (known) this.show(false);
+      return known;
     }
 
     step(distance) {
