@@ -331,7 +331,8 @@
     look() {
       const asked = this.query.trim().toLowerCase();
       const topics = this.about.topics.map((topic) => topic.toLowerCase());
-      const wanted = this.topic !== "" || (asked !== "" && (this.place === "topic" || topics.includes(asked)));
+      const named = asked.length > 2 && topics.some((topic) => topic.startsWith(asked));
+      const wanted = this.topic !== "" || named || (asked !== "" && this.place === "topic");
       if (wanted && !this.wantsTopic) this.table.setSort("probe", "desc");
       this.wantsTopic = wanted;
       this.filter();
@@ -379,6 +380,7 @@
       const before = this.chosen;
       this.chosen = this.chosen.slice();
       this.chosen[this.comparing ? 1 : 0] = id;
+      this.toast.classList.remove("ax-visible");
       this.highlight([...before, ...this.chosen]);
       this.show(record);
     }
