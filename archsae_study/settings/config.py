@@ -61,7 +61,7 @@ class ComparisonConfig:
     other_settings: bool = True
     """Whether 05 repeats g1 and g3 at another layer, with half of k and with δ = 0."""
     full_size_steps: int = 0
-    """Steps of the arms of g1 and g2 at the sizes of `full` (`FULL_SIZES`), in 05. 0 leaves them out."""
+    """Steps of the arms of g1 at the sizes of `full` (`FULL_SIZES`), in 05. 0 leaves them out."""
     other_model: str | None = None
     """Second language model, as `model` is given, on which 05 repeats g1 and g3. None leaves it out."""
     other_model_layer: int = 12

@@ -46,11 +46,6 @@ def test_layer_and_k_differ_in_one_thing_and_the_published_sizes_in_all(study):
     assert found == [(*one, "") for one in expected]
 
 
-def test_the_sizes_of_full_are_run_for_the_contrasts_with_the_published_step_too(study):
-    (sizes,) = [one for one in generality.settings(study) if "n_features" in one.changes]
-    assert sizes.arms == ["ra-own", "topk-kmeans-own", "raw-ra-published-own", "raw-topk-kmeans-own"]
-
-
 def test_a_second_model_that_cannot_be_used_is_refused_by_name(study):
     with pytest.raises(ConfigError, match=r"other_model = .*other_model_layer = 3: the model has 3 blocks: use 0 … 2"):
         study.variant(other_model_layer=3).check()
