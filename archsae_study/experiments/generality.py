@@ -1,10 +1,16 @@
 """Notebook 05: primary contrasts in other settings: layer, k, δ = 0, the sizes of `full`, a second language model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from archsae_core.data.language_model import blocks
+from archsae_core.metrics.intervals import pair_matrix
+from archsae_core.metrics.stability import collapse_corrected
+from archsae_core.metrics.structure import merge_duplicates
 from archsae_core.models.snapshots import snapshots
 from archsae_study.engine.costs import Cost, seed_pairs, table_cost
 from archsae_study.engine.plan import Table
@@ -45,6 +51,10 @@ class SettingArm:
     arm: str
     seeds: list[int]
     end: AtStep
+    collapse_corrected: list[list[float]]
+    """Headline score of every pair of seeds once atoms that coincide within a dictionary are merged."""
+    distinct: list[float]
+    """Share of each seed's atoms that are left then."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +64,12 @@ class SettingResult:
     setting: Setting
     arms: list[SettingArm]
 
-    def decisions(self) -> list[Decision]:
-        """What the rule says of the contrasts whose arms were run."""
+    def decisions(self, *, merged: bool = False) -> list[Decision]:
+        """What the rule says of the contrasts whose arms were run; with `merged` of their scores without copies."""
         outcomes = {arm.arm: outcome(arm.seeds, arm.end) for arm in self.arms if len(arm.seeds) > 1}
+        if merged:
+            corrected = {arm.arm: np.array(arm.collapse_corrected) for arm in self.arms}
+            outcomes = {arm: replace(found, stability=corrected[arm]) for arm, found in outcomes.items()}
         return [contrasts.decide(one, outcomes) for one in contrasts.PRIMARY if {one.ra, one.free} <= outcomes.keys()]
 
 
@@ -144,7 +157,12 @@ def _arms(study: Study, needed: list[Run]) -> list[SettingArm]:
         own = [run for run in needed if run.arm == arm]
         folders = [study.run_folder(run) for run in own]
         kept = [snapshots(folder, run.steps) for folder, run in zip(folders, own, strict=True)]
-        arms.append(SettingArm(arm, [run.seed for run in own], at_step(study, own, folders, kept, own[0].steps)))
+        end = at_step(study, own, folders, kept, own[0].steps)
+        atoms = [found[own[0].steps] for found in kept]
+        pairs = {(i, j): collapse_corrected(atoms[i], atoms[j]) for i, j in combinations(range(len(atoms)), 2)}
+        merged = pair_matrix({pair: found.normalised for pair, found in pairs.items()}, len(atoms)).tolist()
+        distinct = [len(merge_duplicates(found).atoms) / len(found) for found in atoms]
+        arms.append(SettingArm(arm, [run.seed for run in own], end, merged, distinct))
     return arms
 
 
@@ -154,7 +172,7 @@ def _cost(study: Study) -> Cost:
         needed = setting_runs(study, setting)
         own = study.variant(**setting.changes) if needed else study
         tokens = len(needed) * kept_tokens(study.config)
-        costs.append(table_cost(own, matchings=2 * seed_pairs(needed), scored=tokens))
+        costs.append(table_cost(own, matchings=4 * seed_pairs(needed), scored=tokens))
     return costs[0]._replace(work=tuple(part for cost in costs for part in cost.work))
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import LEVEL, PRIMARY_LEVEL, seed_interval
 from archsae_core.metrics.stability import HEADLINE, SCORES
-from archsae_study.experiments.generality import GeneralityResult
+from archsae_study.experiments.generality import GeneralityResult, SettingResult
 from archsae_study.experiments.identifiability import IdentifiabilityResult
 from archsae_study.experiments.longer import LongerResult
 from archsae_study.experiments.reappearance import ReappearanceResult
@@ -39,6 +39,8 @@ from archsae_study.report import Report
 
 LIVE = "hungarian_centred_alive"
 """The headline score among features that fire: it says what dead features contribute to a verdict."""
+COPIES = 0.1
+"""Share of atoms that are copies of others, from which a score is also given without them."""
 REPLACEMENTS = {
     "partner": ("its match", "o", "#000000"),
     "second": ("the next most similar", "s", "#d55e00"),
@@ -148,8 +150,22 @@ def _elsewhere(generality: GeneralityResult) -> list[dict[str, Any]]:
         for changed, where in leads.items():
             if changed in one.setting.changes and decisions:
                 seeds = len(decisions[0].seeds)
-                found.append({"where": where, "setting": one.setting, "seeds": seeds, "decisions": decisions})
+                collapsed = {decision.contrast.key: _collapsed(one, decision) for decision in decisions}
+                found.append(
+                    {"where": where, "setting": one.setting, "seeds": seeds, "decisions": decisions}
+                    | {"collapsed": collapsed}
+                )
     return found
+
+
+def _collapsed(result: SettingResult, decision: Decision) -> dict[str, Any] | None:
+    """The gain without copies, where more than a tenth of the archetypal atoms are copies of others."""
+    arm = next(arm for arm in result.arms if arm.arm == decision.contrast.ra)
+    share = float(np.mean(arm.distinct))
+    if share > 1 - COPIES:
+        return None
+    merged = next(one for one in result.decisions(merged=True) if one.contrast == decision.contrast)
+    return {"distinct": share, "gain": merged.gain}
 
 
 def _last_change(paths: list[list[AtStep]]) -> float | None:
@@ -547,7 +563,9 @@ def generality_table(result: GeneralityResult) -> pd.DataFrame:
     rows = []
     for one in result.settings:
         if one.setting.skipped:
-            rows.append([one.setting.name, *[None] * 6, f"left out: {one.setting.skipped}"])
+            rows.append([one.setting.name, *[None] * 8, f"left out: {one.setting.skipped}"])
+        merged = {decision.contrast.key: decision.gain for decision in one.decisions(merged=True)}
+        distinct = {arm.arm: float(np.mean(arm.distinct)) for arm in one.arms}
         for decision in one.decisions():
             rows.append(
                 [
@@ -555,14 +573,20 @@ def generality_table(result: GeneralityResult) -> pd.DataFrame:
                     one.setting.steps,
                     len(decision.seeds),
                     signed(decision.gain),
+                    percent(distinct[decision.contrast.ra], 0),
+                    signed(merged[decision.contrast.key]),
                     signed(decision.delta_r2),
                     decision.ra_cosine.estimate if decision.ra_cosine else None,
                     decision.free_cosine.estimate if decision.free_cosine else None,
                     str(decision.verdict),
                 ]
             )
-    header = ["setting", "steps", "seeds", "gain in stability", "ΔR²", "RA cosine with start", "TopK cosine with start"]
-    caption = f"The contrasts in other settings, {PRIMARY_LEVEL:.1%} over seeds. Exploratory."
+    header = ["setting", "steps", "seeds", "gain in stability", "distinct RA atoms", "gain, copies merged", "ΔR²"]
+    header += ["RA cosine with start", "TopK cosine with start"]
+    caption = (
+        f"The contrasts in other settings, {PRIMARY_LEVEL:.1%} over seeds. Exploratory. Copies are atoms of a "
+        "dictionary with a centred cosine above 0.99: many copies of few features agree by number."
+    )
     return table([*header, "the rule would say"], rows, caption)
 
 

@@ -144,7 +144,12 @@ def test_what_is_found_at_the_sizes_of_full_and_on_another_model_is_said(result)
     assert page._elsewhere(result) == []  # two seeds give no interval
 
     def of_three(one):
-        arms = [SettingArm(arm.arm, [0, 1, 2], made_up(level)) for arm, level in zip(one.arms, (0.7, 0.5), strict=True)]
+        levels = {"ra-own": (0.7, 0.55, [0.5, 0.5, 0.6]), "topk-kmeans-own": (0.5, 0.5, [1.0] * 3)}
+        arms = [
+            SettingArm(arm.arm, [0, 1, 2], made_up(level), made_up(merged).stability, distinct)
+            for arm in one.arms
+            for level, merged, distinct in [levels[arm.arm]]
+        ]
         return SettingResult(one.setting, arms)
 
     found = page._elsewhere(GeneralityResult([of_three(one) for one in result.settings]))
@@ -154,6 +159,16 @@ def test_what_is_found_at_the_sizes_of_full_and_on_another_model_is_said(result)
     ]
     for one in found:
         assert [round(decision.gain.estimate, 3) for decision in one["decisions"]] == [0.2]
+        assert one["collapsed"]["g1"]["distinct"] == pytest.approx(1.6 / 3)
+        assert one["collapsed"]["g1"]["gain"].estimate == pytest.approx(0.05)
+
+
+def test_a_score_is_given_without_copies_where_many_atoms_are_some(result):
+    (setting,) = [one for one in result.settings if one.setting.name == "as in the study"]
+    assert [page._collapsed(setting, decision) for decision in setting.decisions()] == [None]
+    for arm in setting.arms:
+        assert all(0.9 < share <= 1 for share in arm.distinct)
+        assert np.shape(arm.collapse_corrected) == (2, 2)
 
 
 def made_up(level):
