@@ -37,6 +37,7 @@ def shot(browser: "Browser", page: Path, topic: str = TOPIC) -> bytes:
     tab.click(f".ax-tabs button[data-key='{key}']")
     tab.select_option(".ax-place", "topic")
     tab.fill(".ax-search", topic)
+    tab.select_option(".ax-sort select", "stability desc")
     if not tab.locator(".tabulator-row").count():
         raise LookupError(f"{page}: no feature of {key} leads in a topic {topic!r}")
     tab.locator(".tabulator-row").first.click()

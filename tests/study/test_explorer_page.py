@@ -208,6 +208,7 @@ def test_a_topic_is_listed_by_what_tells_it_best(page, address, smoke):
 
 def test_a_long_name_leaves_its_topic_readable(page, smoke, tmp_path):
     source = Hostile(smoke)
+    source.about = smoke.about
     long = dataclasses.replace(
         smoke.summaries(TOPK)[3], name=f"{'a very long name ' * 9}· sea", topic="sea", probe_topic="sea", density=0.2
     )
@@ -239,18 +240,22 @@ def test_what_the_list_shows_stands_in_the_address(page, address):
     page.select_option(".ax-sort select", "density asc")
     page.keyboard.press("Escape")
     page.keyboard.press("f")
-    page.fill("input[aria-label='Least density']", "0.5")
+    page.fill("input[aria-label='Least density']", "0.07")
+    page.fill("input[aria-label='Largest purity']", "29")  # 100 * (29 / 100) is not 29
     page.click("text=hide dead features")
     before = listed(page)[:5], count(page), page.evaluate("location.hash")
     page.reload()
     page.wait_for_selector("[data-ready=true]")
     assert (listed(page)[:5], count(page), page.evaluate("location.hash")) == before
     assert page.input_value(".ax-search") == "e"
-    assert page.input_value("input[aria-label='Least density']") == "0.5"
+    assert page.input_value("input[aria-label='Least density']") == "0.07"
+    assert page.input_value("input[aria-label='Largest purity']") == "29"
     page.locator(".tabulator-row").first.click()
     feature = shown_feature(page)
     page.reload()
     assert shown_feature(page) == feature
+    page.keyboard.press("l")
+    until(page, lambda: page.evaluate("globalThis.copied") == page.evaluate("location.href"))
     page.go_back()
     until(page, lambda: page.evaluate("location.hash") == before[2])
     assert (page.locator(".ax-panel").count(), count(page)) == (0, before[1])
@@ -274,7 +279,10 @@ def test_lighter_anchors_are_folded_away(page, address, smoke):
     )  # fmt: skip
     opened(page, f"{address}#{RA}/{feature}")
     shown_feature(page)
-    heaviest = smoke.feature(RA, feature).archetypes.anchors[0].anchor
+    first = smoke.feature(RA, feature).archetypes.anchors[0]
+    heaviest, weight = first.anchor, first.weight
+    share = page.locator(".ax-weight").first.evaluate("each => each.firstChild.offsetWidth / each.offsetWidth")
+    assert share == pytest.approx(weight, abs=0.01)
     shown = page.locator(".ax-anchor:not(.ax-minor):visible")
     assert shown.locator("b").all_inner_texts() == [f"anchor {heaviest}"]
     page.click(".ax-minor > summary")
@@ -294,6 +302,8 @@ CONTRAST = """() => {
     const ground = (element) => {
         const layers = [];
         for (let each = element; each; each = each.parentElement) {
+            const fill = each !== element && each.querySelector(":scope > .ax-tokens-fill");
+            if (fill) layers.unshift(parse(getComputedStyle(fill).backgroundColor));
             layers.unshift(parse(getComputedStyle(each).backgroundColor));
         }
         return layers.reduce((below, top) => over(top, below), [255, 255, 255, 1]);
@@ -303,10 +313,13 @@ CONTRAST = """() => {
     while (walk.nextNode()) {
         const element = walk.currentNode.parentElement, text = walk.currentNode.textContent.trim();
         const box = element.getBoundingClientRect();
-        if (!text || !box.width || element.closest("option, svg, [hidden], .ax-toast")) continue;
-        const below = ground(element), ink = over(parse(getComputedStyle(element).color), below);
+        if (!text || !box.width || element.closest("option, title, [hidden], .ax-toast")) continue;
+        const style = getComputedStyle(element), below = ground(element);
+        const top = parse(element.closest("svg") ? style.fill : style.color);
+        for (let each = element; each; each = each.parentElement) top[3] *= Number(getComputedStyle(each).opacity);
+        const ink = over(top, below);
         const [a, b] = [light(below), light(ink)].sort((x, y) => y - x);
-        found.push([(a + 0.05) / (b + 0.05), element.className, text.slice(0, 20)]);
+        found.push([(a + 0.05) / (b + 0.05), element.getAttribute("class"), text.slice(0, 20)]);
     }
     return found.sort((x, y) => x[0] - y[0]).slice(0, 3).concat([[found.length]]);
 }"""
@@ -315,23 +328,49 @@ CONTRAST = """() => {
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_text_can_be_read_on_its_ground(browser, address, smoke, theme):
     context = browser.new_context(viewport={"width": 1400, "height": 900}, color_scheme=theme)
-    page = opened(context.new_page(), f"{address}#{TOPK}/3/{RA}/3")
+    page = opened(context.new_page(), f"{address}#{TOPK}/3/{TOPK}/3?search=3&in=index&list=all")
     until(page, lambda: page.locator(".ax-panel .ax-tiles").count() == 2)
-    assert page.locator(".ax-token[style*='--shade:1.000']").count()  # the darkest shade is among them
+    for part in (".ax-token[style*='--shade:1.000']", ".ax-shared .ax-space", ".ax-chosen .ax-topic", ".ax-tick"):
+        assert page.locator(part).count(), part  # the strongest grounds, the faintest texts
     *worst, [number] = page.evaluate(CONTRAST)
     assert number > 500
     assert worst[0][0] >= 4.5, worst
+    opened(page, f"{address}#")
+    page.keyboard.press("f")
+    page.keyboard.press("?")
+    assert page.evaluate(CONTRAST)[0][0] >= 4.5
     context.close()
 
 
-def test_a_notice_covers_no_row_of_the_list(page, size, address):
-    if size == "phone":
-        pytest.skip("a phone shows the list or a feature, and notices are about features")
+def test_a_notice_covers_nothing_but_the_header(page, address):
     opened(page, f"{address}#{TOPK}/3")
     shown_feature(page)
-    page.keyboard.press("l")
-    page.wait_for_selector(".ax-toast.ax-visible")
-    assert page.locator(".ax-toast").bounding_box()["x"] >= page.locator(".ax-panels").bounding_box()["x"]
+    for key in ("l", "c"):  # over a feature; over the list, as a phone shows it for a second feature
+        page.keyboard.press(key)
+        page.wait_for_selector(".ax-toast.ax-visible")
+        toast, header = (page.locator(part).bounding_box() for part in (".ax-toast", ".ax-header"))
+        assert toast["y"] + toast["height"] <= header["y"] + header["height"]
+        assert page.locator(".ax-toast").evaluate("each => getComputedStyle(each).pointerEvents") == "none"
+    until(page, lambda: not page.locator(".ax-toast.ax-visible").count())
+
+
+def test_a_partner_in_another_seed_is_named_without_a_topic(page, smoke, tmp_path):
+    source = Hostile(smoke)
+    source.about = smoke.about
+    found = smoke.feature(TOPK, 3)
+    theirs = [dataclasses.replace(match, name="“wave” · sea") for match in found.matches]
+    source.feature = lambda key, place: dataclasses.replace(found, matches=theirs)
+    opened(page, f"{write_page(source, tmp_path / 'explorer').as_uri()}#{TOPK}/3")
+    shown_feature(page)
+    assert page.locator(".ax-matches .ax-name").all_inner_texts() == ["“wave”"] * len(theirs)
+    assert theirs
+
+
+def test_a_field_has_one_name(page, address):
+    opened(page, address)
+    page.keyboard.press("f")
+    assert not re.search(r"\bmax\b", page.inner_text("#explorer"))
+    assert not page.locator("[placeholder=max], [placeholder=min]").count()
 
 
 def test_filters_hold_together_and_can_be_reset(page, address, smoke):
@@ -418,6 +457,9 @@ def test_two_features_side_by_side(page, size, address):
     if size == "desktop":
         list_box, head = (page.locator(name).bounding_box() for name in (".ax-list", ".tabulator-headers"))
         assert head["x"] + head["width"] <= list_box["x"] + list_box["width"] + 1
+        fields = "all => all.map(each => each.getAttribute('tabulator-field'))"
+        columns = page.locator(".tabulator-col:visible").evaluate_all(fields)
+        assert columns == ["feature", "name", "stability", "probe"]
     boxes = [page.locator(".ax-panel").nth(place).bounding_box() for place in (0, 1)]
     assert (boxes[0]["y"] == boxes[1]["y"]) == (size == "desktop")
     opened(page, f"{address}#{pair[0]}/{pair[1]}")

@@ -63,7 +63,7 @@
       element("tbody", {}, ...counterparts.map(row), ...nearest.map(row))));
   };
 
-  const matches = (found) => card("The same feature in other seeds", "best one-to-one matching of the dictionaries",
+  const matches = (panel, found) => card("The same feature in other seeds", "best one-to-one matching of the dictionaries",
     element("table", { class: "ax-table ax-matches" },
       element("thead", {}, element("tr", {},
         ...["seed", "feature", "its name there"].map((name) => element("th", {}, name)),
@@ -72,7 +72,7 @@
         element("th", { class: "ax-figure", title: "Pearson correlation of the activations on held-out tokens" }, "firing r"))),
       element("tbody", {}, ...found.map((match) => element("tr", {},
         element("td", {}, String(match.seed)), element("td", {}, String(match.feature)),
-        element("td", { class: "ax-name" }, visible(match.name)),
+        element("td", { class: "ax-name" }, visible(panel.bare(match.name))),
         element("td", { class: "ax-figure" }, number(match.cosine)),
         element("td", { class: "ax-figure" }, number(match.centred_cosine)),
         element("td", { class: "ax-figure" }, number(match.firing_correlation)))))));
@@ -83,15 +83,15 @@
     const heaviest = made.anchors[0]?.weight, minor = made.anchors.filter((each) => each.weight < MINOR * heaviest);
     const anchor = (each) => element("details", { class: "ax-anchor", open: each === made.anchors[0] },
       element("summary", {}, element("b", {}, `anchor ${each.anchor}`),
-        element("span", { class: "ax-weight", title: `weight ${each.weight}, of which the heaviest has ${heaviest}` },
-          element("span", { style: `width:${100 * each.weight / heaviest}%` })),
+        element("span", { class: "ax-weight", title: "The weights of all anchors sum to 1" },
+          element("span", { style: `width:${100 * each.weight}%` })),
         element("span", { class: "ax-figure" }, `weight ${number(each.weight)} · cosine ${number(each.cosine)}`)),
       element("ul", {}, ...(anchors.get(each.anchor)?.contexts ?? []).map((near) => context(near, 1))));
     return card("Anchors it is made of",
       `${number(made.effective_anchors)} effective anchors · ‖Λ‖ ${number(made.relaxation)} · hull share ${percent(made.hull_share)}`,
       ...made.anchors.filter((each) => !minor.includes(each)).map(anchor),
       minor.length ? element("details", { class: "ax-anchor ax-minor" },
-        element("summary", {}, `${minor.length} lighter anchors, weight ${number(minor[0].weight)} and less`), ...minor.map(anchor)) : null);
+        element("summary", {}, `${minor.length} lighter anchor${minor.length === 1 ? "" : "s"}, weight ${number(minor[0].weight)} and less`), ...minor.map(anchor)) : null);
   };
 
   /** Fill `panel.body` with a feature. `panel` gives `open`, `summary`, `badge`, `shared`. */
@@ -118,7 +118,7 @@
     if (!dead && feature.topics.length) {
       parts.push(card("Firing by topic", "share of the topic's tokens", archsae.topicBars(feature.topics)));
     }
-    if (feature.matches.length) parts.push(matches(feature.matches));
+    if (feature.matches.length) parts.push(matches(panel, feature.matches));
     parts.push(neighbours(panel, feature));
     panel.body.replaceChildren(...parts);
   };

@@ -99,11 +99,17 @@
       const columns = this.source.index.features[key];
       return Array.from({ length: size }, (_, feature) => {
         const row = Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, values[feature]]));
-        const { topic, probe, probe_topic: told } = row, ending = ` · ${topic}`;
+        const { topic, probe, probe_topic: told } = row;
         const tells = probe === null || (told === topic && probe >= TELLS);
         return { ...row, id: `${key}/${feature}`, key, feature, colour, topic: tells ? topic : null,
-          name: topic !== null && row.name.endsWith(ending) ? row.name.slice(0, -ending.length) : row.name };
+          name: this.bare(row.name) };
       });
+    }
+
+    /** A name without the topic at its end, which stands beside it where the feature tells it. */
+    bare(name) {
+      const ending = this.about.topics.map((topic) => ` · ${topic}`).find((each) => name.endsWith(each));
+      return ending ? name.slice(0, -ending.length) : name;
     }
 
     summary(key, feature) {
@@ -218,8 +224,8 @@
         element("h2", {}, "What the columns say"), element("dl", { class: "ax-terms" }, ...terms),
         element("p", {}, "A name is computed: the tokens that carry most of a feature's activation mass and more than their share, or the "
           + "tokens right before; “…” where they carry less than half. A topic stands beside it where the mass per token is at least "
-          + `twice that in any other and the feature alone tells that topic with an AUROC of ${TELLS} or more. Who looks for a topic `
-          + "gets the features that tell it best first. No person or model judged it."),
+          + `twice that in any other and the feature alone tells that topic with an AUROC of ${TELLS} or more; 0.5 is chance. A search for a topic `
+          + "lists the highest probe score first. No person or model judged it."),
         element("h2", {}, "Where this comes from"),
         element("p", {}, visible(`${this.about.model}, residual stream after block ${this.about.layer}; ${this.about.text}; `
           + `${count(this.about.heldout_tokens)} held-out tokens of ${count(this.about.heldout_documents)} documents. ${this.about.note}`)),
@@ -497,7 +503,7 @@
     panel(id, { feature, anchors }, place, shared) {
       const row = this.byId.get(id), body = element("div", { class: "ax-body" });
       const button = (label, hint, onclick) => element("button", { type: "button", class: "ax-button", title: hint, onclick }, label);
-      const panel = { body, shared, badge: (key) => this.badge(key), summary: (key, index) => this.summary(key, index),
+      const panel = { body, shared, badge: (key) => this.badge(key), bare: (name) => this.bare(name), summary: (key, index) => this.summary(key, index),
         open: (key, index) => { this.active = place; this.replace(place, `${key}/${index}`); } };
       archsae.showFeature(panel, feature, anchors);
       return element("article", { class: "ax-panel", "data-id": id, "aria-label": `Feature ${id}` },
@@ -531,7 +537,7 @@
     }
 
     async copyLink(id) {
-      const link = this.links ? location.href.replace(/#.*|$/, `#${id}`) : `#${id}`;
+      const link = this.links ? location.href.replace(/#.*|$/, () => this.address(id)) : `#${id}`;
       this.say((await copy(link)) ? "Link copied" : link);
     }
 
@@ -545,9 +551,9 @@
     // --- links, keyboard, theme ---
 
     /** What is on show, as the address says it: `#dictionary/feature?search=…`. */
-    address() {
+    address(features = this.chosen.join("/")) {
       const list = this.listState();
-      return `#${this.chosen.join("/")}${list.size ? `?${list}` : ""}`;
+      return `#${features}${list.size ? `?${list}` : ""}`;
     }
 
     /** The dictionary of the feature on show, else the first. */
@@ -578,7 +584,7 @@
         const ends = said.get(field).split("…").map((end) => (end === "" || Number.isNaN(Number(end)) ? null : Number(end)));
         this.ranges.set(field, ends);
         this.filterPanel.querySelectorAll(`[data-field="${field}"]`).forEach((input, side) => {
-          input.value = ends[side] === null ? "" : this.scaled(field) * ends[side];
+          input.value = ends[side] === null ? "" : Number((this.scaled(field) * ends[side]).toPrecision(12));
         });
       }
       const list = said.get("list");
