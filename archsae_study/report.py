@@ -33,7 +33,7 @@ from archsae_study.engine.typed import from_json
 from archsae_study.experiments import TABLES
 from archsae_study.formatting import table as as_table
 from archsae_study.protocol.arms import explored_arms
-from archsae_study.settings.config import Config, configure
+from archsae_study.settings.config import BESIDE, Config, configure
 from archsae_study.settings.parameters import parameters_in
 from archsae_study.settings.values import absolute
 
@@ -258,7 +258,8 @@ def tell(line: str) -> None:
 
 def _same(asked: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
     """Whether results were made with the parameters asked for; one that is newer than the results has to be None."""
-    return all(found.get(name) == value for name, value in asked.items())
+    besides = BESIDE if asked.get("other_model") is None else ()
+    return all(found.get(name) == value for name, value in asked.items() if name not in besides)
 
 
 def _copy(source: Path, target: Path) -> None:

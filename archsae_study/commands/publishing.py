@@ -15,6 +15,7 @@ from PIL import Image
 
 from archsae_study.commands.runner import NOTEBOOKS, PROJECT, NotebookFailed
 from archsae_study.engine.made import RECORD, made_files, note_made
+from archsae_study.settings.config import BESIDE
 
 KEPT = ("tags", "alt")
 """Metadata of a cell that belong to the report: `alt` is the alternative text of its figure."""
@@ -61,9 +62,14 @@ def packed(png: str) -> str:
 
 
 def _with_values(parameters: str, injected: str) -> str:
-    """The parameters cell with the values of the injected cell; one that it does not list is put at its end."""
+    """The parameters cell with the values of the injected cell; one that it does not list is put at its end.
+
+    Those of `BESIDE` stay away: a reader who changes another parameter need not have what they name.
+    """
     for statement in ast.parse(injected).body:
         name, value = statement.targets[0].id, ast.literal_eval(statement.value)
+        if name in BESIDE:
+            continue
         text = repr(value)
         if isinstance(value, str) and text == f"'{value}'" and '"' not in value:
             text = f'"{value}"'  # as the formatter would write it

@@ -146,6 +146,10 @@ class Config:
         return self if group is None else getattr(self, group)
 
 
+BESIDE = ("other_model", "other_model_layer")
+"""Parameters that add to a report and change nothing else of it: who does not ask for what they add is shown it, where
+it is committed, and need not have it."""
+
 TAKES_ALL = ("tokens", "anchor_tokens", "heldout_tokens", "probe_tasks")
 """Limits of what is taken, which the text `all` lifts where a preset sets one."""
 

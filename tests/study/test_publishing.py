@@ -26,8 +26,12 @@ def test_any_text_is_read_back_as_it_was(value):
 
 
 def test_a_parameter_that_the_cell_does_not_list_is_put_at_its_end():
-    cell = publishing._with_values(CELL, "# Parameters\npreset = 'smoke'\nother_model = \"gpt2\"\nlayer = 3\n")
-    assert cell.splitlines()[3:] == ['other_model: str = "gpt2"  # of this run', "layer: int = 3  # of this run"]
+    cell = publishing._with_values(CELL, "# Parameters\npreset = 'smoke'\nbos = \"always\"\nlayer = 3\n")
+    assert cell.splitlines()[3:] == ['bos: str = "always"  # of this run', "layer: int = 3  # of this run"]
+
+
+def test_a_second_language_model_is_nothing_that_a_reader_must_have():
+    assert publishing._with_values(CELL, "# Parameters\nother_model = 'gpt2'\nother_model_layer = 3\n") == CELL
 
 
 def test_what_was_published_sets_nothing_of_the_next_run(tmp_path, monkeypatch):

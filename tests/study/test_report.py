@@ -158,6 +158,16 @@ def test_published_results_alone_give_the_same_outputs(smoke, tmp_path, monkeypa
     assert [cell.metadata["alt"] for cell in published.cells if "save_figure" in cell.source]
 
 
+def test_results_with_a_second_language_model_are_shown_to_who_asks_for_none_and_to_nobody_who_asks_for_another():
+    found = {"k": 4, "other_model": "first", "other_model_layer": 9}
+    assert report._same({"k": 4, "other_model": None, "other_model_layer": 12}, found)
+    assert report._same({"k": 4}, found)
+    assert report._same(found, found)
+    assert not report._same(found | {"other_model": "second"}, found)
+    assert not report._same(found | {"other_model_layer": 12}, found)
+    assert not report._same({"k": 5, "other_model": None}, found)
+
+
 def test_published_notebooks_keep_the_preset_that_was_run(smoke, tmp_path, monkeypatch):
     copy = tmp_path / "project"
     shutil.copytree(report.PROJECT / "notebooks", copy / "notebooks")
