@@ -1,7 +1,7 @@
 """`python -m docs.picture PAGE`: the README's picture of the explorer, from a page that `make explore` built.
 
-It shows what its caption says: the features of the archetypal dictionary that lead in a topic, and the one that tells it
-best with the anchors it is made of and its contexts.
+It shows what its caption says: the features of the archetypal dictionary that lead in a topic, and the one that tells
+it best with the anchors it is made of and its contexts.
 """
 
 import argparse

@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from archsae_core.data.language_model import blocks
 from archsae_core.metrics.intervals import pair_matrix
@@ -26,6 +30,9 @@ SEEDS, AT_FULL_SIZE_SEEDS = 3, 4
 """Seeds per arm, at most. The fourth at the sizes of `full` came after three had been seen, as notebook 05 says."""
 AT_FULL_SIZE = tuple(arm for one in contrasts.PRIMARY if one.key == "g1" for arm in (one.ra, one.free))
 """The arms of g1. On raw data a step of this size takes three times as long: a fifth of the features is dead."""
+
+ALONG = 0.95
+"""Cosine with a direction from which an atom lies along it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,10 @@ class SettingArm:
     """Headline score of every pair of seeds once atoms that coincide within a dictionary are merged."""
     distinct: list[float]
     """Share of each seed's atoms that are left then."""
+    along_first: list[float]
+    """Share of each seed's atoms whose cosine with the first principal direction is beyond `ALONG`, of either sign."""
+    first_variance: float
+    """Share of the variance of held-out activations along that direction."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +173,19 @@ def _arms(study: Study, needed: list[Run]) -> list[SettingArm]:
         pairs = {(i, j): collapse_corrected(atoms[i], atoms[j]) for i, j in combinations(range(len(atoms)), 2)}
         merged = pair_matrix({pair: found.normalised for pair, found in pairs.items()}, len(atoms)).tolist()
         distinct = [len(merge_duplicates(found).atoms) / len(found) for found in atoms]
-        arms.append(SettingArm(arm, [run.seed for run in own], end, merged, distinct))
+        direction, variance = _first_direction(study.of(own[0]))
+        cosine = [F.cosine_similarity(found.float(), direction, dim=1).abs() for found in atoms]
+        along = [float((found > ALONG).float().mean()) for found in cosine]
+        arms.append(SettingArm(arm, [run.seed for run in own], end, merged, distinct, along, variance))
     return arms
+
+
+def _first_direction(own: Study) -> tuple[Float[Tensor, " d_model"], float]:
+    """First principal direction of held-out activations, and the share of their variance along it."""
+    batches = own.scored_batches("heldout", kept_tokens(own.config))
+    x = torch.cat([own.normalizer.normalize(batch.cpu()) for batch, _ in batches])
+    _, values, directions = torch.linalg.svd(x - x.mean(dim=0), full_matrices=False)
+    return directions[0], float(values[0] ** 2 / values.square().sum())
 
 
 def _cost(study: Study) -> Cost:

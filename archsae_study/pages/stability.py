@@ -165,7 +165,8 @@ def _collapsed(result: SettingResult, decision: Decision) -> dict[str, Any] | No
     if share > 1 - COPIES:
         return None
     merged = next(one for one in result.decisions(merged=True) if one.contrast == decision.contrast)
-    return {"distinct": share, "gain": merged.gain}
+    along = float(np.mean(arm.along_first))
+    return {"distinct": share, "gain": merged.gain, "along": along, "variance": arm.first_variance, "copies": COPIES}
 
 
 def _last_change(paths: list[list[AtStep]]) -> float | None:

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 
 from archsae_core.metrics.intervals import pair_matrix
 from archsae_core.models.snapshots import snapshots
@@ -146,7 +147,7 @@ def test_what_is_found_at_the_sizes_of_full_and_on_another_model_is_said(result)
     def of_three(one):
         levels = {"ra-own": (0.7, 0.55, [0.5, 0.5, 0.6]), "topk-kmeans-own": (0.5, 0.5, [1.0] * 3)}
         arms = [
-            SettingArm(arm.arm, [0, 1, 2], made_up(level), made_up(merged).stability, distinct)
+            SettingArm(arm.arm, [0, 1, 2], made_up(level), made_up(merged).stability, distinct, [0.4] * 3, 0.3)
             for arm in one.arms
             for level, merged, distinct in [levels[arm.arm]]
         ]
@@ -161,6 +162,19 @@ def test_what_is_found_at_the_sizes_of_full_and_on_another_model_is_said(result)
         assert [round(decision.gain.estimate, 3) for decision in one["decisions"]] == [0.2]
         assert one["collapsed"]["g1"]["distinct"] == pytest.approx(1.6 / 3)
         assert one["collapsed"]["g1"]["gain"].estimate == pytest.approx(0.05)
+
+
+def test_atoms_along_the_first_direction_are_counted(study, result):
+    (setting,) = [one for one in result.settings if one.setting.name == "as in the study"]
+    heldout = study.heldout_activations
+    x = study.normalizer.normalize(heldout.gather(torch.as_tensor(heldout.kept)))
+    spread = torch.linalg.eigvalsh(torch.cov(x.T))
+    for arm in setting.arms:
+        # of the first kept tokens, not of all
+        assert arm.first_variance == pytest.approx(float(spread[-1] / spread.sum()), abs=0.05)
+        assert all(0 <= share <= 1 for share in arm.along_first)
+    direction, _ = generality._first_direction(study)
+    assert float(direction.norm()) == pytest.approx(1, abs=1e-4)
 
 
 def test_a_score_is_given_without_copies_where_many_atoms_are_some(result):
