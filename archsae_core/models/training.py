@@ -1,5 +1,7 @@
 """The training loop: one for every dictionary, seeded to the bit, resumable."""
 
+import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,7 +22,7 @@ from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.processor import keep_freed_memory
 from archsae_core.models.auxk import by_dead_features, by_features
 from archsae_core.models.dictionary import ArchetypalDictionary, Decoder, SparseArchetypalDictionary
-from archsae_core.models.sae import SAE, save_sae
+from archsae_core.models.sae import SAE, save_sae, structure
 from archsae_core.models.snapshots import snapshot_steps, write_snapshot
 from archsae_core.models.w_step import MirrorStep, SparseMirrorStep
 from archsae_core.progress import track
@@ -207,8 +210,8 @@ class Trainer:
             row |= constraint_state(self.sae.dictionary)
         return row
 
-    def save(self, path: Path) -> None:
-        """Write everything a bit-identical continuation needs, atomically."""
+    def save(self, path: Path, origin: str = "") -> None:
+        """Write everything a bit-identical continuation needs, atomically; `origin` tells the run from others."""
         tensors = {f"model.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
@@ -216,12 +219,20 @@ class Trainer:
             tensors |= {f"mirror.{name}": tensor for name, tensor in self.mirror.tensors().items()}
         tensors["last_fired"] = self.last_fired
         tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        metadata = {"step": str(self.step), "log": json.dumps(self.log)}
+        metadata = {"step": str(self.step), "log": json.dumps(self.log), "origin": origin}
         write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
-    def load(self, path: Path) -> None:
-        """Continue from a checkpoint of the same run."""
-        tensors, metadata = read_tensors(path)
+    def load(self, path: Path, origin: str = "") -> None:
+        """Continue from a checkpoint. Raises ConfigError for a damaged one, and for one of a run of another origin."""
+        try:
+            tensors, metadata = read_tensors(path)
+        except SafetensorError as error:
+            raise ConfigError(f"work: {path} cannot be read ({error}): delete it, and the run begins anew") from None
+        if metadata.get("origin", "") != origin:
+            raise ConfigError(
+                f"work: {path} is of another run: its data, start, seed or settings were others: give another folder, "
+                "or delete it"
+            )
         self.step, self.log = int(metadata["step"]), json.loads(metadata["log"])
         device = self.last_fired.device
         self.last_fired = tensors["last_fired"].to(device)
@@ -261,21 +272,23 @@ def train(
 
     `x` holds raw activations: a tensor [tokens, d_model] or an `ActivationSet`, drawn in shuffled batches of
     `config.batch_size` (`ShuffledBatches`, by `seed`), or a function from a step to its batch, which `seed` leaves
-    alone. Without `work` nothing is written. Otherwise a checkpoint found in that folder is continued, to the bit, and
-    what is left there is `sae.safetensors`, `log.json` and a `snapshot_file` at each of `snapshot_steps`. `progress`
-    shows a bar; None is as `showing` says.
+    alone. Without `work` nothing is written. Otherwise a checkpoint of the same run, found in that folder, is
+    continued, to the bit, and what is left there is `sae.safetensors`, `log.json` and a `snapshot_file` at each of
+    `snapshot_steps`. `progress` shows a bar; None is as `showing` says.
     Raises TrainingDiverged where the loss is not finite; the last checkpoint stays. Raises ConfigError before anything
-    is trained or written for an `x` that `SAE.encode` would refuse (of a function, its first batch).
+    is trained or written for an `x` that `SAE.encode` would refuse (of a function, its first batch), and for a
+    checkpoint of another run: of another `config`, another `sae` as it is given, or another first batch.
     """
     if torch.is_tensor(x):
         require_matrix("x", x, width=sae.d_model)
     batches = as_batches(x, config.batch_size, seed)
     continued = work is not None and (work / CHECKPOINT).exists()
+    origin = "" if work is None else _origin(sae, config, batches(0))
     if not continued:
         sae.calibrate(batches(0))
     trainer = Trainer(sae, config)
     if continued:
-        trainer.load(work / CHECKPOINT)
+        trainer.load(work / CHECKPOINT, origin)
     elif work is not None:
         write_snapshot(sae, work, 0)
     steps = range(trainer.step, config.steps)
@@ -283,7 +296,7 @@ def train(
     for step in track(steps, "training", unit="step", **options):
         trainer.train_step(batches(step))
         if work is not None:
-            _keep(trainer, work)
+            _keep(trainer, work, origin)
     _check_atoms(sae)
     if work is not None:
         save_sae(sae, work / "sae.safetensors")
@@ -300,13 +313,23 @@ def _check_atoms(sae: SAE) -> None:
         raise TrainingDiverged("atoms are 0 or not finite after the last step: lower lr or w_lr, then run again")
 
 
-def _keep(trainer: Trainer, work: Path) -> None:
+def _origin(sae: SAE, config: TrainingConfig, first: Tensor) -> str:
+    """What tells a run from others: its settings, the autoencoder as it is given, the first batch."""
+    settings = dataclasses.asdict(config) | {"checkpoint_every": None} | {"sae": structure(sae)}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in [*sorted(sae.state_dict().items()), ("first", first)]:
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _keep(trainer: Trainer, work: Path, origin: str) -> None:
     """Write the snapshot or the checkpoint that is due at this step."""
     step, config = trainer.step, trainer.config
     if step in snapshot_steps(config.steps):
         write_snapshot(trainer.sae, work, step)
     if step % config.checkpoint_every == 0 and step < config.steps:
-        trainer.save(work / CHECKPOINT)
+        trainer.save(work / CHECKPOINT, origin)
 
 
 def read_log(folder: Path) -> list[dict[str, float | int]]:

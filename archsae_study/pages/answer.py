@@ -5,42 +5,45 @@ from pathlib import Path
 from IPython.display import Markdown
 
 from archsae_study.engine.typed import from_json
-from archsae_study.experiments import generality, stability
+from archsae_study.experiments import generality, stability, task_probes
 from archsae_study.experiments.generality import GeneralityResult
 from archsae_study.experiments.stability import StabilityResult
+from archsae_study.experiments.task_probes import TaskProbesResult
 from archsae_study.formatting import markdown
 from archsae_study.pages.stability import advice_table, beside, decisions_table, limit
 from archsae_study.pages.style import TEMPLATES
 from archsae_study.report import read_result
 
 
-def read(folder: Path) -> tuple[StabilityResult, GeneralityResult]:
-    """The comparison of arms in a run's folder, or in the project's, and the contrasts in other settings."""
+def read(folder: Path) -> tuple[StabilityResult, GeneralityResult, TaskProbesResult]:
+    """Of a run's folder, or of the project's: the arms, the contrasts in other settings, the sparse probes."""
     found = (
         from_json(read_result(folder / "results" / table.file_name)["table"], table.result)
-        for table in (stability.TABLE, generality.TABLE)
+        for table in (stability.TABLE, generality.TABLE, task_probes.TABLE)
     )
     return tuple(found)
 
 
 def sentences(folder: Path) -> str:
-    """What the rule says of the three primary contrasts, and the limits of the run, as Markdown."""
+    """What the rules say of the three primary contrasts, and the limits of the run, as Markdown."""
     return of_results(*read(folder))
 
 
-def of_results(result: StabilityResult, others: GeneralityResult) -> str:
-    """The same of a comparison of arms, and of the contrasts in other settings."""
-    return TEMPLATES.get_template("answer.md").render(beside=beside(result), limit=limit(result, others)).strip()
+def of_results(result: StabilityResult, others: GeneralityResult, probes: TaskProbesResult) -> str:
+    """The same of a comparison of arms, of the contrasts in other settings, and of sparse probes."""
+    values = dict(beside=beside(result), limit=limit(result, others), probes=len(probes.tasks))
+    read = probes.decisions() if probes.of(task_probes.RAW) else []
+    return TEMPLATES.get_template("answer.md").render(read=read, size=task_probes.HEADLINE_SIZE, **values).strip()
 
 
-def shown(result: StabilityResult, others: GeneralityResult) -> Markdown:
+def shown(result: StabilityResult, others: GeneralityResult, probes: TaskProbesResult) -> Markdown:
     """The same as a notebook shows it."""
-    return Markdown(of_results(result, others))
+    return Markdown(of_results(result, others, probes))
 
 
 def answer(folder: Path) -> str:
     """The sentences, the contrasts behind them, and what each choice buys and costs, as Markdown."""
-    result, _ = read(folder)
+    result, *_ = read(folder)
     return "\n\n".join([sentences(folder), markdown(decisions_table(result)), markdown(advice_table(result))])
 
 

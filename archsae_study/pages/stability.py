@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import LEVEL, PRIMARY_LEVEL, seed_interval
@@ -60,6 +61,7 @@ __all__ = [
     "decisions_table",
     "equal_terms_table",
     "gains_figure",
+    "generality_figure",
     "generality_table",
     "headline",
     "interaction_table",
@@ -150,23 +152,23 @@ def _elsewhere(generality: GeneralityResult) -> list[dict[str, Any]]:
         for changed, where in leads.items():
             if changed in one.setting.changes and decisions:
                 seeds = len(decisions[0].seeds)
+                merged = {decision.contrast.key: decision.gain for decision in one.decisions(merged=True)}
                 collapsed = {decision.contrast.key: _collapsed(one, decision) for decision in decisions}
                 found.append(
                     {"where": where, "setting": one.setting, "seeds": seeds, "decisions": decisions}
-                    | {"collapsed": collapsed}
+                    | {"merged": merged, "collapsed": collapsed}
                 )
     return found
 
 
-def _collapsed(result: SettingResult, decision: Decision) -> dict[str, Any] | None:
-    """The gain without copies, where more than a tenth of the archetypal atoms are copies of others."""
+def _collapsed(result: SettingResult, decision: Decision) -> dict[str, float] | None:
+    """Where the copies lie, where more than a tenth of the archetypal atoms are copies of others."""
     arm = next(arm for arm in result.arms if arm.arm == decision.contrast.ra)
     share = float(np.mean(arm.distinct))
     if share > 1 - COPIES:
         return None
-    merged = next(one for one in result.decisions(merged=True) if one.contrast == decision.contrast)
     along = float(np.mean(arm.along_first))
-    return {"distinct": share, "gain": merged.gain, "along": along, "variance": arm.first_variance, "copies": COPIES}
+    return {"distinct": share, "along": along, "variance": arm.first_variance, "copies": COPIES}
 
 
 def _last_change(paths: list[list[AtStep]]) -> float | None:
@@ -447,12 +449,15 @@ def between_arms(result: StabilityResult) -> Figure:
             if pair.first in arms and pair.second in arms:
                 place = arms.index(pair.second), arms.index(pair.first)
                 values[place] = pair.score
-                texts[place] = f"{pair.score:.2f}{' ●' * _share(pair.first, pair.second)}"
-        bar = {"label": "stability score S: 0 chance, 1 identity", "shrink": 0.6}
+                texts[place] = f"{pair.score:.2f}"[1:] if pair.score < 0.995 else "1"
+                if _share(pair.first, pair.second):
+                    frame_of = dict(fill=False, edgecolor="black", linewidth=1.6, zorder=3)
+                    axis.add_patch(Rectangle((place[1] + 0.06, place[0] + 0.06), 0.88, 0.88, **frame_of))
+        bar = {"label": "stability score S", "shrink": 0.6}
         options = dict(annot=texts, fmt="", cbar=frame == FRAMES[-1], cbar_kws=bar)
         heat_map(axis, values, [ARMS[arm].label for arm in arms], **options)
         axis.set_title(f"{FRAME_TITLES[frame]}\nseed 0 of the column's arm with seed 1 of the row's")
-        axis.set_xlabel("●  the two runs share their start or their centroids")
+        axis.set_xlabel("framed: the two runs share their start or their centroids")
     return figure
 
 
@@ -556,6 +561,30 @@ def longer_figure(result: LongerResult) -> Figure:
         direct_label(axes[0], tokens[-1], _mean(arm.trajectory[-1].stability), ARMS[arm.arm].title, colour, fontsize=7)
     axes[0].set(xscale="log", xlabel="tokens seen", ylabel="stability between seeds")
     axes[1].set(xscale="log", xlabel="tokens seen", ylabel="R² on held-out text")
+    return figure
+
+
+def generality_figure(result: GeneralityResult) -> Figure:
+    """The contrasts in other settings beside the margin of the rule, with every atom and with copies merged."""
+    found = [
+        (f"{one.setting.name}, {all_atoms.contrast.key}", all_atoms, merged)
+        for one in result.settings
+        for all_atoms, merged in zip(one.decisions(), one.decisions(merged=True), strict=True)
+        if all_atoms.gain is not None
+    ]
+    figure, (axis,) = panels(1, width=8.8, height=0.36 * max(len(found), 1) + 1.4)
+    for place, (_, all_atoms, merged) in enumerate(reversed(found)):
+        colour = ARMS[all_atoms.contrast.ra].colour
+        point(axis, all_atoms.gain.estimate, place, all_atoms.gain, color=colour)
+        point(axis, merged.gain.estimate, place - 0.28, merged.gain, shape="d", color="0.35", size=5)
+    axis.axvline(0, color="0.7", linewidth=0.8)
+    axis.axvline(contrasts.MARGIN, color="0.3", linewidth=1, linestyle="--")
+    axis.set_yticks(range(len(found)), [name for name, *_ in reversed(found)], fontsize=8)
+    axis.set(
+        ylim=(-0.7, len(found) - 0.3),
+        xlabel=f"gain in stability of RA-SAE over TopK, {PRIMARY_LEVEL:.1%} over seeds\n"
+        f"● all atoms   ◆ copies merged   dashed: the margin of {contrasts.MARGIN}",
+    )
     return figure
 
 
@@ -722,7 +751,8 @@ def advice_table(result: StabilityResult) -> pd.DataFrame:
             continue
         for arm in _of(result, frame):
             if len(arm.seeds) > 1 and arm.arm != base.arm and ARMS[arm.arm].dictionary != "frozen":
-                rows.append([ARMS[arm.arm].title, *_against(arm, base)])
+                still = float(np.mean(arm.cosine_with_start)) >= contrasts.UNMOVED
+                rows.append([f"{ARMS[arm.arm].title}{' (atoms did not move)' * still}", *_against(arm, base)])
     caption = (
         "Differences to TopK from a random start of each seed's own, in the same frame; CE recovered is no difference, "
         "and measured only for the arms of the contrasts (a dash elsewhere)."

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from archsae_core.config import ConfigError
 from archsae_core.data.activations import Normalizer
 from archsae_core.metrics.reconstruction import quality
 from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary
@@ -107,7 +108,7 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, arm, overr
     assert (tmp_path / "broken" / CHECKPOINT).exists()
     seen = []
     run(arm, tmp_path / "broken", lambda step: seen.append(step) or data(step), **overrides)
-    assert seen == list(range(14, 20))
+    assert seen == [0, *range(14, 20)]  # the first batch tells the run from others
     files = sorted(path.name for path in (tmp_path / "whole").iterdir())
     assert files == sorted(path.name for path in (tmp_path / "broken").iterdir())
     for name in files:
@@ -254,6 +255,39 @@ def test_rounded_weights_follow_what_is_written_to_them():
         with torch.no_grad():
             write()
         assert torch.equal(dictionary._rounded_weights(), dictionary.W.bfloat16())
+
+
+def killed(folder, **options):
+    """A run of 20 steps that ends after a checkpoint."""
+    with pytest.raises(KeyboardInterrupt):
+        run("ra", folder, lambda step: data(step) if step < 16 else (_ for _ in ()).throw(KeyboardInterrupt), **options)
+    return (folder / CHECKPOINT).read_bytes()
+
+
+OTHERS = {
+    "data": ("ra", lambda step: data(step) + 1, {}),
+    "kind": ("topk", data, {}),
+    "radius": ("ra", data, {"delta": 0.25}),
+    "length": ("ra", data, {"steps": 30}),
+    "rate": ("ra", data, {"lr": 2e-3}),
+}
+
+
+@pytest.mark.parametrize("other", list(OTHERS))
+def test_a_checkpoint_of_another_run_is_refused_and_left(tmp_path, other):
+    kept = killed(tmp_path)
+    arm, batches, options = OTHERS[other]
+    with pytest.raises(ConfigError, match=r"work: .*checkpoint\.safetensors is of another run: .* or delete it"):
+        run(arm, tmp_path, batches, **options)
+    assert (tmp_path / CHECKPOINT).read_bytes() == kept
+    assert not (tmp_path / "sae.safetensors").exists()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    kept = killed(tmp_path)
+    (tmp_path / CHECKPOINT).write_bytes(kept[: len(kept) // 2])
+    with pytest.raises(ConfigError, match=r"work: .*checkpoint\.safetensors cannot be read .*: delete it"):
+        run("ra", tmp_path, data)
 
 
 def test_nan_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):

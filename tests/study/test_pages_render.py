@@ -112,6 +112,7 @@ SHOWN = {
         "conclusion": lambda t: stability.conclusion(t("stability"), t("generality")),
         "advice": lambda t: stability.advice(t("stability"), t("identifiability")),
         "arms_table": lambda t: stability.arms_table(t("stability"), "raw"),
+        "generality_figure": lambda t: stability.generality_figure(t("generality")),
         "generality_table": lambda t: stability.generality_table(t("generality")),
         "longer_figure": lambda t: stability.longer_figure(t("longer")),
         "longer_table": lambda t: stability.longer_table(t("longer")),
@@ -142,7 +143,7 @@ SHOWN = {
             "matches_table", "overview_table", "profile",
         )
     } | {
-        "answer": lambda t: features.answer(t("stability"), t("generality")),
+        "answer": lambda t: features.answer(t("stability"), t("generality"), t("task_probes")),
         "conclusion": lambda t: features.conclusion(t("features"), t("probing"), t("task_probes")),
         "probing_figure": lambda t: features.probing_figure(t("probing")),
         "probing_sentence": lambda t: features.probing_sentence(t("probing")),
@@ -278,8 +279,8 @@ def test_advice_and_the_2_by_2_of_few_arms_are_empty_tables(report):
 
 def test_the_answer_renders_with_and_without_intervals(report, wide):
     for result, said in ((report.table("stability"), "no interval"), (wide, "in stability")):
-        text = answer.of_results(result, report.table("generality"))
-        assert text.count("- **") == 3
+        text = answer.of_results(result, report.table("generality"), report.table("task_probes"))
+        assert text.count("- **") == 4
         assert said in sound(text)
     assert "| contrast |" in answer.answer(report.folder)
 
@@ -287,7 +288,7 @@ def test_the_answer_renders_with_and_without_intervals(report, wide):
 def test_the_limit_says_what_g1_is_at_the_published_sizes(report, wide):
     found = report.table("generality")
     assert "full protocol" not in stability.headline(wide, found).data
-    *others, sizes = found.settings
+    *others, sizes, _ = found.settings
     arms = []
     for arm in others[0].arms:
         if arm.arm in sizes.setting.arms:
