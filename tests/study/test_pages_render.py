@@ -294,7 +294,8 @@ def test_the_limit_says_what_g1_is_at_the_published_sizes(report, wide):
         if arm.arm in sizes.setting.arms:
             three = np.array(four(arm.end.stability))[:3, :3].tolist()
             end = replace(arm.end, r2=[0.8] * 3, cosine_with_start=[0.6] * 3, stability=three)
-            arms.append(replace(arm, seeds=[0, 1, 2], end=end))
+            of_three = {"collapse_corrected": three, "distinct": [1.0] * 3, "along_first": [0.0] * 3}
+            arms.append(replace(arm, seeds=[0, 1, 2], end=end, **of_three))
     run = SettingResult(replace(sizes.setting, steps=5000, skipped=""), arms)
     text = sound(stability.headline(wide, GeneralityResult([*others, run])).data)
     assert "(exploratory: 4,096 features, k = 64, 5,000 steps, 3 seeds) g1 is" in text
