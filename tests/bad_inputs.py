@@ -146,6 +146,16 @@ def _export(options: str, error: str) -> Bad:
     return Bad("command line", f"export {options}".replace("{}", "…")[:80], attempt, error)
 
 
+def _scheduler_file(content: str) -> Bad:
+    def attempt(folder: Path) -> None:
+        (folder / "s.json").write_text(content)
+        _run([*_set(f"scheduler={folder / 's.json'}"), "--runs", str(folder / "runs")])
+
+    return Bad(
+        "command line", f"scheduler file: {content[:20]}", attempt, "scheduler = .*s.json': nobody answers there"
+    )
+
+
 def _set(*assignments: str) -> list[str]:
     return ["report", "--preset", "smoke", *(part for text in assignments for part in ("--set", text))]
 
@@ -168,6 +178,7 @@ COMMANDS = [
     _command("reprot", ["reprot"], "invalid choice: 'reprot'"),
     _command("explore --sae ''", ["explore", "--preset", "smoke", "--sae", ""], "sae = '': an empty value"),
     _command("explore --sae, a long name", ["explore", "--preset", "smoke", "--sae", "x" * 300], "sae = 'xxx.*long"),
+    *(_scheduler_file(content) for content in ("[" * 100_000, "[1]", "{", '{"address": 3}')),
     Bad("command line", "timing ''", lambda _: _run(["timing", ""]), "folder = '': an empty value"),
     Bad("command line", "timing, a long name", lambda _: _run(["timing", "x" * 300]), "folder = 'xxx.*File name too"),
 ] + [
