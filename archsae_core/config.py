@@ -3,13 +3,35 @@
 Field names are unique over all of them, so that a flat mapping (papermill, a command line) names each unambiguously.
 """
 
+import errno
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
 
+LONGEST = 800
+"""Characters of an error at most."""
+
+
+def shortened(text: str, most: int = LONGEST) -> str:
+    """The text without its middle where it is longer: an error begins with the field and ends with the fix."""
+    start = most // 4
+    return text if len(text) <= most else f"{text[:start]} … {text[start + 3 - most :]}"
+
+
+def shown(value: object) -> str:
+    """A value as an error repeats it, whatever was given."""
+    try:
+        return shortened(repr(value), 200)
+    except (ValueError, RecursionError):  # a number of more than 4,300 digits, lists in lists
+        return f"a {type(value).__name__} too large to be shown"
+
 
 class ConfigError(ValueError):
     """A parameter that cannot be used; the message names the field and the fix."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
 
 
 W_STEPS = ("published", "mirror", "sparse")
@@ -25,7 +47,18 @@ TEXT_LAYOUTS = ("auto", "lines", "blocks")
 def require(condition: bool, name: str, value: object, fix: str) -> None:
     """Raise ConfigError for field `name` unless the condition holds."""
     if not condition:
-        raise ConfigError(f"{name} = {value!r}: {fix}")
+        raise ConfigError(f"{name} = {shown(value)}: {fix}")
+
+
+def require_path(name: str, value: str) -> None:
+    """The value must be one that a file system can look up, whether something is there or not."""
+    try:
+        os.lstat(os.path.expanduser(value))
+    except ValueError:
+        raise ConfigError(f"{name} = {shown(value)}: no path holds such a character: leave it out") from None
+    except OSError as error:
+        fine = error.errno not in (errno.ENAMETOOLONG, errno.ELOOP)
+        require(fine, name, value, f"cannot be looked up ({error.strerror}): give another path")
 
 
 def require_whole(name: str, value: object, least: int = 1, most: int | None = None, why: str = "") -> None:
@@ -109,6 +142,7 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.text.strip()), "text", self.text, "name an embedded text, a file or a dataset")
+        require_path("text", self.text)
         same = "is the column of the text too: name another one, or None"
         require(self.label_field is None or self.label_field != self.text_field, "label_field", self.label_field, same)
         require_choice("text_layout", self.text_layout, TEXT_LAYOUTS)
@@ -136,6 +170,7 @@ class LanguageModelConfig:
     """`auto`, `cpu` or `cuda`."""
 
     def __post_init__(self) -> None:
+        require_path("model", self.model)
         require_whole("layer", self.layer, 0)
         require_whole("context", self.context)
         fix = "must be at least 3: position 0 is not read, and the last one has no next token to predict"

@@ -4,15 +4,15 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,18 @@ from filelock import FileLock, Timeout
 MANIFEST = "manifest.json"
 WRITTEN = ".written"
 """In a folder that is being built: name and SHA-256 of each file before it is put in place."""
+ANY = "*"
+"""Its hash where the file is written in place."""
 PARTIAL = ".partial"
 """Ending of the name of a folder that is being built."""
+NEW = ".new"
+"""Before that ending, while what a build will continue from is written."""
 MARKER = ".archsae"
 """In a folder that this project made: its kind and name. What has none is someone else's and is never deleted."""
+BUILD = "build"
+"""Kind of a folder that is being built; a sealed one has its manifest instead."""
+KEPT = ".kept"
+"""Ending of the name of a folder with what is not ours of one that was in the way."""
 REPAIR = "ARCHSAE_REPAIR"
 """Set in the environment: damaged artefacts are named in a warning and made again; otherwise they are an error."""
 
@@ -46,8 +54,14 @@ def jsonable(value: Any) -> Any:
 
 
 def canonical_hash(value: Any) -> str:
-    """16 hex digits of the SHA-256 of `value` as canonical JSON (sorted keys, no NaN)."""
-    text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """16 hex digits of the SHA-256 of `value` as canonical JSON (sorted keys, no NaN).
+
+    Raises ValueError for what JSON has not, and for what is nested too deeply.
+    """
+    try:
+        text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -78,6 +92,12 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def note_in_place(path: Path) -> None:
+    """Note a file that is written where it stands, so that its hash is not known before the folder is sealed."""
+    if path.parent.suffix == PARTIAL:
+        _note_written(path, ANY)
+
+
 def _note_written(path: Path, digest: str) -> None:
     # Before the rename: a process killed in between leaves the old file, whose hash is noted too.
     with open(path.parent / WRITTEN, "a", encoding="utf-8") as file:
@@ -92,13 +112,21 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def parse_json(text: str, **options: Any) -> Any:
+    """`json.loads`, which raises ValueError also for what is nested too deeply."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def read_json(path: str | Path, *, fix: str | None = None) -> Any:
     """Read a JSON file. Raises CorruptArtifact naming the file where it does not parse, and `fix`.
 
     None takes what is to be done with a folder of the store.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         fix = recomputing(Path(path).parent) if fix is None else fix
         raise CorruptArtifact(f"{path} is not readable JSON ({error}): {fix}") from error
@@ -134,7 +162,7 @@ def _commit() -> str:
 
 
 def mark(folder: Path, kind: str) -> None:
-    """Make a folder of a kind (`store` or `run`) where there is none, and leave a sound marker in it."""
+    """Make a folder of a kind (`store`, `run` or `BUILD`) where there is none, and leave a sound marker in it."""
     folder.mkdir(parents=True, exist_ok=True)
     if not is_marked(folder, kind):
         write_atomically(folder / MARKER, lambda path: path.write_text(_marker(folder, kind), encoding="utf-8"))
@@ -147,7 +175,8 @@ def is_marked(folder: Path, kind: str) -> bool:
 
 
 def _marker(folder: Path, kind: str) -> str:
-    return f"archsae {kind} {folder.name}\n"
+    # a folder that is being built has two names before its last one
+    return f"archsae {kind} {folder.name.removesuffix(PARTIAL).removesuffix(NEW)}\n"
 
 
 class Store:
@@ -180,22 +209,22 @@ class Store:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not _sound(folder):  # still: another process may have built it by now
-                    shutil.rmtree(folder, ignore_errors=True)
+                    _make_way(folder, listed_files(folder) or ())
                     self._build(folder, recipe, build)
         self._verified.add(folder)
         return folder
 
     def _build(self, folder: Path, recipe: Mapping[str, Any], build: Callable[[Path], None]) -> None:
         work = folder.with_name(folder.name + PARTIAL)
-        if work.exists() and not _sound(work, _verify_partial):
-            shutil.rmtree(work)
-        work.mkdir(exist_ok=True)
-        for leftover in work.glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink()
+        if not _sound(work, _verify_partial):
+            _make_way(work, noted_files(work))
+        mark(work, BUILD)
+        _drop_temporaries(work)
         start = time.perf_counter()
         build(work)
         seal(work, recipe, time.perf_counter() - start)
-        (work / WRITTEN).unlink(missing_ok=True)
+        for name in (WRITTEN, MARKER):
+            (work / name).unlink(missing_ok=True)
         os.replace(work, folder)
 
     def begin(self, stage: str, recipe: Mapping[str, Any], fill: Callable[[Path], None]) -> None:
@@ -204,22 +233,75 @@ class Store:
         Does nothing where the artefact exists, or where another process has begun it.
         """
         folder = self.path(stage, recipe)
-        work, new = folder.with_name(folder.name + PARTIAL), folder.with_name(f"{folder.name}.new{PARTIAL}")
+        work, new = folder.with_name(folder.name + PARTIAL), folder.with_name(f"{folder.name}{NEW}{PARTIAL}")
         with suppress(Timeout), FileLock(f"{folder}.lock", timeout=0):
             if not folder.exists() and not work.exists():
-                shutil.rmtree(new, ignore_errors=True)  # of a process that was killed here
-                new.mkdir(parents=True)
+                _drop_temporaries(new)
+                _make_way(new, noted_files(new))
+                mark(new, BUILD)
                 fill(new)
                 os.replace(new, work)
 
 
 def seal(folder: Path, recipe: Mapping[str, Any], seconds: float) -> None:
     """Write the manifest of `folder`: recipe, size and SHA-256 of every file, seconds, environment."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (MANIFEST, WRITTEN))
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name not in (MANIFEST, WRITTEN, MARKER)
+    )
     listing = {str(path.relative_to(folder)): [path.stat().st_size, file_sha256(path)] for path in files}
     manifest = {"recipe": recipe, "files": listing, "seconds": round(seconds, 1), "environment": environment()}
     manifest = jsonable(manifest)
     write_json(folder / MANIFEST, manifest | {"seal": canonical_hash(manifest)})
+
+
+def listed_files(folder: Path) -> set[str] | None:
+    """Names of the files of a sealed artefact, its manifest among them; None for any other folder."""
+    try:
+        manifest = _sealed(folder) if not folder.is_symlink() else None
+    except (CorruptArtifact, OSError):
+        return None
+    return {MANIFEST, *manifest["files"]} if manifest else None
+
+
+def noted_files(work: Path) -> dict[str, set[str]]:
+    """Names of the files that were put into a folder that is being built, with the hashes that each has had."""
+    written, noted = work / WRITTEN, {}
+    text = written.read_text(encoding="utf-8", errors="replace") if written.is_file() else ""
+    for line in text.splitlines():
+        try:
+            name, digest = map(str, parse_json(line))
+        except (ValueError, TypeError):  # cut short by a kill, so the file was not put in place either
+            continue
+        noted.setdefault(name, set()).add(digest)
+    return noted
+
+
+def _drop_temporaries(work: Path) -> None:
+    """Delete what a process left in a folder that is being built when it was killed while it wrote."""
+    for leftover in work.glob(".*.tmp"):
+        leftover.unlink()
+
+
+def _make_way(folder: Path, ours: Collection[str]) -> None:
+    """Delete those files of a folder; what else it holds is someone else's, and kept beside it under another name."""
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_symlink():
+        marked = is_marked(folder, BUILD)
+        own = (*ours, *[WRITTEN] * bool(ours or marked), *[MARKER] * marked)
+        for path in [folder / name for name in own]:
+            if path.is_file() and folder.resolve() in path.resolve().parents:
+                path.unlink()
+        for place, _, _ in os.walk(folder, topdown=False):
+            if not os.listdir(place):
+                os.rmdir(place)
+    if os.path.lexists(folder):
+        names = (folder.with_name(f"{folder.name}{KEPT}{number or ''}") for number in itertools.count())
+        kept = next(path for path in names if not os.path.lexists(path))
+        os.rename(folder, kept)
+        logging.getLogger(__name__).warning(
+            "kept %s: it holds what no manifest lists; delete it if it is of no use", kept
+        )
 
 
 def recomputing(folder: Path) -> str:
@@ -243,20 +325,30 @@ def _sound(folder: Path, check: Callable[[Path], None] | None = None) -> bool:
 
 def verify(folder: Path) -> None:
     """Check every file of a sealed folder against its manifest. Raises CorruptArtifact naming the file."""
-    fix = recomputing(folder)
-    if not (folder / MANIFEST).is_file():
-        raise CorruptArtifact(f"{folder / MANIFEST} is missing: {fix}")
-    manifest = read_json(folder / MANIFEST)
-    sealed = isinstance(manifest, dict) and {"recipe", "files", "seal"} <= manifest.keys()
-    if not sealed or canonical_hash({k: v for k, v in manifest.items() if k != "seal"}) != manifest["seal"]:
-        raise CorruptArtifact(f"{folder / MANIFEST} was altered: {fix}")
-    if canonical_hash(manifest["recipe"]) != folder.name:
-        raise CorruptArtifact(f"{folder / MANIFEST} belongs to another artefact: {fix}")
+    fix, manifest = recomputing(folder), _sealed(folder)
     for name, (size, digest) in manifest["files"].items():
         _check_file(folder / name, size, digest, fix)
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
     for name in sorted(found - {*manifest["files"], MANIFEST}):
         raise CorruptArtifact(f"{folder / name} is not in {MANIFEST}: {fix}")
+
+
+def _sealed(folder: Path) -> dict[str, Any]:
+    """The manifest of a sealed folder. Raises CorruptArtifact where it is missing, altered or another's."""
+    fix = recomputing(folder)
+    if not (folder / MANIFEST).is_file():
+        raise CorruptArtifact(f"{folder / MANIFEST} is missing: {fix}")
+    manifest = read_json(folder / MANIFEST)
+    sealed = isinstance(manifest, dict) and {"recipe", "files", "seal"} <= manifest.keys()
+    try:
+        if not sealed or canonical_hash({k: v for k, v in manifest.items() if k != "seal"}) != manifest["seal"]:
+            raise ValueError
+        name = canonical_hash(manifest["recipe"])
+    except ValueError:
+        raise CorruptArtifact(f"{folder / MANIFEST} was altered: {fix}") from None
+    if name != folder.name:
+        raise CorruptArtifact(f"{folder / MANIFEST} belongs to another artefact: {fix}")
+    return manifest
 
 
 def _check_file(path: Path, size: int, digest: str, fix: str) -> None:
@@ -270,15 +362,6 @@ def _check_file(path: Path, size: int, digest: str, fix: str) -> None:
 
 def _verify_partial(work: Path) -> None:
     """Check what a broken build left against the hashes it noted; rows of activations, written in place, have none."""
-    noted: dict[str, set[str]] = {}
-    written = work / WRITTEN
-    text = written.read_text(encoding="utf-8", errors="replace") if written.exists() else ""
-    for line in text.splitlines():
-        try:
-            name, digest = json.loads(line)
-        except ValueError:  # cut short by a kill, so the file was not put in place either
-            continue
-        noted.setdefault(name, set()).add(digest)
-    for name, digests in noted.items():
-        if (work / name).is_file() and file_sha256(work / name) not in digests:
+    for name, digests in noted_files(work).items():
+        if (work / name).is_file() and ANY not in digests and file_sha256(work / name) not in digests:
             raise CorruptArtifact(f"{work / name} was altered (SHA-256 differs from {WRITTEN}): {recomputing(work)}")

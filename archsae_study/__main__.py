@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from archsae_core.config import require, shortened
 from archsae_core.storage import REPAIR, CorruptArtifact, write_json
 from archsae_study.settings.config import PRESETS, ConfigError, coerce
-from archsae_study.settings.values import absolute
+from archsae_study.settings.values import absolute, given_path
 
 ELSEWHERE = ": set --runs (or ARCHSAE_RUNS), and ARCHSAE_CACHE, to folders that can be written"
 DISK = {
@@ -43,10 +44,10 @@ def _parser() -> argparse.ArgumentParser:
         "--sae", action="append", default=[], help="another SAE of the same layer to show beside them, as of compare"
     )
     export = commands.add_parser("export", help="a trained dictionary in the files of other tools")
-    export.add_argument("folder", type=Path, help="new folder to write")
+    export.add_argument("folder", help="new folder to write")
     export.add_argument("--to", required=True, metavar="TOOL", help="pretrained, saelens, neuronpedia or sae-dashboard")
     export.add_argument("--arm", help="arm of the comparison (default: RA-SAE of the run's frame, own centroids)")
-    export.add_argument("--licence", metavar="SPDX", help="for the card that `pretrained` writes, such as mit")
+    export.add_argument("--licence", metavar="SPDX", help="for `pretrained` and `saelens`, such as mit")
     export.add_argument("--model-id", help="Neuronpedia's name of the model")
     export.add_argument("--set-name", help="Neuronpedia's name of the set of sources")
     for command in (report, sweep, explore, export):
@@ -62,12 +63,12 @@ def _parser() -> argparse.ArgumentParser:
         help="two or more: .safetensors files, folders of save_pretrained or of SAELens, overcomplete's state dicts, "
         "or user/repository[/folder] of the hub",
     )  # fmt: skip
-    compare.add_argument("--figure", type=Path, default=Path("comparison.png"), help="default: comparison.png")
-    compare.add_argument("--json", type=Path, help="write every score there too")
-    compare.add_argument("--activations", type=Path, help="compare codes too, of a matrix in a .safetensors file")
+    compare.add_argument("--figure", default="comparison.png", help="default: comparison.png")
+    compare.add_argument("--json", help="write every score there too")
+    compare.add_argument("--activations", help="compare codes too, of a matrix in a .safetensors file")
     compare.add_argument("--k", type=int, help="active codes a token, for state dicts of overcomplete")
     timing = commands.add_parser("timing", help="what the stages of a run were said to take, and what they took")
-    timing.add_argument("folder", type=Path, metavar="RUN_FOLDER")
+    timing.add_argument("folder", metavar="RUN_FOLDER")
     timing.add_argument("--each", action="store_true", help="a line for each stage instead of each kind of stage")
     clean = commands.add_parser("clean", help="delete what reports made in the folder of runs, and nothing else")
     clean.add_argument("--runs", type=_folder, help="folder of runs (default: $ARCHSAE_RUNS, else runs/)")
@@ -97,7 +98,17 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
+def _check_texts(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for an option that was given empty, most often by a variable of the shell that is not set."""
+    for name, value in vars(arguments).items():
+        for text in value if isinstance(value, list) else [value]:
+            empty = isinstance(text, str) and not text.strip()
+            fix = "an empty value, perhaps of a variable that is not set: give one or leave it out"
+            require(not empty, name, text, fix)
+
+
 def _run(arguments: argparse.Namespace) -> int:
+    _check_texts(arguments)
     if arguments.command == "fetch":
         from archsae_core.data import assets
 
@@ -164,27 +175,25 @@ def _compare(arguments: argparse.Namespace) -> int:
     from archsae_study.commands import compare
 
     wanted = arguments.activations is not None
-    compare.check_image(arguments.figure)
-    for name, path in (("figure", arguments.figure), ("json", arguments.json)):
-        if path is not None:
-            compare.check_output(name, path, [*arguments.saes, *filter(None, [arguments.activations])])
+    inputs = [*arguments.saes, *filter(None, [arguments.activations])]
+    drawn, scores = compare.outputs(arguments.figure, arguments.json, inputs)
     entries = compare.read(arguments.saes, arguments.k, codes=wanted)
     x = compare.read_activations(arguments.activations, entries[0].sae.d_model) if wanted else None
     for warning in compare.warnings(entries):
         _say(f"warning: {warning}")
     found = compare.compare(entries, x)
     sys.stdout.write(compare.report(found) + "\n")
-    compare.save_figure(found, arguments.figure)
+    compare.save_figure(found, drawn)
     _say(f"figure: {arguments.figure}")
-    if arguments.json is not None:
-        write_json(arguments.json, found.as_json())
+    if scores is not None:
+        write_json(scores, found.as_json())
     return 0
 
 
-def _timing(folder: Path, *, each: bool) -> int:
+def _timing(folder: str, *, each: bool) -> int:
     from archsae_study.engine import execution
 
-    rows = execution.read(folder)
+    rows = execution.read(given_path("folder", folder))
     if not rows:
         raise ConfigError(f"{folder}: no {execution.TIMING} there: name the folder of a run that `report` made")
     sys.stdout.write(execution.table(rows, each=each) + "\n")
@@ -215,10 +224,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"error: {error}")
         return 2
     except (CorruptArtifact, RuntimeError) as error:
-        _say(f"error: {error}{next((fix for code, fix in DISK.items() if os.strerror(code) in str(error)), '')}")
+        said = shortened(str(error))
+        _say(f"error: {said}{next((fix for code, fix in DISK.items() if os.strerror(code) in said), '')}")
         return 1
     except OSError as error:  # a disk that is full or read-only, a folder of someone else's
-        _say(f"error: {error}{DISK.get(error.errno, '')}")
+        _say(f"error: {shortened(str(error))}{DISK.get(error.errno, '')}")
         return 1
 
 

@@ -4,10 +4,13 @@ import ast
 import contextlib
 import io
 import json
+import os
 import random
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +22,13 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from archsae_core.config import shown
 from archsae_core.data import random_model
 from archsae_core.data.hub import quiet_transformers
+from archsae_core.interop import open_sae, to_saelens
+from archsae_core.models.about import About
+from archsae_core.models.dictionary import ArchetypalDictionary
+from archsae_core.models.sae import SAE, described, save_sae
 from archsae_study.__main__ import main as command_line
 from archsae_study.engine.study import Study
 from archsae_study.report import Report
@@ -61,11 +69,17 @@ VALUES = [
     ("outlier_factor", 0.99), ("context", 2), ("heldout_tokens", 1), ("kmeans_iterations", 0),
     ("unit_norm", "perhaps"), ("preset", "huge"), ("scheduler", "local:0"), ("scheduler", "local:many"),
     ("scheduler", "tcp://host"), ("scheduler", "http://host:1"), ("scheduler", "missing.json"), ("scheduler", "8786"),
+    ("delta", Decimal("sNaN")), ("deltas", [Decimal("sNaN")]), ("k", 10**5000), ("delta", Fraction(10**400)),
+    ("deltas", "[" * 100_000), ("bos", "x" * 100_000), ("text", "x" * 300), ("model", "x" * 300),
+    ("other_model", "x" * 300), ("scheduler", "x" * 300), ("text", "a\0.txt"), ("model", "a\0"),
 ]  # fmt: skip
 PARAMETERS = [
-    Bad("parameter", f"{name} = {value!r}", lambda _, name=name, value=value: configure({name: value}), name)
+    Bad("parameter", f"{name} = {shown(value):.60}", lambda _, name=name, value=value: configure({name: value}), name)
     for name, value in VALUES
-] + [Bad("parameter", "detla = 0.5", lambda _: configure({"detla": 0.5}), "unknown parameter 'detla'.*delta")]
+] + [
+    Bad("parameter", "detla = 0.5", lambda _: configure({"detla": 0.5}), "unknown parameter 'detla'.*delta"),
+    Bad("parameter", "a long name", lambda _: configure({"x" * 10_000: 1}), "unknown parameter 'xxx"),
+]
 
 
 def parameters_cell(path: Path) -> dict[str, Any]:
@@ -97,18 +111,49 @@ def _notebook_cases() -> list[Bad]:
 # --- command line ---
 
 
-def _command(what: str, arguments: list[str], error: str) -> Bad:
-    def attempt(folder: Path) -> None:
-        errors = io.StringIO()
-        with contextlib.redirect_stderr(errors):
-            try:
-                status = command_line([*arguments, "--runs", str(folder / "runs")])
-            except SystemExit as ended:
-                status = int(ended.code or 0)
-        if status:
-            raise ValueError(errors.getvalue())
+def _run(arguments: list[str]) -> None:
+    """Raise ValueError with what the command says where it refuses."""
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            status = command_line(arguments)
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    if status:
+        raise ValueError(errors.getvalue())
 
-    return Bad("command line", what, attempt, error)
+
+def _command(what: str, arguments: list[str], error: str) -> Bad:
+    return Bad("command line", what, lambda folder: _run([*arguments, "--runs", str(folder / "runs")]), error)
+
+
+def _compare(options: str, error: str) -> Bad:
+    def attempt(folder: Path) -> None:
+        save_saes(folder)
+        saes = [str(folder / f"{name}.safetensors") for name in "ab"]
+        given = ["" if option == "''" else option.format(folder) for option in options.split(" ")]
+        _run(["compare", "--figure", str(folder / "new.png"), *saes, *given])
+
+    return Bad("command line", f"compare {options}".replace("{}", "…")[:80], attempt, error)
+
+
+def _export(options: str, error: str) -> Bad:
+    def attempt(folder: Path) -> None:
+        save_saes(folder)
+        given = ["" if option == "''" else option.format(folder) for option in options.split(" ")]
+        _run(["export", *given, "--preset", "smoke", "--runs", str(folder / "runs")])
+
+    return Bad("command line", f"export {options}".replace("{}", "…")[:80], attempt, error)
+
+
+def _scheduler_file(content: str) -> Bad:
+    def attempt(folder: Path) -> None:
+        (folder / "s.json").write_text(content)
+        _run([*_set(f"scheduler={folder / 's.json'}"), "--runs", str(folder / "runs")])
+
+    return Bad(
+        "command line", f"scheduler file: {content[:20]}", attempt, "scheduler = .*s.json': nobody answers there"
+    )
 
 
 def _set(*assignments: str) -> list[str]:
@@ -131,6 +176,184 @@ COMMANDS = [
     _command("sweep --deltas wide", ["sweep", "--preset", "smoke", "--deltas", "wide"], "deltas = 'wide'"),
     _command("report --preset huge", ["report", "--preset", "huge"], "invalid choice: 'huge'"),
     _command("reprot", ["reprot"], "invalid choice: 'reprot'"),
+    _command("explore --sae ''", ["explore", "--preset", "smoke", "--sae", ""], "sae = '': an empty value"),
+    _command("explore --sae, a long name", ["explore", "--preset", "smoke", "--sae", "x" * 300], "sae = 'xxx.*long"),
+    *(_scheduler_file(content) for content in ("[" * 100_000, "[1]", "{", '{"address": 3}')),
+    Bad("command line", "timing ''", lambda _: _run(["timing", ""]), "folder = '': an empty value"),
+    Bad("command line", "timing, a long name", lambda _: _run(["timing", "x" * 300]), "folder = 'xxx.*File name too"),
+] + [
+    _compare(options, error)
+    for options, error in (
+        ("--k -3", "k = -3: must be at least 1"), ("--k 3", "k = 3: .* none of these is one: leave it out"),
+        ("''", "saes = '': an empty value"), ("~/none.safetensors", "none.safetensors does not exist"),
+        ("--figure ''", "figure = '': an empty value"), ("--json ''", "json = '': an empty value"),
+        ("--activations ''", "activations = '': an empty value"), ("--figure {}/photo.png", "figure = .* no figure of"),
+        ("--json {}/notes.txt", "json = .*notes.txt': it is there and no file of compare"),
+        ("--json {}/a.safetensors", "json = .*it is compared and would be replaced"),
+        ("--json {}/new.png", "json = .*the figure goes there"),
+        (f"--json {{}}/{'x' * 240}", "json = .*name is too long"),
+        ("--figure {}/none/x.png", "figure = .*in a folder that there is"),
+        ("--activations {}/none.safetensors", "activations = .*: 0 rows, of which no two differ"),
+        ("--activations {}/one.safetensors", "activations = .*: 1 rows, of which no two differ"),
+        ("--activations {}/equal.safetensors", "activations = .*: 5 rows, of which no two differ"),
+        ("--activations {}/whole.safetensors", "activations = .*holds torch.int64"),
+        ("--activations {}/nan.safetensors", "activations = .*: row 0 holds NaN"),
+    )
+] + [
+    _export(options, error)
+    for options, error in (
+        ("'' --to saelens", "folder = '': an empty value"), ("{}/a.safetensors --to saelens", "folder = .* is a file"),
+        ("{}/a.safetensors/x --to saelens", "folder = .*nothing can be written there .Not a directory"),
+        ("/proc/none/x --to saelens", "folder = '/proc/none/x': nothing can be written there"),
+        (f"{{}}/{'x' * 300} --to saelens", "folder = .*cannot be looked up"),
+        ("{} --to saelens", "folder = .*not empty"),
+        ("{}/x --to pretrained --licence ''", "licence = '': an empty value"),
+        ("{}/x --to neuronpedia --licence mit", "licence = 'mit': neuronpedia has no place for it"),
+        ("{}/x --to sae-dashboard --set-name ''", "set_name = '': an empty value"),
+        ("{}/x --to saelens --set-name x", "set_name = 'x': saelens has no place for it"),
+        ("{}/x --to pretrained --model-id x", "model_id = 'x': pretrained has no place for it"),
+    )
+]  # fmt: skip
+
+# --- saved SAEs ---
+
+
+def save_saes(folder: Path) -> None:
+    """Two SAEs, activations of several kinds, and files of someone else's."""
+    folder.mkdir(exist_ok=True)
+    for name in "ab":
+        save_sae(an_sae(), folder / f"{name}.safetensors")
+    rows = {"none": torch.zeros(0, 6), "one": torch.ones(1, 6), "equal": torch.ones(5, 6)}
+    rows |= {"nan": torch.full((5, 6), torch.nan), "whole": torch.arange(30).reshape(5, 6)}
+    for name, x in rows.items():
+        save_file({"x": x}, folder / f"{name}.safetensors")
+    (folder / "photo.png").write_bytes(b"\x89PNG\r\n a photo")
+    (folder / "notes.txt").write_text("notes")
+
+
+def an_sae() -> SAE:
+    """A small archetypal one whose origin is known."""
+    generator = torch.Generator().manual_seed(0)
+    anchors, weights = torch.randn(8, 6, generator=generator), torch.rand(10, 8, generator=generator)
+    dictionary = ArchetypalDictionary(anchors, weights / weights.sum(dim=1, keepdim=True), delta=0.5)
+    sae = SAE(dictionary, 3, torch.randn(6, generator=generator), 0.5)
+    sae.about = About(model="m", layer=3, context=32, excluded_positions=(0,), seed=1)
+    return sae
+
+
+def _file_of_ours(error: str, told: str | None = None, whole: str | None = None, **changes: Any) -> Bad:
+    """With other metadata, all of them or some values, or with one tensor of whole numbers."""
+
+    def attempt(folder: Path) -> None:
+        sae, path = an_sae(), folder / "sae.safetensors"
+        tensors = {name: tensor.detach().clone() for name, tensor in sae.state_dict().items()}
+        if whole:
+            tensors[whole] = tensors[whole].long()
+        save_file(tensors, path, {"sae": told or json.dumps(json.loads(described(sae)["sae"]) | changes)})
+        open_sae(path)
+
+    return Bad("saved SAE", (told or f"int64 {whole}" if told or whole else f"{changes}")[:60], attempt, error)
+
+
+def _folder_of_ours(what: str, config: str, error: str) -> Bad:
+    def attempt(folder: Path) -> None:
+        an_sae().save_pretrained(folder / "sae")
+        (folder / "sae" / "config.json").write_text(config)
+        open_sae(folder / "sae")
+
+    return Bad("saved SAE", f"config.json: {what}", attempt, error)
+
+
+def _saelens(
+    error: str,
+    *,
+    ours: bool = False,
+    weights: str | None = None,
+    whole: bool = False,
+    metadata: Any = None,
+    **changes: Any,
+) -> Bad:
+    """With other settings or metadata, or with one changed weight; with `ours`, our own file is still beside them."""
+
+    def attempt(folder: Path) -> None:
+        to_saelens(an_sae(), folder / "sae")
+        config = json.loads((folder / "sae" / "cfg.json").read_text())
+        config["metadata"] = (
+            config["metadata"] | metadata if isinstance(metadata, dict) else metadata or config["metadata"]
+        )
+        (folder / "sae" / "cfg.json").write_text(json.dumps(config | changes))
+        if weights:
+            path = folder / "sae" / "sae_weights.safetensors"
+            found = load_file(path)
+            found[weights] = (10 * found[weights]).long() if whole else found[weights].flip(0).contiguous()
+            save_file(found, path)
+        if not ours:
+            (folder / "sae" / "archsae.safetensors").unlink()
+        open_sae(folder / "sae")
+
+    said = {"metadata": metadata} if metadata is not None else changes or {weights: "int64" if whole else "changed"}
+    return Bad("saved SAE", f"SAELens{', with our file' if ours else ''}: {said}"[:100], attempt, error)
+
+
+def _deep_settings(folder: Path) -> None:
+    to_saelens(an_sae(), folder / "sae")
+    (folder / "sae" / "cfg.json").write_text("[" * 100_000)
+    open_sae(folder / "sae")
+
+
+SAES = [
+    *(
+        _file_of_ours(error, **{name: value})
+        for name, value, error in (
+            ("unit_norm", "x", "unit_norm = 'x': must be true or false"), ("unit_norm", None, "unit_norm = None"),
+            ("about", None, "about is None: must be an object"), ("about", [], "about is"), ("k", "3", "k = '3'"),
+            ("about", {"layer": "x"}, "about.layer = 'x': must be a whole number from 0 or null"),
+            ("about", {"layer": -2}, "about.layer = -2"), ("about", {"model": [1]}, "about.model = .*a text or null"),
+            ("about", {"excluded_positions": 3}, "about.excluded_positions = 3: must be a list"),
+            ("about", {"metrics": {"r2": "x"}}, "about.metrics = .*: must be an object, each value a number"),
+            ("learn_scale", "no", "learn_scale = 'no'"), ("decoder_bias", "x", "decoder_bias = 'x'"),
+            ("dictionary", "x", "dictionary = 'x': must be one of free, archetypal"), ("delta", "1", "delta = '1'"),
+        )
+    ),
+    *(_file_of_ours(f"{name} holds torch.int64", whole=name) for name in ("W_enc", "mean", "dictionary.relax")),
+    _file_of_ours("metadata is .*: must be an object", told="[1]"),
+    _file_of_ours("is not a saved SAE .it is nested too deeply", told="[" * 100_000),
+    _folder_of_ours("no object", "[1]", "config.json is no JSON object: delete it"),
+    _folder_of_ours("no JSON", "{", "config.json is not readable JSON .*: delete it"),
+    _folder_of_ours("nested", "[" * 100_000, "config.json is not readable JSON .*nested too deeply"),
+    _folder_of_ours("another k", '{"k": 5}', "config.json does not belong to model.safetensors.* says k = 3, not 5"),
+    *(
+        _saelens(error, **changes)
+        for error, changes in (
+            ("cfg.json: metadata = .*: must be an object or null", {"metadata": [1]}),
+            ("cfg.json: metadata = 'x'", {"metadata": "x"}), ("cfg.json: d_in = '6'", {"d_in": "6"}),
+            ("cfg.json: activation_fn_kwargs = .3.", {"activation_fn_kwargs": [3]}), ("cfg.json: k = '3'", {"k": "3"}),
+            ("sae_weights.safetensors: W_enc holds torch.int64", {"weights": "W_enc", "whole": True}),
+        )
+    ),
+    *(
+        _saelens(f"cfg.json: {name} = .*: must be", metadata={name: value})
+        for name, value in (
+            ("seqpos_slice", 3), ("seqpos_slice", "ab"), ("seqpos_slice", ["a"]), ("seqpos_slice", [True]),
+            ("seqpos_slice", [1, 2, 3, 4]), ("seqpos_slice", [None, None, 0]), ("hook_name", 3), ("hook_name", ["a"]),
+            ("model_name", ["m"]), ("context_size", "x"), ("prepend_bos", "y"), ("dataset_path", 3),
+        )
+    ),
+    _saelens("seqpos_slice = .*depends on context_size", metadata={"seqpos_slice": [1, -1], "context_size": None}),
+    _saelens("no text has positions beyond", metadata={"context_size": 10**12}),
+    *(
+        _saelens(f"archsae.safetensors does not belong to {error}", ours=True, **changes)
+        for error, changes in (
+            ("cfg.json: it says k = 3, not 5; delete it", {"k": 5}),
+            ("cfg.json: it says apply_b_dec_to_input = True, not False", {"apply_b_dec_to_input": False}),
+            ("cfg.json: it says metadata.hook_name", {"metadata": {"hook_name": "blocks.5.hook_resid_post"}}),
+            ("cfg.json: it says metadata.archsae.delta", {"metadata": {"archsae": {"delta": 2.0}}}),
+            ("sae_weights.safetensors: W_enc was changed", {"weights": "W_enc"}),
+            ("sae_weights.safetensors: W_dec differs", {"weights": "W_dec"}),
+        )
+    ),
+    _saelens("cfg.json: prepend_bos = 'y'", ours=True, metadata={"prepend_bos": "y"}),
+    Bad("saved SAE", "SAELens: cfg.json nested 100,000 deep", _deep_settings, "cfg.json is not readable JSON .*deeply"),
 ]  # fmt: skip
 
 # --- text files ---
@@ -152,6 +375,26 @@ def _file(what: str, name: str, content: str | bytes | None, changes: Mapping[st
 def _parquet(folder: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"body": ["one"], "topic": ["x"]}), folder / "a.parquet")
     _study(folder, text=str(folder / "a.parquet")).check()
+
+
+def _parts(what: str, error: str, *parts: Mapping[str, list[Any]] | str, **changes: Any) -> Bad:
+    """A folder of parts; a text is the content of a README."""
+
+    def attempt(folder: Path) -> None:
+        (folder / "a.parquet").mkdir()
+        for number, part in enumerate(parts):
+            if isinstance(part, str):
+                (folder / "a.parquet" / "README.md").write_text(part)
+            else:
+                pyarrow.parquet.write_table(pyarrow.table(part), folder / "a.parquet" / f"{number}.parquet")
+        _study(folder, text=str(folder / "a.parquet"), **changes).check()
+
+    return Bad("text", f"parquet folder: {what}", attempt, error)
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+    _study(path.parent, text=str(path)).check()
 
 
 def _text_folder(folder: Path) -> None:
@@ -239,6 +482,37 @@ TEXTS = [
     ),
     _file("no parquet", "a.parquet", "no parquet", {}, "text = .*not a readable parquet file"),
     Bad("text", "parquet without the column", _parquet, "text_field = 'text'.*its columns are body, topic"),
+    _parts("no text in a part", "text = .*'text': 1.parquet has no such column", {"text": ["a"]}, {"body": ["b"]}),
+    _parts(
+        "no text in the first part",
+        "text = .*'text': 0.parquet has no such column, and 1.parquet has",
+        {"body": ["a"]},
+        {"text": ["b"]},
+    ),
+    _parts(
+        "numbers in a part", "'text': it is string in 0.parquet and int64 in 1.parquet", {"text": ["a"]}, {"text": [1]}
+    ),
+    _parts(
+        "no label in a part",
+        "'t': 1.parquet has no such column",
+        {"text": ["a"], "t": ["x"]},
+        {"text": ["b"]},
+        label_field="t",
+    ),
+    _parts(
+        "a README", "text = .*README.md in the folder is no readable parquet file: move it", {"text": ["a"]}, "about it"
+    ),
+    Bad("text", "a pipe", lambda folder: _pipe(folder / "a.txt"), "text = .*is a pipe or a device: save what it gives"),
+    Bad("text", "a pipe without an ending", lambda folder: _pipe(folder / "a"), "text = .*is a pipe or a device"),
+    _file(
+        "JSON nested 100,000 deep", "a.jsonl", '{"text": ' + "[" * 100_000, {}, "line 1 is not JSON .it is nested too"
+    ),
+    _file(
+        "a long column name", "a.jsonl", json.dumps({"x" * 90_000: 1}), {}, "text_field = 'text'.*its columns are xxx"
+    ),
+    _file(
+        "a long name twice", "a.jsonl", f'{{"{"x" * 9000}": 1, "{"x" * 9000}": 2}}', {}, "line 1 names 'xxx.*' twice"
+    ),
 ]
 
 # --- model folders ---
@@ -414,7 +688,7 @@ ACTIVATIONS = [
     _data("ids beyond the embeddings", foreign_tokenizer, "token 7000 exceeds its 384 embeddings", FEW_WORDS),
 ]
 
-BAD = [*PARAMETERS, *_notebook_cases(), *COMMANDS, *TEXTS, *MODELS, *ACTIVATIONS]
+BAD = [*PARAMETERS, *_notebook_cases(), *COMMANDS, *SAES, *TEXTS, *MODELS, *ACTIVATIONS]
 
 
 def error_of(bad: Bad, folder: Path) -> str:

@@ -12,6 +12,7 @@ from bad_inputs import BAD, NOTEBOOKS, error_of, parameters_cell
 def test_bad_input_is_refused_by_name(bad, tmp_path):
     message = error_of(bad, tmp_path)
     assert re.search(bad.error, message, re.DOTALL), message
+    assert len(message) <= 1200, "what was given is repeated whole"
     assert bad.late or not (tmp_path / "runs").exists(), "work had begun"
     if bad.area == "command line":
         assert "Traceback" not in message
@@ -20,6 +21,6 @@ def test_bad_input_is_refused_by_name(bad, tmp_path):
 def test_the_table_covers_what_it_should():
     areas = Counter(bad.area for bad in BAD)
     assert sum(areas.values()) >= 60
-    assert set(areas) == {"parameter", "notebook", "command line", "text", "model folder", "activations"}
+    assert set(areas) == {"parameter", "notebook", "command line", "saved SAE", "text", "model folder", "activations"}
     assert {bad.what.split(":")[0] for bad in BAD if bad.area == "notebook"} == {path.stem for path in NOTEBOOKS}
     assert all(parameters_cell(path) for path in NOTEBOOKS)

@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from archsae_core.storage import CorruptArtifact, Store, canonical_hash, read_json, write_atomically, write_json
+from archsae_core.storage import REPAIR, CorruptArtifact, Store, canonical_hash, read_json, write_atomically, write_json
 
 RECIPE = {"a": 1, "b": (2.5, None)}
 
@@ -127,3 +127,54 @@ def test_manifest_lists_every_file_with_size_and_hash(tmp_path):
     assert manifest["files"]["data.bin"][0] == 256
     assert manifest["recipe"] == {"a": 1, "b": [2.5, None]}
     assert "torch" in manifest["environment"]
+
+
+def test_json_nested_too_deeply_is_named(tmp_path):
+    (tmp_path / "x.json").write_text("[" * 100_000)
+    with pytest.raises(CorruptArtifact, match=r"x\.json is not readable JSON \(it is nested too deeply\)"):
+        read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("damage", [damage_flip, lambda path: path.unlink()])
+@pytest.mark.parametrize("name", ["data.bin", "manifest.json"])
+def test_repair_makes_an_artefact_again_and_keeps_what_is_not_ours(tmp_path, monkeypatch, caplog, damage, name):
+    folder = Store(tmp_path).artifact("stage", RECIPE, build_with([]))
+    damage(folder / name)
+    (folder / "mine").mkdir()
+    (folder / "mine" / "notes.txt").write_text("mine")
+    monkeypatch.setenv(REPAIR, "1")
+    for number in ("", "1"):
+        assert Store(tmp_path).artifact("stage", RECIPE, build_with([])) == folder
+        kept = folder.with_name(f"{folder.name}.kept{number}")
+        assert (kept / "mine" / "notes.txt").read_text() == "mine"
+        assert f"kept {kept}" in caplog.text
+        assert (kept / "data.bin").exists() == (name == "manifest.json" and not number)
+        assert {path.name for path in folder.iterdir()} == {"data.bin", "manifest.json"}
+        (folder / "mine").mkdir()
+        (folder / "mine" / "notes.txt").write_text("mine")
+
+
+def test_repair_of_a_broken_build_keeps_what_is_not_ours(tmp_path, monkeypatch):
+    def broken(work):
+        write_atomically(work / "half.bin", lambda path: path.write_bytes(bytes(99)))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Store(tmp_path).artifact("stage", RECIPE, broken)
+    work = tmp_path / "stage" / f"{canonical_hash(RECIPE)}.partial"
+    damage_flip(work / "half.bin")
+    (work / "notes.txt").write_text("mine")
+    monkeypatch.setenv(REPAIR, "1")
+    folder = Store(tmp_path).artifact("stage", RECIPE, build_with([]))
+    assert {path.name for path in folder.iterdir()} == {"data.bin", "manifest.json"}
+    assert [path.name for path in work.with_name(f"{work.name}.kept").iterdir()] == ["notes.txt"]
+
+
+def test_a_link_in_the_place_of_an_artefact_is_kept_and_what_it_leads_to_is_left_alone(tmp_path, monkeypatch):
+    folder = Store(tmp_path).artifact("stage", RECIPE, build_with([]))
+    folder.rename(tmp_path / "elsewhere")
+    damage_flip(tmp_path / "elsewhere" / "data.bin")
+    folder.symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setenv(REPAIR, "1")
+    assert not Store(tmp_path).artifact("stage", RECIPE, build_with([])).is_symlink()
+    assert (tmp_path / "elsewhere" / "data.bin").exists()

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet
 from jaxtyping import Int
 
-from archsae_core.config import CorpusConfig
+from archsae_core.config import CorpusConfig, shown
 from archsae_core.data import text_files
 from archsae_core.data.assets import EMBEDDED_TEXTS, text_folder
 from archsae_core.data.copies import Copies, CopiesReport, Example, decode_entities
@@ -37,6 +37,8 @@ class Corpus(NamedTuple):
     """Documents with HTML entities that were decoded."""
     notes: tuple[str, ...] = ()
     """What people should know about how the text was read, in sentences."""
+    empty: int = 0
+    """Rows and documents that were left out because they hold no text."""
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -64,20 +66,23 @@ class Split(NamedTuple):
 def load_text(config: CorpusConfig) -> Corpus:
     """Documents that `config.text` names.
 
-    Empty documents are dropped. Raises TextError naming the field to change where the source is missing, empty,
-    unreadable, of an unknown kind, lacks a column or holds fewer than 3 documents, and for a field that has no effect
-    on it; AssetError where the embedded text cannot be had.
+    Empty documents are left out and counted. Raises TextError naming the field to change where the source is missing,
+    empty, unreadable, of an unknown kind, lacks a column or holds fewer than 3 documents, and for a field that has no
+    effect on it; AssetError where the embedded text cannot be had.
     """
     rows = _rows(config)
     plain = [decode_entities(text) for text in rows.texts] if config.decode_entities else rows.texts
     kept = [i for i, text in enumerate(plain) if text.strip()]
     if len(kept) < 3:
-        raise TextError(f"text = {config.text!r}: {len(kept)} documents are too few to split: at least 3 are needed")
+        raise TextError(
+            f"text = {shown(config.text)}: {len(kept)} documents are too few to split: at least 3 are needed"
+        )
     texts = tuple(plain[i] for i in kept)
     labels = None if rows.labels is None else tuple(rows.labels[i] for i in kept)
     sources = None if rows.sources is None else tuple(rows.sources[i] for i in kept)
     decoded = sum(plain[i] != rows.texts[i] for i in kept)
-    return Corpus(texts, labels, _fingerprint(texts, labels), sources, decoded, rows.notes)
+    empty = rows.empty + len(plain) - len(kept)
+    return Corpus(texts, labels, _fingerprint(texts, labels), sources, decoded, rows.notes, empty)
 
 
 def composition(corpus: Corpus, name: str) -> tuple[Part, ...]:
@@ -91,11 +96,12 @@ def composition(corpus: Corpus, name: str) -> tuple[Part, ...]:
 
 
 def describe(corpus: Corpus, name: str) -> str:
-    """One line for people: how many documents of which length, how many topics."""
+    """One line for people: how many documents of which length, how many topics, how many were left out."""
     length = statistics.median(len(text.split()) for text in corpus.texts)
     topics = f", {len(corpus.topics)} topics" if corpus.topics else ""
     decoded = f", HTML entities decoded in {corpus.decoded:,}" if corpus.decoded else ""
-    return f"{name}: {len(corpus.texts):,} documents of {length:,.0f} words in the median{topics}{decoded}"
+    empty = f", {corpus.empty:,} without text left out" if corpus.empty else ""
+    return f"{name}: {len(corpus.texts):,} documents of {length:,.0f} words in the median{topics}{decoded}{empty}"
 
 
 def split_documents(groups: Sequence[int], config: CorpusConfig) -> Split:
@@ -107,7 +113,9 @@ def split_documents(groups: Sequence[int], config: CorpusConfig) -> Split:
     """
     n_documents = len(groups)
     if n_documents < 3:
-        raise TextError(f"text = {config.text!r}: {n_documents} documents are too few to split: at least 3 are needed")
+        raise TextError(
+            f"text = {shown(config.text)}: {n_documents} documents are too few to split: at least 3 are needed"
+        )
     order = shuffled(n_documents)
     members: dict[int, list[int]] = {}
     for document in order:
@@ -115,7 +123,7 @@ def split_documents(groups: Sequence[int], config: CorpusConfig) -> Split:
     if len(members) < 3:
         fix = "use another text" + (", or set near_copies to false if they only share passages" * config.near_copies)
         reason = f"its {n_documents} documents are copies of {len(members)}, and at least 3 different ones are needed"
-        raise TextError(f"text = {config.text!r}: {reason}: {fix}")
+        raise TextError(f"text = {shown(config.text)}: {reason}: {fix}")
     n_heldout = max(1, round(n_documents * config.heldout_fraction))
     n_validation = max(1, min(round(n_documents * config.validation_fraction), n_documents - n_heldout - 1))
     heldout, rest = _take(list(members.values()), n_heldout, leave=2)
@@ -221,22 +229,24 @@ def _rows(config: CorpusConfig) -> Rows:
     known = [name for name in names if name in EMBEDDED_TEXTS]
     if set(names) <= {"", *known} and "" in names:
         fix = f"give a name before and after each +: {', '.join(EMBEDDED_TEXTS)}"
-        raise TextError(f"text = {config.text!r}: a name is missing: {fix}")
+        raise TextError(f"text = {shown(config.text)}: a name is missing: {fix}")
     if config.text == "synthetic" or known == names:
         columns = ["text_revision", "text_field", "label_field", "text_layout"]
-        text_files.refuse_unused(config, columns, f"{config.text!r} is embedded and has its own documents and topics")
+        text_files.refuse_unused(
+            config, columns, f"{shown(config.text)} is embedded and has its own documents and topics"
+        )
         return synthetic() if config.text == "synthetic" else _joined(names, config)
     if known and not Path(config.text).expanduser().exists():
         unknown = next(name for name in names if name not in EMBEDDED_TEXTS)
         reason = f"{unknown!r} is not embedded, and only embedded texts can be joined: {', '.join(EMBEDDED_TEXTS)}"
-        raise TextError(f"text = {config.text!r}: {reason}")
+        raise TextError(f"text = {shown(config.text)}: {reason}")
     return text_files.read(config)
 
 
 def _joined(names: Sequence[str], config: CorpusConfig) -> Rows:
     """Embedded texts one after the other. A text without topics has documents without a label."""
     if len(set(names)) < len(names):
-        raise TextError(f"text = {config.text!r}: names a text twice: name each once")
+        raise TextError(f"text = {shown(config.text)}: names a text twice: name each once")
     parts = [_embedded(name) for name in names]
     texts = [text for part in parts for text in part.texts]
     labels = [label for part in parts for label in part.labels or [None] * len(part.texts)]

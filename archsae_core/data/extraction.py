@@ -22,7 +22,7 @@ from archsae_core.data.model_check import check_model
 from archsae_core.data.tokens import TokenSet
 from archsae_core.data.transformers_types import PreTrainedModel
 from archsae_core.progress import progress_bar
-from archsae_core.storage import read_json, write_atomically, write_json
+from archsae_core.storage import note_in_place, read_json, write_atomically, write_json
 from archsae_core.tensor_files import read_tensors
 
 ROWS_FILE = "activations.safetensors"
@@ -182,6 +182,8 @@ def _allocate(work: Path, plan: Plan) -> None:
     shape = [n_tokens - n_windows, plan.d_model]
     header = json.dumps({"x": {"dtype": DTYPES[plan.dtype], "shape": shape, "data_offsets": [0, size]}}).encode()
     header += b" " * (HEADER_BYTES - 8 - len(header))
+    for name in (ROWS_FILE, NORMS_FILE):
+        note_in_place(work / name)
     with open(work / ROWS_FILE, "wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(HEADER_BYTES + size)

@@ -7,7 +7,6 @@ also copy each file into its cache.
 
 import datetime
 import decimal
-import json
 import math
 import re
 import statistics
@@ -19,9 +18,11 @@ from typing import Any, NamedTuple
 import pyarrow
 import pyarrow.csv
 import pyarrow.dataset
+import pyarrow.parquet
 
-from archsae_core.config import ConfigError, CorpusConfig
+from archsae_core.config import ConfigError, CorpusConfig, shortened, shown
 from archsae_core.data.hub import HubError, HubUnreachable, hub_commit
+from archsae_core.storage import parse_json
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet")
 LINES_A_BLOCK = 10
@@ -41,18 +42,22 @@ class Rows(NamedTuple):
     """The part of the text that each comes from, where it has parts."""
     notes: tuple[str, ...] = ()
     """What people should know about how the text was read."""
+    empty: int = 0
+    """Rows that were left out because they hold no text."""
 
 
 def read(config: CorpusConfig) -> Rows:
     """Documents of a local file, a local folder in the hub's layout, or a dataset of the hub. Raises TextError."""
     path = Path(config.text).expanduser()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise _bad(config, "is a pipe or a device: save what it gives as a file, and give that")
     if path.is_file() or path.suffix.lower() in SUFFIXES:
         return _read_file(path, config)
     return _read_dataset(config)
 
 
 def _bad(config: CorpusConfig, reason: str) -> TextError:
-    return TextError(f"text = {config.text!r}: {reason}")
+    return TextError(f"text = {shown(config.text)}: {reason}")
 
 
 def _read_file(path: Path, config: CorpusConfig) -> Rows:
@@ -84,7 +89,7 @@ def refuse_unused(config: CorpusConfig, names: Iterable[str], reason: str) -> No
         value = getattr(config, name)
         default = getattr(CorpusConfig, name)
         if value != default:
-            raise TextError(f"{name} = {value!r}: {reason}: leave it at {default!r}")
+            raise TextError(f"{name} = {shown(value)}: {reason}: leave it at {default!r}")
 
 
 def _refuse_unused(suffix: str, config: CorpusConfig) -> None:
@@ -146,9 +151,11 @@ def _read_jsonl(text: str, config: CorpusConfig) -> Rows:
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line, object_pairs_hook=_object))
+            rows.append(parse_json(line, object_pairs_hook=_object))
         except KeyError as error:
-            raise _bad(config, f"line {number} names {error} twice: give each value a name of its own") from error
+            raise _bad(
+                config, f"line {number} names {shown(*error.args)} twice: give each value a name of its own"
+            ) from error
         except ValueError as error:
             raise _bad(config, f"line {number} is not JSON ({error}): write one object a line") from error
         if not isinstance(rows[-1], dict):
@@ -178,7 +185,9 @@ def _read_csv(text: str, config: CorpusConfig) -> Rows:
             convert_options=pyarrow.csv.ConvertOptions(column_types=types),
         )
     except pyarrow.ArrowException as error:
-        raise _bad(config, f"not a readable CSV file ({error}): write it again, with a header") from error
+        raise _bad(
+            config, f"not a readable CSV file ({shortened(str(error), 300)}): write it again, with a header"
+        ) from error
     for name in filter(None, (config.text_field, config.label_field)):
         if table.column_names.count(name) > 1:
             raise _bad(config, f"its header names {name!r} twice: give each column a name of its own")
@@ -188,9 +197,9 @@ def _read_csv(text: str, config: CorpusConfig) -> Rows:
 def _read_parquet(path: Path, config: CorpusConfig) -> Rows:
     """Columns of one file, or of a folder of parts as Spark writes it; names of classes where `datasets` wrote them."""
     try:
+        if path.is_dir():
+            _check_parts(path, config)
         found = pyarrow.dataset.dataset(path, format="parquet", partitioning="hive")
-        if path.is_dir() and not found.files:
-            raise _bad(config, "the folder holds no parquet file: give a file, or a folder with parts")
         wanted = [name for name in found.schema.names if name in (config.text_field, config.label_field)]
         columns = {name: [] for name in found.schema.names} | found.to_table(columns=wanted).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
@@ -203,24 +212,69 @@ def _read_parquet(path: Path, config: CorpusConfig) -> Rows:
     return _select(columns, config)
 
 
+def _check_parts(folder: Path, config: CorpusConfig) -> None:
+    """Raise TextError unless every file of a folder is a part with the columns that are read, each of one kind.
+
+    pyarrow takes the columns of the first part for those of all, fills what another lacks with nulls, and makes texts
+    of its numbers.
+    """
+    fix = "write all parts with the same columns, or give one file"
+    kinds: dict[str, dict[str, str]] = {}
+    for file in pyarrow.dataset.dataset(folder, format="parquet", schema=pyarrow.schema([])).files:
+        name = Path(file).relative_to(folder).as_posix()
+        try:
+            schema = pyarrow.parquet.read_schema(file)
+        except (pyarrow.ArrowException, OSError) as error:
+            reason = f"{name} in the folder is no readable parquet file: move it elsewhere, or write it again"
+            raise _bad(config, reason) from error
+        kinds[name] = {field.name: _kind(field, schema.metadata or {}) for field in schema}
+    if not kinds:
+        raise _bad(config, "the folder holds no parquet file: give a file, or a folder with parts")
+    for name in filter(None, (config.text_field, config.label_field)):
+        holding = {part: kind[name] for part, kind in kinds.items() if name in kind}
+        if lacking := kinds.keys() - holding.keys() if holding else ():
+            reason = f"{min(lacking)} has no such column, and {min(holding)} has: {fix}"
+        elif len(set(holding.values())) > 1:
+            one = min(holding)
+            other = next(part for part in sorted(holding) if holding[part] != holding[one])
+            reason = (
+                f"it is {shortened(holding[one], 100)} in {one} and {shortened(holding[other], 100)} in {other}: {fix}"
+            )
+        else:
+            continue
+        raise _bad(config, f"column {name!r}: {reason}")
+
+
+def _kind(field: pyarrow.Field, metadata: Mapping[bytes, bytes]) -> str:
+    """What a column of a parquet file holds, with the names of its classes where `datasets` wrote them."""
+    kind = field.type.value_type if pyarrow.types.is_dictionary(field.type) else field.type
+    classes = parse_json(metadata.get(b"huggingface", b"{}").decode()).get("info", {}).get("features", {})
+    names = classes.get(field.name, {}).get("names") if isinstance(classes.get(field.name), dict) else None
+    return f"{str(kind).removeprefix('large_')}{f' of the classes {names}' if names else ''}"
+
+
 def _select(columns: Mapping[str, Sequence[Any]], config: CorpusConfig) -> Rows:
     """The text and label columns. Rows without text are dropped; WikiText lines become articles."""
     for field in ("text_field", "label_field"):
         name = getattr(config, field)
         if name is not None and name not in columns:
-            known = ", ".join(columns) or "none"
-            raise TextError(f"{field} = {name!r}: {config.text!r} has no such column: its columns are {known}")
+            known = shortened(", ".join(columns) or "none", 300)
+            where = shown(config.text)
+            raise TextError(f"{field} = {shown(name)}: {where} has no such column: its columns are {known}")
     kept = [i for i, text in enumerate(columns[config.text_field]) if text is not None]
     texts = [_checked(columns[config.text_field][i], config) for i in kept]
     if config.label_field is None:
-        return Rows(_articles(texts) or texts, None)
-    return Rows(texts, [_label(columns[config.label_field][i], i, config) for i in kept])
+        return Rows(_articles(texts) or texts, None, empty=len(columns[config.text_field]) - len(kept))
+    labels = [_label(columns[config.label_field][i], i, config) for i in kept]
+    return Rows(texts, labels, empty=len(columns[config.text_field]) - len(kept))
 
 
 def _label(value: Any, row: int, config: CorpusConfig) -> str:
     missing = value is None or (isinstance(value, float) and math.isnan(value)) or not str(value).strip()
     if missing:
-        reason = f"some documents have no label, such as row {row + 1} ({value!r}): give all one, or set it to None"
+        reason = (
+            f"some documents have no label, such as row {row + 1} ({shown(value)}): give all one, or set it to None"
+        )
         raise TextError(f"label_field = {config.label_field!r}: {reason}")
     if not isinstance(value, str | int | float | decimal.Decimal | datetime.date):
         kind = type(value).__name__

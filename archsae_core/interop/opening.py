@@ -1,5 +1,6 @@
 """One way to open an SAE, whoever saved it, wherever it is."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
 
-from archsae_core.config import ConfigError
+from archsae_core.config import ConfigError, require, require_path
 from archsae_core.data.hub import HubError, HubUnreachable, hub_commit
 from archsae_core.interop import saelens
 from archsae_core.interop.overcomplete import from_overcomplete, is_overcomplete
@@ -30,7 +31,14 @@ def open_sae(path: str | Path, *, k: int | None = None) -> SAE:
     `k` is for overcomplete's state dicts, which do not hold it. Raises ConfigError that says what is there instead,
     CorruptArtifact for a damaged file of this package, HubError for a name that cannot be had from the hub.
     """
-    name, path = Path(path).as_posix(), Path(path)
+    require(
+        bool(str(path).strip()),
+        "sae",
+        str(path),
+        f"an empty value, perhaps of a variable that is not set: give {KINDS}",
+    )
+    require_path("sae", str(path))
+    name, path = Path(path).as_posix(), Path(os.path.expanduser(path))
     if path.exists():
         return _open_folder(path) if path.is_dir() else _open_file(path, k)
     on_hub = HUB_NAME.fullmatch(name)

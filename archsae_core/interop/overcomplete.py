@@ -43,6 +43,9 @@ def from_overcomplete(source: nn.Module | str | Path, *, k: int | None = None, d
         raise ConfigError(
             f"{name}: {other[0]!r} belongs to an SAE of another activation than TopK, which is not read here"
         )
+    if whole := sorted(key for key, tensor in state.items() if not tensor.is_floating_point()):
+        held = f"{whole[0]} holds {state[whole[0]].dtype}"
+        raise ConfigError(f"{name}: {held}: save it as floating-point numbers, such as float32")
     state = {key: tensor.detach().float().cpu() for key, tensor in state.items()}
     dictionary = _dictionary(name, state, atoms, delta)
     with torch.no_grad():

@@ -7,6 +7,7 @@ W_dec = D and b_dec = shift + b_d / s, since
     (x − shift − b_d/s) W_eᵀ + b_e/s = (W_e (x_n − b_d) + b_e) / s,    z/s D + shift + b_d/s = (z D + b_d) / s + shift.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from archsae_core.config import ConfigError
+from archsae_core.config import ConfigError, shown
+from archsae_core.metadata import contradiction, read_fields
 from archsae_core.models.about import About
 from archsae_core.models.dictionary import FreeDictionary
 from archsae_core.models.sae import SAE, described, sae_from, structure
-from archsae_core.storage import read_json, write_atomically, write_json
+from archsae_core.storage import CorruptArtifact, jsonable, parse_json, read_json, write_atomically, write_json
 from archsae_core.tensor_files import read_tensors
 
 CONFIG = "cfg.json"
@@ -33,6 +35,18 @@ SAELENS_VERSION = "6.54.12"
 """The release whose folder this is, as `cfg.json` has to say: without it, version 6 reads a folder as version 5's."""
 TOLERANCE = 1e-4
 """Largest difference between `sae_weights.safetensors` and what `archsae.safetensors` makes of it, in its own units."""
+
+KINDS = {"d_in": int, "d_sae": int, "k": int | None, "activation_fn_kwargs": dict | None, "metadata": dict | None}
+"""What settings that are read here hold."""
+METADATA_KINDS = {
+    "hook_name": str | None, "hook_point": str | None, "model_name": str | None, "context_size": int | None,
+    "prepend_bos": bool | None, "dataset_path": str | None, "seqpos_slice": list | None,
+}  # fmt: skip
+"""What metadata that are read here hold, before version 6 among the settings."""
+OTHERS = ("dtype", "device", "sae_lens_version", "sae_lens_training_version")
+"""Settings and metadata that SAELens changes and that say nothing of the SAE."""
+LONGEST = 2**24
+"""Positions of the longest context that is believed."""
 
 
 def to_saelens(sae: SAE, folder: str | Path) -> Path:
@@ -58,10 +72,16 @@ def to_saelens(sae: SAE, folder: str | Path) -> Path:
     # The encoder and free atoms stand in SAELens' file already.
     ours = {name: tensor for name, tensor in sae.state_dict().items() if name not in ("W_enc", "dictionary.D")}
     ours = {name: tensor.detach().contiguous().cpu() for name, tensor in ours.items()}
+    told = json.loads(described(sae)["sae"]) | {"hashes": _hashes(weights)}
     write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path))
-    write_atomically(folder / OURS, lambda path: save_file(ours, path, described(sae)))
+    write_atomically(folder / OURS, lambda path: save_file(ours, path, {"sae": json.dumps(told)}))
     write_json(folder / CONFIG, _config(sae))
     return folder
+
+
+def _hashes(weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """Of what stands in SAELens' file alone or is compared with a tolerance: SHA-256 of each weight."""
+    return {name: hashlib.sha256(weights[name].numpy().tobytes()).hexdigest() for name in ("W_enc", "W_dec")}
 
 
 def _config(sae: SAE) -> dict[str, Any]:
@@ -89,15 +109,19 @@ def _metadata(sae: SAE) -> dict[str, Any]:
         "prepend_bos": about.prepend_bos,
         "dataset_path": about.text,
         "hook_name": None if about.layer is None else f"blocks.{about.layer}.hook_resid_post",
-        "seqpos_slice": _slice(about.excluded_positions),
+        "seqpos_slice": _slice(about),
     }
     known = {name: value for name, value in found.items() if value is not None or name == "sae_lens_training_version"}
     return known | {"archsae": about.known() | own | {"scale": float(sae.scale)}}
 
 
-def _slice(excluded: tuple[int, ...]) -> list[int | None] | None:
-    """Positions as SAELens slices them, where the ones left out are the first: [1, None] without position 0."""
-    return [len(excluded), None] if excluded and excluded == tuple(range(len(excluded))) else None
+def _slice(about: About) -> list[int | None] | None:
+    """Positions as SAELens slices them, where those kept stand in one row: [1, None] without position 0."""
+    excluded, end = set(about.excluded_positions), about.context or max(about.excluded_positions, default=0) + 2
+    kept = [position for position in range(end) if position not in excluded]
+    if not excluded or not kept or kept != [*range(kept[0], kept[-1] + 1)]:
+        return None
+    return [kept[0], None if kept[-1] == end - 1 else kept[-1] + 1]
 
 
 def from_saelens(folder: str | Path) -> SAE:
@@ -110,8 +134,9 @@ def from_saelens(folder: str | Path) -> SAE:
     """
     folder = Path(folder)
     config, weights = _read(folder)
+    about = _about(folder, config)
     if (folder / OURS).is_file():
-        return _ours(folder, weights)
+        return _ours(folder, config, weights)
     jumprelu = config.get("architecture") == "jumprelu"
     k = _usual_k(config) if jumprelu else _k(folder, config)
     W_enc, W_dec = weights["W_enc"].T.contiguous(), weights["W_dec"]
@@ -129,7 +154,7 @@ def from_saelens(folder: str | Path) -> SAE:
     dictionary, options = FreeDictionary(W_dec, unit_norm=False), {"frame": "raw", "decoder_bias": True}
     sae = SAE(dictionary, k, **options, activation="batchtopk" if jumprelu else "topk")
     sae.load_state_dict(state | {"W_enc": W_enc, "b_enc": b_enc}, strict=False)
-    sae.about = _about(folder, config)
+    sae.about = about
     return sae
 
 
@@ -138,9 +163,13 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} has no {name}: a SAELens folder holds {CONFIG} and {WEIGHTS}")
-    config = read_json(folder / CONFIG, fix="fetch the folder again, or write it again with SAELens")
+    try:
+        config = read_json(folder / CONFIG, fix="fetch the folder again, or write it again with SAELens")
+    except CorruptArtifact as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(config, dict):
         raise ConfigError(f"{folder / CONFIG} is no JSON object: write the folder again with SAELens' save_model")
+    read_fields(config, KINDS, f"{folder / CONFIG}: ")
     try:
         stored = read_tensors(folder / WEIGHTS).tensors
     except (SafetensorError, OSError) as error:
@@ -148,6 +177,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if wrong := [name for name, tensor in stored.items() if tensor.is_complex() or not tensor.float().isfinite().all()]:
         fix = "is not all finite real numbers: copy or download it again"
         raise ConfigError(f"{folder / WEIGHTS}: {wrong[0]} {fix}")
+    if whole := [name for name, tensor in stored.items() if not tensor.is_floating_point()]:
+        held = f"holds {stored[whole[0]].dtype}"
+        raise ConfigError(f"{folder / WEIGHTS}: {whole[0]} {held}: save it as floating-point numbers, such as float32")
     weights = {name: tensor.float() for name, tensor in stored.items()}
     _check_architecture(folder, config)
     d_in, d_sae = config.get("d_in"), config.get("d_sae")
@@ -192,7 +224,8 @@ def _k(folder: Path, config: Mapping[str, Any]) -> int:
 def _usual_k(config: Mapping[str, Any]) -> int:
     """Codes a token of a JumpReLU SAE: what it was trained for where that is known, else a guess, which costs time."""
     details = (config.get("metadata") or {}).get("training_architecture_details") or {}
-    return min(config["d_sae"], max(1, round(details.get("k") or 64)))
+    found = read_fields(details, {"k": float | None}, f"{CONFIG}: metadata.training_architecture_details.")
+    return min(config["d_sae"], max(1, round(found.get("k") or 64)))
 
 
 def _units(folder: Path, threshold: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,12 +241,12 @@ def _units(folder: Path, threshold: Tensor) -> tuple[Tensor, Tensor]:
     return threshold, torch.ones(())
 
 
-def _ours(folder: Path, weights: Mapping[str, Tensor]) -> SAE:
-    """The SAE that `to_saelens` wrote. Raises ConfigError where the two files are not of the same one."""
+def _ours(folder: Path, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> SAE:
+    """The SAE that `to_saelens` wrote. Raises ConfigError where the three files are not of the same one."""
     ignore = "delete it to read the weights as they are, without the constraint"
     try:
         tensors, metadata = read_tensors(folder / OURS)
-        config = json.loads(metadata["sae"])
+        config = parse_json(metadata["sae"])
         tensors["W_enc"] = weights["W_enc"].T.contiguous()
         if "dictionary.C" not in tensors:
             tensors["dictionary.D"] = weights["W_dec"]
@@ -231,24 +264,48 @@ def _ours(folder: Path, weights: Mapping[str, Tensor]) -> SAE:
     for name, (mine, theirs) in pairs.items():
         if not torch.allclose(mine, theirs, atol=TOLERANCE * max(1.0, float(theirs.abs().max()))):
             raise ConfigError(f"{folder / OURS} does not belong to {WEIGHTS}: {name} differs; {ignore}")
+    # folders of earlier versions have no hashes
+    if found := contradiction(_hashes(weights), config.get("hashes", {})):
+        raise ConfigError(f"{folder / OURS} does not belong to {WEIGHTS}: {found.split(' ')[0]} was changed; {ignore}")
+    if found := contradiction(jsonable(_config(sae)), settings, OTHERS):
+        raise ConfigError(f"{folder / OURS} does not belong to {CONFIG}: it says {found}; {ignore}")
     return sae
 
 
 def _about(folder: Path, config: Mapping[str, Any]) -> About:
     """What SAELens' metadata say, before version 6 in the settings themselves."""
-    found = {**config, **(config.get("metadata") or {})}
-    hook = str(found.get("hook_name") or found.get("hook_point") or "")
+    where = f"{folder / CONFIG}: "
+    found = read_fields({**config, **(config.get("metadata") or {})}, METADATA_KINDS, where)
+    hook = found.get("hook_name") or found.get("hook_point") or ""
     parts = hook.split(".")
     # what goes into a block is what came out of the one before
     after = {"hook_resid_post": 0, "hook_resid_pre": -1}.get(parts[-1]) if parts[0] == "blocks" else None
     layer = int(parts[1]) + after if after is not None and len(parts) == 3 and parts[1].isdigit() else -1
-    start = (found.get("seqpos_slice") or [None])[0]
     return About(
         model=found.get("model_name"),
         layer=layer if layer >= 0 else None,
         context=found.get("context_size"),
         prepend_bos=found.get("prepend_bos"),
         text=found.get("dataset_path"),
-        excluded_positions=tuple(range(start)) if isinstance(start, int) and start > 0 else (),
+        excluded_positions=_excluded(where, found),
         source=f"SAELens, {hook}" if hook else "SAELens",
     )
+
+
+def _excluded(where: str, found: Mapping[str, Any]) -> tuple[int, ...]:
+    """Positions that `seqpos_slice` leaves out, which is what Python's `slice` takes. Raises ConfigError."""
+    given, context = found.get("seqpos_slice") or [None], found.get("context_size")
+    said = f"{where}seqpos_slice = {shown(given)}"
+    whole = [each for each in given if isinstance(each, int) and not isinstance(each, bool)]
+    if len(given) > 3 or len(whole) + given.count(None) < len(given) or 0 in given[2:]:
+        raise ConfigError(f"{said}: must be up to three whole numbers or null: start, end and step")
+    if max([context or 0, *map(abs, whole)]) > LONGEST:
+        raise ConfigError(f"{said}, context_size = {context}: no text has positions beyond {LONGEST}")
+    if context is None and whole:
+        if given[1:2] != [None] or given[2:] not in ([], [None], [1]) or given[0] < 0:
+            raise ConfigError(
+                f"{said}: which positions it leaves out depends on context_size, which is not given: add it"
+            )
+        return tuple(range(given[0]))
+    kept = range(context or 0)[slice(*given)]
+    return tuple(position for position in range(context or 0) if position not in kept)

@@ -1,9 +1,12 @@
 """Where an SAE comes from: what its weights do not say."""
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from archsae_core.metadata import read_fields
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,7 @@ class About:
         return {name: value for name, value in found.items() if value not in (None, [], {})}
 
     @classmethod
-    def read(cls, found: Mapping[str, Any]) -> "About":
-        """What `known` gave. Fields of other versions are left out."""
-        names = {entry.name for entry in dataclasses.fields(cls)}
-        kept = {name: value for name, value in found.items() if name in names}
+    def read(cls, found: Any) -> "About":
+        """What `known` gave, without fields of other versions. Raises ConfigError naming a field of another kind."""
+        kept = read_fields(found, typing.get_type_hints(cls), "about.")
         return cls(**(kept | {"excluded_positions": tuple(kept.get("excluded_positions", ()))}))

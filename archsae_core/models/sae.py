@@ -25,6 +25,7 @@ from archsae_core.config import (
     ACTIVATION_FUNCTIONS,
     FRAMES,
     ConfigError,
+    require,
     require_choice,
     require_number,
     require_whole,
@@ -34,6 +35,7 @@ from archsae_core.data.hub import HubError, reachable
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.batch_topk import above, batch_top_k
 from archsae_core.kernels.topk import top_k
+from archsae_core.metadata import contradiction, read_fields
 from archsae_core.models.about import About
 from archsae_core.models.dictionary import (
     ArchetypalDictionary,
@@ -42,13 +44,21 @@ from archsae_core.models.dictionary import (
     SparseArchetypalDictionary,
 )
 from archsae_core.models.model_card import LIBRARY, TAGS, model_card
-from archsae_core.storage import CorruptArtifact, write_atomically, write_json
+from archsae_core.storage import CorruptArtifact, parse_json, read_json, write_atomically, write_json
 from archsae_core.tensor_files import read_tensors
 
 THRESHOLD_SHARE = 0.01
 """Of the way to a batch's smallest code, by which BatchTopK's threshold moves in a step, as in SAELens."""
 PRETRAINED_WEIGHTS = "model.safetensors"
 """In a folder of `SAE.save_pretrained` or a repository on the hub, beside `config.json` and the model card."""
+PRETRAINED_CONFIG = "config.json"
+
+
+STRUCTURE = {
+    "k": int, "activation": str, "frame": str, "decoder_bias": bool | None, "dictionary": str, "unit_norm": bool,
+    "trainable": bool, "delta": float, "learn_scale": bool, "support": int,
+}  # fmt: skip
+"""What each entry of `structure` is."""
 
 
 class Codes(NamedTuple):
@@ -206,8 +216,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_sae(self, save_directory / PRETRAINED_WEIGHTS)
-        sizes = {"n_features": self.n_features, "d_model": self.d_model}
-        write_json(save_directory / "config.json", structure(self) | sizes | {"about": self.about.known()})
+        write_json(save_directory / PRETRAINED_CONFIG, _pretrained_config(self))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "SAE":
@@ -220,21 +229,44 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
             options = reachable(name, PRETRAINED_WEIGHTS, options)
         elif not (Path(name) / PRETRAINED_WEIGHTS).is_file():
             raise ConfigError(f"{name} has no {PRETRAINED_WEIGHTS}: it is no folder of save_pretrained")
-        return super().from_pretrained(name, **options)
+        return cls._from_pretrained(model_id=name, **options)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> "SAE":
         if Path(model_id).is_dir():
-            return load_sae(Path(model_id) / PRETRAINED_WEIGHTS)
+            sae = load_sae(Path(model_id) / PRETRAINED_WEIGHTS)
+            _require_same(sae, Path(model_id) / PRETRAINED_CONFIG)
+            return sae
         names = ("revision", "cache_dir", "force_download", "local_files_only", "token")
         try:
-            return load_sae(hf_hub_download(model_id, PRETRAINED_WEIGHTS, **{name: options[name] for name in names}))
+            given = {name: options[name] for name in names if name in options}
+            return load_sae(hf_hub_download(model_id, PRETRAINED_WEIGHTS, **given))
         except EntryNotFoundError as error:
             raise HubError(f"{model_id!r}: the repository has no {PRETRAINED_WEIGHTS}: it holds no SAE") from error
 
     def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
         """The card that `save_pretrained` and `push_to_hub` write beside the weights."""
         return model_card(structure(self), (self.n_features, self.d_model), self.about)
+
+
+def _pretrained_config(sae: SAE) -> dict[str, Any]:
+    sizes = {"n_features": sae.n_features, "d_model": sae.d_model}
+    return structure(sae) | sizes | {"about": sae.about.known()}
+
+
+def _require_same(sae: SAE, path: Path) -> None:
+    """Raise ConfigError where a `config.json`, which people read, tells of another SAE than the weights beside it."""
+    fix = "delete it, on which nothing depends, or save the SAE again"
+    if not path.is_file():
+        return
+    try:
+        config = read_json(path, fix=fix)
+    except CorruptArtifact as error:
+        raise ConfigError(str(error)) from error
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"{path} is no JSON object: {fix}")
+    if found := contradiction(_pretrained_config(sae), config):
+        raise ConfigError(f"{path} does not belong to {PRETRAINED_WEIGHTS}, which says {found}: {fix}")
 
 
 def structure(sae: SAE) -> dict[str, Any]:
@@ -251,13 +283,17 @@ def structure(sae: SAE) -> dict[str, Any]:
     return {"k": sae.k, "activation": sae.activation} | frame | kind | {"unit_norm": dictionary.unit_norm}
 
 
-def sae_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SAE:
-    """The SAE of this `structure` and `about` with these tensors, which its state dict names.
+def sae_from(config: Any, tensors: Mapping[str, Tensor]) -> SAE:
+    """The SAE of this `structure` and `about`, as JSON has them, with these tensors, which its state dict names.
 
     Raises ConfigError that names the field or the tensor that no SAE has: a k beyond the features, a radius below 0,
     rows of W that mix no anchors, Λ beyond its radius, NaN or infinity.
     """
+    about = About.read(config.get("about", {}) if isinstance(config, Mapping) else {})
+    config = read_fields(config, STRUCTURE)
     for name, tensor in tensors.items():
+        if not tensor.is_floating_point() and name != "dictionary.W_indices":
+            raise ConfigError(f"{name} holds {tensor.dtype}: it must be of a floating-point dtype, such as float32")
         require_finite(name, tensor)
     dictionary, normalizer = _empty_dictionary(config, tensors), (tensors["mean"], float(tensors["scale"]))
     prefix = "dictionary."
@@ -270,7 +306,7 @@ def sae_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SAE:
     options = {"decoder_bias": decoder_bias, "activation": config.get("activation", "topk")}
     sae = SAE(dictionary, config["k"], *normalizer, frame, **options)
     sae.load_state_dict(tensors)
-    sae.about = About.read(config.get("about", {}))
+    sae.about = about
     return sae
 
 
@@ -304,13 +340,14 @@ def load_sae(path: str | Path, *, fix: str = "give a file that save_sae wrote, o
     """
     try:
         tensors, metadata = read_tensors(path)
-        return sae_from(json.loads(metadata["sae"]), tensors)
+        return sae_from(parse_json(metadata["sae"]), tensors)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise CorruptArtifact(f"{path} is not a saved SAE ({what}): {fix}") from error
 
 
 def _empty_dictionary(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Dictionary:
+    require_choice("dictionary", config["dictionary"], ("free", "archetypal"))
     if config["dictionary"] == "free":
         options = {"trainable": config["trainable"], "unit_norm": config.get("unit_norm", True)}
         return FreeDictionary(tensors["dictionary.D"], **options)
@@ -318,6 +355,8 @@ def _empty_dictionary(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     if "support" in config:
         weights = tensors["dictionary.W_values"], tensors["dictionary.W_indices"]
         require_mixing("dictionary.W_values", weights[0])  # which are not made to sum to 1 here
+        width = weights[0].shape[1]
+        require(config["support"] == width, "support", config["support"], f"dictionary.W_values has {width} columns")
         return SparseArchetypalDictionary(tensors["dictionary.C"], weights, **options)
     require_mixing("dictionary.W", tensors["dictionary.W"])
     return ArchetypalDictionary(tensors["dictionary.C"], tensors["dictionary.W"], **options)

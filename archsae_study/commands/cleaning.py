@@ -2,14 +2,15 @@
 
 What is ours is known by the marker that is written where a store or a run folder is made. Folders from before there was
 one are known by what only a report writes: an artefact's manifest whose recipe hashes to the name of its folder, and a
-run's `config.json` that hashes to the name of its own. Inside them, a file is ours by the artefact's manifest or the
-run's record, name and content, or by a name that only a report gives. Symbolic links are neither followed nor deleted.
+run's `config.json` that hashes to the name of its own. Inside them, a file is ours by the artefact's manifest, by the
+record of what was put there, or by what it holds; a name alone proves it only in a folder that is marked as being
+built. Symbolic links are neither followed nor deleted.
 """
 
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,30 +18,42 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from archsae_core.storage import MANIFEST, MARKER, CorruptArtifact, canonical_hash, is_marked, read_json
+from archsae_core.storage import (
+    ANY,
+    BUILD,
+    MARKER,
+    CorruptArtifact,
+    canonical_hash,
+    file_sha256,
+    is_marked,
+    listed_files,
+    noted_files,
+    read_json,
+)
 from archsae_study.commands.runner import NOTEBOOKS
-from archsae_study.engine.made import made_files
+from archsae_study.engine import execution
+from archsae_study.engine.made import RECORD, made_files, noted
 from archsae_study.engine.source import PROJECT, STORE
+from archsae_study.explorer.page import unfinished_files
 from archsae_study.settings.config import ConfigError
 
 STAGE = re.compile(r"[a-z][a-z0-9_-]*")
 ARTEFACT = re.compile(r"(?P<hash>[0-9a-f]{16})(?P<ending>|\.partial|\.new\.partial|\.lock)")
 RUN = re.compile(r"(?P<preset>[a-z0-9]+)-(?P<hash>[0-9a-f]{8})")
-TEMPORARY = r"\.[^/]+\.\d+\.tmp"
+TEMPORARY = re.compile(r"(?P<folder>(.+/)?)\.(?P<name>[^/]+)\.\d+\.tmp")
 """What a killed process leaves of a file that it was writing."""
-OF_A_RUN = re.compile(
-    rf"\.archsae|\.made|\.lock|config\.json|timing\.json|\.explorer\.partial/.+|((results|figures)/)?{TEMPORARY}"
-    rf"|({'|'.join(NOTEBOOKS)})\.partial\.ipynb"
-)
-"""Files of a run folder that are a report's by their names; the others stand in its record (`engine/made.py`)."""
-OF_AN_ARTEFACT = re.compile(
-    rf"(layer_\d+/)?({TEMPORARY}|\.written|(manifest|extraction|tasks|log|scores|summary|table)\.json"
+PAGE = ".explorer.partial"
+"""Folder in a run folder where the explorer is written."""
+OF_A_BUILD = re.compile(
+    r"(layer_\d+/)?(\.archsae|\.written|\.[^/]+\.\d+\.tmp|norms\.partial"
+    r"|(manifest|extraction|tasks|log|scores|summary|table)\.json"
     r"|(activations|index|anchor_points|normalizer|sae|checkpoint|fired|snapshot_\d{6}|task_\d{3})\.safetensors)"
 )
-"""Files of an artefact that has no sound manifest, or none yet."""
+"""Files of an artefact that is being built."""
 LOG = "scheduler.log"
-LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d .+")
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (\S+: \d+ runs for \d+ workers|\d+ of \d+: .+)")
 FOREIGN, LINK = "not made by a report", "a symbolic link"
+UNPROVEN = "neither manifest nor marker tells what in it a report made: delete it by hand if it is of no use"
 
 
 @dataclass
@@ -129,7 +142,7 @@ def _check_place(root: Path) -> None:
 
 def _is_store(folder: Path) -> bool:
     """Whether a report made the folder: it is marked, or holds an artefact whose manifest proves it to be one."""
-    return is_marked(folder, "store") or any(_listed(path) is not None for path in folder.glob("*/*"))
+    return is_marked(folder, "store") or any(listed_files(path) is not None for path in folder.glob("*/*"))
 
 
 def _is_run(folder: Path) -> bool:
@@ -137,9 +150,21 @@ def _is_run(folder: Path) -> bool:
     named = RUN.fullmatch(folder.name)
     if named is None or is_marked(folder, "run"):
         return named is not None
-    parameters = _read(folder / "config.json")
-    # the name of a run folder is that of its preset and a hash of its parameters
-    return bool(parameters) and parameters.get("preset") == named["preset"] and _hash(parameters)[:8] == named["hash"]
+    return _is_config(folder / "config.json")
+
+
+def _is_config(path: Path) -> bool:
+    """Whether a file holds the parameters that the name of its folder is made of: its preset and a hash of them."""
+    parameters = _read(path)
+    return bool(parameters) and path.parent.name == f"{parameters.get('preset')}-{_hash(parameters)[:8]}"
+
+
+def _is_timing(path: Path) -> bool:
+    try:
+        execution.read(path.parent)
+    except CorruptArtifact:
+        return False
+    return True
 
 
 def _is_log(path: Path) -> bool:
@@ -164,14 +189,6 @@ def _hash(value: Any) -> str:
         return ""
 
 
-def _listed(folder: Path) -> set[Path] | None:
-    """Files of a sealed artefact by its manifest; None for any other folder."""
-    manifest = {} if folder.is_symlink() else _read(folder / MANIFEST)
-    if not isinstance(manifest.get("files"), dict) or _hash(manifest.get("recipe")) != folder.name:
-        return None
-    return {folder / MANIFEST, *(folder / name for name in manifest["files"])}
-
-
 def _clean_store(store: Path, found: Cleaned) -> None:
     for stage in sorted(store.iterdir()):
         if stage.is_symlink() or not stage.is_dir() or not STAGE.fullmatch(stage.name):
@@ -181,7 +198,8 @@ def _clean_store(store: Path, found: Cleaned) -> None:
         names: dict[str, list[Path]] = {}
         for path in sorted(stage.iterdir()):
             named = ARTEFACT.fullmatch(path.name)
-            if path.is_symlink() or named is None or path.is_dir() == (named["ending"] == ".lock"):
+            locks = named is not None and named["ending"] == ".lock" and path.is_file() and not path.stat().st_size
+            if path.is_symlink() or named is None or not (locks or path.is_dir()):
                 found.kept.append((path, LINK if path.is_symlink() else FOREIGN))
             else:
                 names.setdefault(named["hash"], []).append(path)
@@ -190,17 +208,38 @@ def _clean_store(store: Path, found: Cleaned) -> None:
                 for path in paths:
                     _clean_artefact(path, found, stage) if free else found.kept.append((path, "a process works on it"))
         found.remove_empty(stage)
-    if all(path.name == MARKER for path in store.iterdir()):
-        found.delete(store.glob(MARKER), store, store)
+    left = list(store.iterdir())
+    if all(path.name == MARKER and is_marked(store, "store") for path in left):
+        found.delete(left, store, store)
 
 
 def _clean_artefact(path: Path, found: Cleaned, stage: Path) -> None:
-    """Delete an artefact but for files that its manifest does not list; by their names where it has no sound one."""
-    files, listed = _files(path), _listed(path)
-    if path.is_dir() and listed is None:
-        listed = {file for file in files if OF_AN_ARTEFACT.fullmatch(file.relative_to(path).as_posix())}
-    found.kept.extend((file, FOREIGN) for file in files if listed is not None and file not in listed)
-    found.delete([file for file in files if listed is None or file in listed], path, stage)
+    """Delete an artefact's lock, or the artefact but for what its manifest or record does not tell to be ours."""
+    files = _files(path)
+    ours = set(files) if not path.is_dir() else _of_an_artefact(path, files)
+    if files and ours is None:
+        found.kept.append((path, UNPROVEN))
+        return
+    found.kept.extend((file, FOREIGN) for file in files if file not in ours)
+    found.delete([file for file in files if file in ours], path, stage)
+
+
+def _of_an_artefact(folder: Path, files: Sequence[Path]) -> set[Path] | None:
+    """Files of a sealed artefact by its manifest, of one that is being built by its record; None without either."""
+    if (listed := listed_files(folder)) is not None:
+        return {folder / name for name in listed}
+    recorded = noted_files(folder)
+    ours = {folder / name for name, hashes in recorded.items() if _is_noted(folder / name, hashes)}
+    if not ours and not is_marked(folder, BUILD):
+        return None
+    own = {file for file in files if OF_A_BUILD.fullmatch(file.relative_to(folder).as_posix())}
+    return ours | {
+        file for file in own if file.relative_to(folder).as_posix() not in recorded and not file.is_symlink()
+    }
+
+
+def _is_noted(path: Path, hashes: set[str]) -> bool:
+    return path.is_file() and not path.is_symlink() and (ANY in hashes or file_sha256(path) in hashes)
 
 
 def _clean_run(folder: Path, found: Cleaned) -> None:
@@ -215,7 +254,25 @@ def _clean_run(folder: Path, found: Cleaned) -> None:
 
 
 def _is_of_a_run(file: Path, folder: Path) -> bool:
-    return OF_A_RUN.fullmatch(file.relative_to(folder).as_posix()) is not None
+    """Whether a file that stands in no record is a report's: by its name and by what it holds."""
+    name = file.relative_to(folder).as_posix()
+    if (left := TEMPORARY.fullmatch(name)) is not None:
+        return left["folder"] + left["name"] in {*OF_A_RUN, *(recorded for recorded, _ in noted(folder))}
+    if name.startswith(f"{PAGE}/"):
+        return file in unfinished_files(folder / PAGE)
+    if name in {f"{notebook}.partial.ipynb" for notebook in NOTEBOOKS}:
+        return "papermill" in _read(file).get("metadata", {})
+    return name in OF_A_RUN and OF_A_RUN[name](file)
+
+
+OF_A_RUN: dict[str, Callable[[Path], bool]] = {
+    "config.json": _is_config,
+    execution.TIMING: _is_timing,
+    RECORD: lambda path: bool(noted(path.parent)),
+    MARKER: lambda path: is_marked(path.parent, "run"),
+    ".lock": lambda path: not path.stat().st_size,
+}
+"""Files of a run folder that stand in no record, and what tells them to be a report's."""
 
 
 def _files(path: Path) -> list[Path]:

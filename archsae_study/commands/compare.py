@@ -1,7 +1,7 @@
 """`python -m archsae_study compare`: do saved SAEs, ours or other people's, hold the same features?"""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +13,20 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
 
-from archsae_core.config import ConfigError, require
+from archsae_core.checks import require_finite
+from archsae_core.config import ConfigError, require, require_whole
 from archsae_core.data.activations import open_activations
 from archsae_core.interop import open_sae
 from archsae_core.metrics import stability
 from archsae_core.metrics.stability import HEADLINE, SCORES
 from archsae_core.models.dictionary import ArchetypalDictionary
 from archsae_core.models.sae import SAE, Codes
-from archsae_core.storage import write_atomically
+from archsae_core.storage import CorruptArtifact, read_json, write_atomically
 from archsae_core.tensor_files import read_tensors
 from archsae_core.text import visible
+from archsae_study.commands.outputs import output_file
 from archsae_study.formatting import foreign, markdown_table
+from archsae_study.settings.values import given_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +35,8 @@ TOKENS = 20_000
 """Activations that codes are taken of, at most."""
 BATCH = 4096
 IMAGES = ("png", "svg", "pdf")
+MADE_BY = "archsae_study compare"
+"""In every figure: one without it is someone else's and is not replaced."""
 COLOUR = "#0173b2"
 """Of scores in the figure; chance is grey."""
 OUTLIERS = 10.0
@@ -90,7 +95,11 @@ def read(paths: Sequence[str | Path], k: int | None = None, *, codes: bool = Fal
     """
     if len(paths) < 2:
         raise ConfigError("compare needs at least two SAEs: give two or more files, folders or names on the hub")
+    if k is not None:
+        require_whole("k", k)
     saes = [open_sae(path, k=k if codes else k or 1) for path in paths]
+    used = k is None or any(sae.about.source == "overcomplete" for sae in saes)
+    require(used, "k", k, "it is for state dicts of overcomplete, and none of these is one: leave it out")
     first = saes[0]
     for path, sae in zip(paths, saes, strict=True):
         if sae.d_model != first.d_model:
@@ -117,27 +126,32 @@ def read_activations(path: str | Path, d_model: int, limit: int = TOKENS) -> Flo
 
     Raises ConfigError naming what is there instead.
     """
-    path = Path(path)
-    if path.is_dir():
-        if not (path / "index.safetensors").is_file():
-            raise ConfigError(f"activations = {path}: the folder has no index.safetensors, so no study wrote it")
-        found = open_activations(path, OUTLIERS)
+    place, said = given_path("activations", path), f"activations = {path}:"
+    if place.is_dir():
+        if not (place / "index.safetensors").is_file():
+            raise ConfigError(f"{said} the folder has no index.safetensors, so no study wrote it")
+        found = open_activations(place, OUTLIERS)
         x = found.gather(found.kept[:limit])
     else:
-        x = _matrix(path)[:limit].float()
+        x = _matrix(place, said)[:limit].float()
     if x.shape[1] != d_model:
-        raise ConfigError(f"activations = {path}: they have width {x.shape[1]}, the SAEs take d_model = {d_model}")
+        raise ConfigError(f"{said} they have width {x.shape[1]}, the SAEs take d_model = {d_model}")
+    if len(x) < 2 or bool((x == x[:1]).all()):
+        raise ConfigError(f"{said} {len(x)} rows, of which no two differ: give at least two that do")
+    require_finite(said.rstrip(":"), x)
     return x
 
 
-def _matrix(path: Path) -> Float[Tensor, "tokens d_model"]:
+def _matrix(path: Path, said: str) -> Float[Tensor, "tokens d_model"]:
     try:
         tensors = read_tensors(path).tensors
     except (SafetensorError, OSError) as error:
-        raise ConfigError(f"activations = {path}: no safetensors file ({error})") from error
+        raise ConfigError(f"{said} no safetensors file ({error}): give one, or a stored set of a study") from error
     matrices = [tensor for tensor in tensors.values() if tensor.ndim == 2]
     if len(matrices) != 1:
-        raise ConfigError(f"activations = {path}: {len(matrices)} matrices; the file has to hold one [tokens, d_model]")
+        raise ConfigError(f"{said} {len(matrices)} matrices; the file has to hold one [tokens, d_model]")
+    if not matrices[0].is_floating_point():
+        raise ConfigError(f"{said} it holds {matrices[0].dtype}: save them as floating-point numbers, such as float32")
     return matrices[0]
 
 
@@ -249,17 +263,34 @@ def figure(comparison: Comparison) -> "Figure":
 
 def save_figure(comparison: Comparison, path: str | Path) -> None:
     """Write `figure` to `path`, atomically."""
-    options = dict(format=check_image(path), dpi=110, bbox_inches="tight")
+    kind = check_image(path)
+    marked = {"Software" if kind == "png" else "Creator": MADE_BY}
+    options = dict(format=kind, dpi=110, bbox_inches="tight", metadata=marked)
     drawn = figure(comparison)
     write_atomically(path, lambda temporary: drawn.savefig(temporary, **options))
 
 
-def check_output(name: str, path: Path, inputs: Iterable[str | Path]) -> None:
-    """Raise ConfigError where a file cannot be written to `path`, or would replace one that is compared."""
-    fix = "name a file in a folder that there is"
-    require(not path.is_dir() and path.parent.is_dir(), name, str(path), fix)
-    taken = {Path(given).resolve() for given in inputs}
-    require(path.resolve() not in taken, name, str(path), "it is compared and would be replaced: name another file")
+def outputs(figure: str | Path, json: str | Path | None, inputs: Sequence[str | Path]) -> tuple[Path, Path | None]:
+    """Where the figure and the scores are written. Raises ConfigError for a place that cannot be, or is another's."""
+    check_image(figure)
+    drawn = output_file("figure", figure, inputs, _is_figure, "figure of compare")
+    if json is None:
+        return drawn, None
+    scores = output_file("json", json, inputs, _is_comparison, "file of compare")
+    require(scores != drawn, "json", str(json), "the figure goes there: name another file")
+    return drawn, scores
+
+
+def _is_figure(path: Path) -> bool:
+    return MADE_BY.encode() in path.read_bytes()
+
+
+def _is_comparison(path: Path) -> bool:
+    try:
+        found = read_json(path)
+    except CorruptArtifact:
+        return False
+    return isinstance(found, dict) and {"headline", "n_tokens", "saes", "pairs"} <= found.keys()
 
 
 def check_image(path: str | Path) -> str:

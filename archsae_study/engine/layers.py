@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archsae_core.data.extraction import extract
+from archsae_core.storage import write_atomically
 from archsae_study.engine.study import Study
 
 
@@ -26,12 +27,17 @@ def read_layers(studies: Iterable[Study]) -> None:
             store.artifact("layers", {"layers": list(missing.values())}, build)
 
 
+def _copy(folder: Path, work: Path) -> None:
+    for path in folder.iterdir():
+        write_atomically(work / path.name, partial(shutil.copyfile, path))
+
+
 def _read(work: Path, study: Study, part: str, recipes: Mapping[int, Mapping[str, Any]]) -> None:
     folders = {layer: work / f"layer_{layer}" for layer in recipes}
     for folder in folders.values():
         folder.mkdir(exist_ok=True)
     extract(folders, study.model, getattr(study.tokens, part))
     for layer, folder in folders.items():
-        study.store.begin("activations", recipes[layer], partial(shutil.copytree, folder, dirs_exist_ok=True))
+        study.store.begin("activations", recipes[layer], partial(_copy, folder))
     for folder in folders.values():
         shutil.rmtree(folder)

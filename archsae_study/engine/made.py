@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from archsae_core.storage import file_sha256
+from archsae_core.storage import file_sha256, parse_json
 
 RECORD = ".made"
 """In a run folder: a line for each file that a report put there, with its name and SHA-256."""
@@ -11,7 +11,7 @@ RECORD = ".made"
 
 def note_made(folder: Path, *paths: Path) -> None:
     """Record files of a run folder as they are now. A file written again, with other content, has several lines."""
-    known = _noted(folder)
+    known = noted(folder)
     lines = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in paths]
     text = "".join(json.dumps(line) + "\n" for line in lines if line not in known)
     if text:
@@ -21,8 +21,8 @@ def note_made(folder: Path, *paths: Path) -> None:
 
 def made_files(folder: Path) -> set[Path]:
     """Files of a run folder that still have the content that a report gave them. Links are nobody's."""
-    found = {folder / name: set() for name, _ in _noted(folder)}
-    for name, digest in _noted(folder):
+    found = {folder / name: set() for name, _ in noted(folder)}
+    for name, digest in noted(folder):
         found[folder / name].add(digest)
     return {path for path, digests in found.items() if _is_file(path) and file_sha256(path) in digests}
 
@@ -31,14 +31,15 @@ def _is_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _noted(folder: Path) -> set[tuple[str, str]]:
+def noted(folder: Path) -> set[tuple[str, str]]:
+    """Names of files with the hashes that they were recorded with."""
     record = folder / RECORD
     text = record.read_text(encoding="utf-8", errors="replace") if _is_file(record) else ""
-    noted = set()
+    found = set()
     for line in text.splitlines():
         try:
-            name, digest = json.loads(line)
-        except ValueError:  # cut short by a kill: the file is written again by the next report
+            name, digest = map(str, parse_json(line))
+        except (ValueError, TypeError):  # cut short by a kill: the file is written again by the next report
             continue
-        noted.add((name, digest))
-    return noted
+        found.add((name, digest))
+    return found

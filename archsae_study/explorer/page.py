@@ -2,7 +2,7 @@
 
 import json
 import math
-import shutil
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -119,13 +119,18 @@ def _shards(source: Explorable, key: str) -> Iterator[tuple[str, int]]:
 def write_page(source: Explorable, folder: Path, *, progress: bool = False) -> Path:
     """Write the page into `folder`, replacing an explorer that is there; returns the path of `index.html`.
 
-    Nothing is replaced before everything is written, and files of another kind stay. Raises FileExistsError where
-    `folder` holds something, but no explorer.
+    Nothing is replaced before everything is written, and files of another kind stay, also where it is written. Raises
+    FileExistsError where `folder` holds something, but no explorer.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / "data" / "index.js").is_file():
         raise FileExistsError(f"{folder} exists and is no explorer: choose another folder, or remove it")
     work = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
+    for path in unfinished_files(work):
+        path.unlink()
+    if foreign := page_files(work):
+        raise FileExistsError(
+            f"{foreign[0]} is no file of an explorer, and one is to be written there: move it elsewhere"
+        )
     _write(work / "index.html", asset("index.html"))
     for name in _ASSETS:
         _write(work / "assets" / name, asset(name))
@@ -136,7 +141,7 @@ def write_page(source: Explorable, folder: Path, *, progress: bool = False) -> P
         for kind, number in _bar(shards, f"explorer: {dictionary.label}", progress):
             content = shard(source, kind, key, number)
             _write(work / "data" / kind / key / f"{number}.js", script(f"{kind}/{key}/{number}", content))
-    _move_into(folder, work)
+    _move_into(folder, work, page_files(work))
     return folder / "index.html"
 
 
@@ -151,15 +156,30 @@ def _shard_files(folder: Path) -> list[Path]:
     return [path for kind in shards for path in sorted(kind.glob("*/*.js")) if path.stem.isdecimal()]
 
 
-def _move_into(folder: Path, work: Path) -> None:
-    """Move the files of `work` into `folder`; of what lies there, only an earlier explorer's own files go."""
+def unfinished_files(work: Path) -> list[Path]:
+    """Files of the page in a folder where it was being written, by name and content, the last one perhaps cut off."""
+    return [path for path in page_files(work) if not path.is_symlink() and _begins_as_ours(work, path)]
+
+
+def _begins_as_ours(work: Path, path: Path) -> bool:
+    kind, _, name = path.relative_to(work).with_suffix("").as_posix().partition("/")
+    if kind != "data":
+        return asset(path.name).encode().startswith(path.read_bytes())
+    begin = f"archsae.receive({json.dumps(name)},".encode()
+    return begin.startswith(path.read_bytes()[: len(begin)])
+
+
+def _move_into(folder: Path, work: Path, files: Iterable[Path]) -> None:
+    """Move files of `work` into `folder`; of what lies there, only an earlier explorer's own files go."""
     for old in _shard_files(folder):
         old.unlink()
-    for path in [found for found in work.rglob("*") if found.is_file()]:
+    for path in files:
         target = folder / path.relative_to(work)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-    shutil.rmtree(work)
+    for place, _, _ in os.walk(work, topdown=False):
+        if not os.listdir(place):
+            os.rmdir(place)
 
 
 def _bar(items: Iterable[Any], label: str, progress: bool) -> Iterable[Any]:

@@ -23,6 +23,8 @@ from archsae_core.config import (
     require_choice,
     require_counts,
     require_not_negative,
+    require_path,
+    shown,
 )
 from archsae_core.storage import jsonable
 from archsae_study.protocol.arms import ARMS
@@ -106,6 +108,9 @@ class ComparisonConfig:
         sound = bool(self.deltas) and all(0 <= delta < float("inf") for delta in self.deltas)
         require(sound, "deltas", self.deltas, "needs at least one radius, each 0 or larger and finite")
         require(len(set(self.deltas)) == len(self.deltas), "deltas", self.deltas, "names a radius twice")
+        for name in ("other_model", "scheduler"):
+            if (value := getattr(self, name)) is not None:
+                require_path(name, value)
         known = self.scheduler is None or bool(SCHEDULER.fullmatch(self.scheduler)) or Path(self.scheduler).is_file()
         require(known, "scheduler", self.scheduler, "must be local:N, tcp://host:port or an existing file")
 
@@ -214,7 +219,7 @@ def coerce(name: str, value: Any) -> Any:
     unknown name or a value that is not of the field's type.
     """
     if name not in FIELDS:
-        raise ConfigError(f"unknown parameter {name!r}: known are {', '.join(FIELDS)}")
+        raise ConfigError(f"unknown parameter {shown(name)}: known are {', '.join(FIELDS)}")
     value = plain(name, value)
     if value == "":
         raise ConfigError(
@@ -248,11 +253,11 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
                 raise ValueError
             return float(value)
     except (KeyError, ValueError, TypeError, OverflowError):
-        raise ConfigError(f"{name} = {value!r}: expected {kind.__name__}") from None
+        raise ConfigError(f"{name} = {shown(value)}: expected {kind.__name__}") from None
     if isinstance(value, bool) and name == "bos":  # papermill's -p makes a boolean of the word
         return str(value).lower()
     if not isinstance(value, str):  # 0012 and 4e10 would have become 12 and 40000000000.0 on the way here
-        raise ConfigError(f"{name} = {value!r}: expected text: put it in quotes, or give it to papermill by -r")
+        raise ConfigError(f"{name} = {shown(value)}: expected text: put it in quotes, or give it to papermill by -r")
     return value
 
 
@@ -262,8 +267,8 @@ def _items(name: str, value: Any) -> list[Any]:
             return [item.strip() for item in text.split(",") if item.strip()]
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            raise ConfigError(f"{name} = {value!r}: expected a list such as 0,0.5,1") from None
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two of lists in lists
+            raise ConfigError(f"{name} = {shown(value)}: expected a list such as 0,0.5,1") from None
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
@@ -285,7 +290,7 @@ def configure(parameters: Mapping[str, Any]) -> Config:
     """
     if not isinstance(parameters, Mapping):
         fix = "give a mapping of names to values, such as {'preset': 'quick'}"
-        raise ConfigError(f"parameters = {parameters!r}: {fix}")
+        raise ConfigError(f"parameters = {shown(parameters)}: {fix}")
     own = {name: coerce(name, value) for name, value in parameters.items() if value is not None}
     if "scheduler" not in own and (address := os.environ.get("ARCHSAE_SCHEDULER")):
         own["scheduler"] = coerce("scheduler", address)

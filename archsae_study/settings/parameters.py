@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from archsae_core.config import shown
 from archsae_study.settings.config import FIELDS, ConfigError
 
 SHELL = {"In", "Out", "exit", "quit", "open", "get_ipython"}
@@ -30,7 +31,7 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
     found.pop("compute", None)  # of the report, not of the study
     for name in found:
         if name not in FIELDS:
-            raise ConfigError(f"unknown parameter {name!r}: known are {', '.join(FIELDS)}")
+            raise ConfigError(f"unknown parameter {shown(name)}: known are {', '.join(FIELDS)}")
     return found
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from archsae_core.config import ConfigError
+from archsae_core.config import ConfigError, require, require_path, shown
 
 PATHS = {"text": "text", "model": "model", "other_model": "model", "scheduler": "scheduler"}
 """Parameters that may be paths, and what such a path leads to."""
@@ -32,7 +32,7 @@ def plain(name: str, value: Any) -> Any:
             return items
     kind = type(value).__name__
     fix = "give a number, a text, a path, or a list of numbers or texts"
-    raise ConfigError(f"{name} = {_short(value)}: a value of type {kind} cannot be used: {fix}")
+    raise ConfigError(f"{name} = {shown(value)}: a value of type {kind} cannot be used: {fix}")
 
 
 def _scalar(name: str, value: Any) -> Any:
@@ -48,17 +48,25 @@ def _scalar(name: str, value: Any) -> Any:
         return path if isinstance(path, str) else NotImplemented
     if isinstance(value, numbers.Integral):
         return int(value)
-    return float(value) if isinstance(value, numbers.Real | Decimal) else NotImplemented
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    if not isinstance(value, numbers.Real | Decimal):
+        return NotImplemented
+    try:
+        return float(value)
+    except (ValueError, OverflowError) as error:  # a signalling NaN, a fraction beyond every float
+        raise ConfigError(f"{name} = {shown(value)}: is no number that can be used ({error})") from None
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
     """A path that stays the same wherever it is used later: `~` expanded, relative to the working directory of now."""
     return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def given_path(name: str, given: str | os.PathLike[str]) -> Path:
+    """A path given for `name`, as `absolute` makes it. Raises ConfigError for an empty one and one that cannot be."""
+    text = os.fspath(given)
+    require(bool(text.strip()), name, text, "an empty value, perhaps of a variable that is not set: give a path")
+    require_path(name, text)
+    return absolute(text)
 
 
 def located(kind: str, value: str) -> str:

@@ -160,6 +160,27 @@ def test_a_fault_is_named_with_its_fix(folder, fault):
         from_saelens(folder)
 
 
+SLICES = {
+    "all": ([None], ()), "nothing given": (None, ()), "the first left out": ([1, None], (0,)),
+    "an end": ([3], (3, 4, 5)),
+    "both": ([1, 4], (0, 4, 5)), "from behind": ([-2, None], (0, 1, 2, 3)), "every other": ([None, None, 2], (1, 3, 5)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_positions_are_left_out_as_python_s_slice_leaves_them_out(folder, name):
+    given, excluded = SLICES[name]
+    metadata = json.loads((folder / CONFIG).read_text())["metadata"] | {"context_size": 6, "seqpos_slice": given}
+    edit(folder, metadata=metadata)
+    (folder / OURS).unlink()
+    sae = from_saelens(folder)
+    assert sae.about.excluded_positions == excluded
+    back = json.loads((to_saelens(sae, folder) / CONFIG).read_text())["metadata"]
+    assert back["archsae"].get("excluded_positions", []) == list(excluded)
+    if excluded and name != "every other":
+        assert list(range(6))[slice(*back["seqpos_slice"])] == [each for each in range(6) if each not in excluded]
+
+
 def test_a_folder_of_version_5_is_read(folder):
     config = json.loads((folder / CONFIG).read_text())
     about, k = config.pop("metadata"), config.pop("k")

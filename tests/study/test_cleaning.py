@@ -8,11 +8,12 @@ import sys
 import pytest
 from filelock import FileLock
 
-from archsae_core.storage import MANIFEST, MARKER, Store, canonical_hash, mark, write_json
+from archsae_core.storage import BUILD, MANIFEST, MARKER, Store, canonical_hash, mark, write_atomically, write_json
 from archsae_study.__main__ import main
 from archsae_study.commands import cleaning
 from archsae_study.commands.cleaning import clean
 from archsae_study.engine.made import note_made
+from archsae_study.explorer.page import asset, script
 from archsae_study.report import identity, run_folder
 from archsae_study.settings.config import ConfigError, configure
 
@@ -22,7 +23,7 @@ def everything(folder):
 
 
 def fill(work):
-    (work / "sae.safetensors").write_bytes(b"x" * 1500)
+    write_atomically(work / "sae.safetensors", lambda path: path.write_bytes(b"x" * 1500))
 
 
 @pytest.fixture
@@ -40,8 +41,16 @@ def runs(tmp_path):
     (folder / "explorer" / "assets").mkdir()
     made = ("07_features.ipynb", "figures/a.png", "explorer/index.html", "explorer/assets/page.js",
             "explorer/data/features/0.js")  # fmt: skip
-    for name in ("config.json", "timing.json", ".lock", "06_delta_ablation.partial.ipynb", *made):
+    for name in (".lock", *made):
         (folder / name).touch()
+    write_json(folder / "config.json", identity(configure({"preset": "smoke"})))
+    write_json(folder / "timing.json", [{"kind": "runs", "name": "a", "promised": 1.0, "taken": 2.0}])
+    write_json(folder / "06_delta_ablation.partial.ipynb", {"metadata": {"papermill": {}}, "cells": []})
+    left = folder / ".explorer.partial"
+    (left / "data" / "features" / "ra-own").mkdir(parents=True)
+    (left / "index.html").write_text(asset("index.html")[:100])
+    (left / "data" / "features" / "ra-own" / "0.js").write_text(script("features/ra-own/0", [])[:-9])
+    (folder / "figures" / ".a.png.123.tmp").touch()
     note_made(folder, folder / "results" / "features.json", *(folder / name for name in made))
     (root / "scheduler.log").write_text("2026-01-01 00:00:00 local:2: 3 runs for 2 workers\n")
     return root
@@ -85,7 +94,11 @@ def test_a_folder_of_other_peoples_files_is_left_as_it_is(tmp_path, monkeypatch,
     "notes.md", "store/mine.csv", "store/runs/mine.csv", "smoke-*/own.ipynb", "smoke-*/results/own.csv",
     "store/anchors/*[0-9a-f]/own.txt", "photos/a.png", "smoke-*/figures/mine.png", "smoke-*/results/mine.json",
     "smoke-*/05_mine.ipynb", "smoke-*/explorer/assets/mine.js", "smoke-*/explorer/data/features/mine.js",
-    "smoke-*/standard_sae.safetensors", "store/runs/*.partial/own.txt",
+    "smoke-*/standard_sae.safetensors", "store/runs/*.partial/own.txt", "smoke-*/.explorer.partial/mine.txt",
+    "smoke-*/.explorer.partial/index.html", "smoke-*/.explorer.partial/data/features/ra-own/1.js", "smoke-*/.x.12.tmp",
+    "smoke-*/figures/.x.12.tmp", "smoke-*/config.json", "smoke-*/timing.json", "smoke-*/.lock",
+    "smoke-*/06_delta_ablation.partial.ipynb", "store/anchors/0123456789abcdef.lock",
+    "store/anchors/0123456789abcdef.partial/scores.json", "store/runs/*.partial/sae.safetensors",
 ])  # fmt: skip
 def test_a_file_of_someone_elses_among_ours_is_kept_and_named(runs, name, capsys):
     folder, _, file = name.rpartition("/")
@@ -95,9 +108,11 @@ def test_a_file_of_someone_elses_among_ours_is_kept_and_named(runs, name, capsys
     assert main(["clean", "--runs", str(runs)]) == 0
     assert (place / file).read_text() == "mine"
     assert {path for path in runs.rglob("*") if path.is_file() and path.name != MARKER} == {place / file}
-    assert (
-        f"kept {runs / 'photos' if 'photos' in name else place / file}: not made by a report" in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    if "0123456789abcdef.partial" in name:
+        assert f"kept {place}: {cleaning.UNPROVEN}" in said
+    else:
+        assert f"kept {runs / 'photos' if 'photos' in name else place / file}: not made by a report" in said
 
 
 @pytest.mark.parametrize("name", ["figures/a.png", "results/features.json", "07_features.ipynb", "explorer/index.html"])
@@ -114,7 +129,7 @@ def test_a_log_of_someone_elses_is_kept(runs):
 
 
 @pytest.mark.parametrize("damage", ["missing", "altered", "another's"])
-def test_an_artefact_without_a_sound_manifest_loses_its_own_files_only(runs, damage):
+def test_an_artefact_without_a_sound_manifest_is_kept_and_named(runs, damage):
     artefact = runs / "store" / "anchors" / canonical_hash({"a": 1})
     for name in ("anchor_points.safetensors", "summary.json", ".summary.json.123.tmp", "notes.md", "mine.json"):
         (artefact / name).touch()
@@ -122,18 +137,18 @@ def test_an_artefact_without_a_sound_manifest_loses_its_own_files_only(runs, dam
     manifest.unlink()
     if damage != "missing":
         manifest.write_text("{" if damage == "altered" else '{"recipe": {"b": 2}, "files": {}}')
-    (artefact / "sae.safetensors").unlink()
-    kept = clean(runs).kept
-    assert [path.name for path, _ in kept] == ["mine.json", "notes.md"]
-    assert everything(artefact) == {"mine.json", "notes.md"}
+    before = everything(artefact)
+    assert clean(runs).kept == [(artefact, cleaning.UNPROVEN)]
+    assert everything(artefact) == before
 
 
-def test_every_file_of_a_real_report_is_known_without_manifests_and_records(smoke_report, tmp_path):
+def test_every_file_of_a_real_report_is_known_while_it_is_built(smoke_report, tmp_path):
     root = tmp_path / "runs"
     shutil.copytree(smoke_report.parent, root)
     store = root / "store"
     for artefact in [path for path in store.glob("*/*") if path.is_dir()]:
         (artefact / MANIFEST).unlink()
+        mark(artefact.rename(f"{artefact}.partial"), BUILD)
     assert [(path, why) for path, why in clean(root).kept if store in path.parents] == []
     assert not (root / smoke_report.name).exists()
 
@@ -149,10 +164,11 @@ def test_folders_from_before_the_marker_are_known_by_their_hashes(runs):
 
 @pytest.mark.parametrize("content", [b"", b"archsae", b"archsae store another\n", b"\xff\x00"])
 def test_a_damaged_marker_proves_nothing_and_the_next_report_mends_it(runs, content):
-    for marker in runs.rglob(MARKER):
-        marker.write_bytes(content)
-    shutil.rmtree(runs / "store" / "anchors")  # whose manifest would prove the store
     folder = run_folder(configure({"preset": "smoke"}), runs)
+    for place in (runs / "store", folder):
+        (place / MARKER).write_bytes(content)
+    shutil.rmtree(runs / "store" / "anchors")  # whose manifest would prove the store
+    (folder / "config.json").unlink()  # which would prove the run
     assert [path for path, _ in clean(runs).kept] == [folder, runs / "store"]
     assert (folder / "07_features.ipynb").exists()
     Store(runs / "store", marked=True).artifact("anchors", {"a": 1}, fill)
@@ -166,6 +182,7 @@ def test_a_run_folder_without_marker_or_matching_hash_is_kept(runs, damage):
     config = configure({"preset": "smoke"})
     folder = run_folder(config, runs)
     (folder / MARKER).unlink()
+    (folder / "config.json").unlink()
     if damage == "altered":
         write_json(folder / "config.json", identity(config) | {"delta": 3})
     assert [path for path, _ in clean(runs).kept] == [folder]

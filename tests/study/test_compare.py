@@ -78,6 +78,22 @@ def test_a_name_on_the_hub_without_a_network_is_an_error_in_one_line(saved, hub,
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("kind", compare.IMAGES)
+def test_what_an_earlier_comparison_wrote_is_replaced_and_a_home_is_a_place(saved, monkeypatch, kind):
+    monkeypatch.setenv("HOME", str(saved))
+    arguments = ["compare", str(saved / "ours.safetensors"), "~/unrelated.safetensors"]
+    for _ in range(2):
+        assert main([*arguments, "--figure", f"~/f.{kind}", "--json", "~/f.json"]) == 0
+    assert json.loads((saved / "f.json").read_text())["saes"][1]["path"] == "~/unrelated.safetensors"
+    assert compare.MADE_BY.encode() in (saved / f"f.{kind}").read_bytes()
+
+
+def test_a_foreign_file_is_not_replaced(saved):
+    (saved / "figure.png").write_bytes(b"\x89PNG a photo")
+    assert run(saved, "ours.safetensors", "theirs") == 2
+    assert (saved / "figure.png").read_bytes() == b"\x89PNG a photo"
+
+
 def test_unrelated_features_score_chance(saved, capsys):
     entries = compare.read([saved / "ours.safetensors", saved / "unrelated.safetensors"])
     found = compare.compare(entries)
@@ -184,7 +200,11 @@ FAULTS = {
         ("--json", "ours.safetensors"),
         "json = '.*ours.safetensors': it is compared and would be replaced",
     ),
-    "no name": (lambda _: ["ours.safetensors", "theirs"], ("--json", ""), "json = '.': name a file in a folder that"),
+    "no name": (
+        lambda _: ["ours.safetensors", "theirs"],
+        ("--json", ""),
+        "json = '': an empty value, perhaps of a variable",
+    ),
     "no folder": (lambda _: ["ours.safetensors", "theirs"], ("--json", "none/x.json"), "json = 'none/x.json': name a"),
     "activations": (lambda _: ["ours.safetensors", "theirs"], ("--activations", "none"), "activations = none: no safe"),
 }

@@ -37,6 +37,26 @@ TOPK, RA = explored_arms("centred")
 
 # --- by hand ---
 
+
+def test_what_a_killed_explorer_left_is_told_by_what_it_holds(smoke, folder, tmp_path):
+    copy, work = tmp_path / "copy", tmp_path / ".copy.partial"
+    shutil.copytree(folder, work)
+    index, shard = work / "data" / "index.js", work / "data" / "features" / RA / "0.js"
+    index.write_text(index.read_text()[:12])  # cut off
+    shard.write_text("mine")
+    (work / "notes.txt").write_text("mine")
+    assert set(page.page_files(work)) - set(page.unfinished_files(work)) == {shard}
+    for name in ("notes.txt", "assets/notes.txt"):
+        (work / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=r"0\.js is no file of an explorer, and one is to be written there: move"):
+        page.write_page(smoke, copy)
+    assert shard.read_text() == "mine"
+    shard.unlink()
+    page.write_page(smoke, copy)
+    assert (work / "notes.txt").read_text() == (work / "assets" / "notes.txt").read_text() == "mine"
+    assert not (copy / "notes.txt").exists()
+
+
 TEXTS = ["zero", "goal", "cup", "of", "tie"]
 
 

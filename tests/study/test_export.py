@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from archsae_core.interop import from_saelens
+from archsae_core.interop import from_saelens, open_sae
 from archsae_core.models.sae import SAE
 from archsae_study.__main__ import main
 from archsae_study.engine.runs import arm_runs
@@ -48,6 +48,21 @@ def test_saelens_folder_tells_where_it_comes_from(study, root, tmp_path, capsys)
     assert about.metrics["r2"] == study.scores(run_of(study)).quality.r2
     own = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]["archsae"]
     assert own["delta"] == config["delta"]
+
+
+def test_the_file_of_a_run_tells_where_it_comes_from(study):
+    about = open_sae(study.run_folder(run_of(study)) / "sae.safetensors").about
+    names = ("model", "layer", "context", "text", "seed", "steps", "excluded_positions")
+    config = study.config
+    expected = *(config[name] for name in names[:4]), 0, config["steps"], (0,)
+    assert tuple(getattr(about, name) for name in names) == expected
+    assert (about.arm, about.metrics) == (None, {})  # other arms may share the run
+
+
+def test_a_licence_is_told_wherever_there_is_a_place_for_it(study, root, tmp_path):
+    assert export(root, tmp_path / "out", "saelens", "--licence", "mit") == 0
+    assert from_saelens(tmp_path / "out").about.licence == "mit"
+    assert json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]["archsae"]["licence"] == "mit"
 
 
 def test_without_a_choice_the_archetypal_arm_of_the_frame_is_exported(tmp_path):
@@ -101,5 +116,5 @@ def test_a_folder_that_holds_something_is_left_alone(root, tmp_path, capsys):
     assert export(root, tmp_path, "saelens") == 2
     assert "it is not empty: name a new one" in capsys.readouterr().err
     assert export(root, tmp_path / "mine.txt", "saelens") == 2
-    assert "mine.txt: it is a file: name a new folder" in capsys.readouterr().err
+    assert "mine.txt': it is a file: name a new folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -1,7 +1,10 @@
 """What people are told about their text before anything is computed."""
 
+import json
 import random
 
+from archsae_core.config import CorpusConfig
+from archsae_core.data.corpus import describe, load_text
 from archsae_study.engine.study import Study
 from archsae_study.settings.config import configure
 
@@ -25,3 +28,14 @@ def test_documents_layout_and_copies_are_told(tmp_path):
     assert told[0].endswith("4 documents of 600 words in the median")
     assert "set text_layout to lines" in told[1]
     assert "0 of 4 documents are exact copies and 1 near copies of others" in told[2]
+
+
+def test_rows_without_text_are_counted(tmp_path):
+    rows = ["one two", None, "", "three four", "  ", "five six", "seven eight"]
+    lines = [json.dumps({"text": text}) for text in rows] + [json.dumps({"other": 1})]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    corpus = load_text(CorpusConfig(text=str(tmp_path / "a.jsonl")))
+    assert (len(corpus.texts), corpus.empty) == (4, 4)
+    assert describe(corpus, "a").endswith("4 documents of 2 words in the median, 4 without text left out")
+    (tmp_path / "b.txt").write_text("one\n\n\n\ntwo\n\nthree")
+    assert load_text(CorpusConfig(text=str(tmp_path / "b.txt"))).empty == 0
