@@ -71,6 +71,11 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def switched_on(name: str) -> bool:
+    """Whether a variable of the environment is set to anything but what says no: empty, 0, false, no, off."""
+    return os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
 def cache_dir() -> Path:
     """Folder for downloaded models and texts: $ARCHSAE_CACHE, from the working directory, else ~/.cache/archsae."""
     return Path(os.path.abspath(os.path.expanduser(os.environ.get("ARCHSAE_CACHE") or "~/.cache/archsae")))
@@ -316,7 +321,7 @@ def _sound(folder: Path, check: Callable[[Path], None] | None = None) -> bool:
     try:
         (check or verify)(folder)
     except CorruptArtifact as error:
-        if not os.environ.get(REPAIR):
+        if not switched_on(REPAIR):
             raise
         logging.getLogger(__name__).warning("made again: %s", error)
         return False

@@ -1,6 +1,5 @@
 """What a notebook asks for: tables by name, computed once or read from the committed results, and the run folder."""
 
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from archsae_core.storage import (
     jsonable,
     mark,
     read_json,
+    switched_on,
     write_atomically,
     write_json,
 )
@@ -29,7 +29,7 @@ from archsae_study.engine.made import note_made
 from archsae_study.engine.plan import Table, made, plan
 from archsae_study.engine.source import PROJECT, default_root
 from archsae_study.engine.study import Study
-from archsae_study.engine.typed import from_json
+from archsae_study.engine.typed import ResultMismatch, from_json
 from archsae_study.experiments import TABLES
 from archsae_study.formatting import table as as_table
 from archsae_study.protocol.arms import explored_arms
@@ -77,8 +77,8 @@ class Report:
 
     def __init__(self, config: Config, root: Path | None = None, *, compute: bool = False) -> None:
         self.config = config
-        self.compute = compute or bool(os.environ.get(COMPUTE))
-        self.results_only = bool(os.environ.get(RESULTS_ONLY))
+        self.compute = compute or switched_on(COMPUTE)
+        self.results_only = switched_on(RESULTS_ONLY)
         self.folder = run_folder(config, root)
         self._root = self.folder.parent
         self._manifests: dict[str, dict[str, Any]] = {}
@@ -103,7 +103,11 @@ class Report:
         content = None if self.compute and not self.results_only else self._committed(declared)
         content = content or self._computed(declared)
         self._manifests[declared.name] = content["manifest"]
-        return from_json(content["table"], declared.result)
+        try:
+            return from_json(content["table"], declared.result)
+        except ResultMismatch as error:
+            fix = f"was written by another version of this project ({error}): run the report again"
+            raise CorruptArtifact(f"{declared.file_name} {fix}") from None
 
     @cached_property
     def is_committed(self) -> bool:
@@ -239,7 +243,7 @@ class Report:
         self.study.check()
         found = estimate.estimate(nodes, self.config)
         estimate.check_room(found, self.folder.parent)
-        quiet = bool(os.environ.get(COMPUTE))
+        quiet = switched_on(COMPUTE)
         if not quiet:
             count, time = len(found.missing), estimate.duration(found.seconds)
             tell(f"{table.name}: {count} stage{'s' * (count > 1)} to compute, about {time}: {estimate.times(found)}.")
@@ -277,8 +281,11 @@ def table_named(name: str) -> Table[Any]:
 
 def read_result(path: Path) -> dict[str, Any]:
     """Manifest and table of one file of results/. Raises CorruptArtifact where the file is not what was written."""
-    content = read_json(path)
+    fix = "restore it, or run the report again"
+    content = read_json(path, fix=fix)
     sealed = isinstance(content, dict) and {"manifest", "table", "seal"} <= content.keys()
     if not sealed or canonical_hash({k: v for k, v in content.items() if k != "seal"}) != content["seal"]:
-        raise CorruptArtifact(f"{path} was altered (its hash differs from its seal): run the report again")
+        raise CorruptArtifact(f"{path} was altered (its hash differs from its seal): {fix}")
+    if not {"config", "environment"} <= content["manifest"].keys():
+        raise CorruptArtifact(f"{path} was written by another version of this project: {fix}")
     return content

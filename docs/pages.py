@@ -1,5 +1,6 @@
 """The generated parts of README.md and docs/: `python -m docs.pages` writes them, `--check` compares."""
 
+import argparse
 import ast
 import inspect
 import itertools
@@ -88,4 +89,8 @@ def main(*, check: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(check="--check" in sys.argv))
+    parser = argparse.ArgumentParser(
+        prog="python -m docs.pages", description="Rewrite the generated tables of the pages."
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where a page is out of date")
+    sys.exit(main(check=parser.parse_args().check))

@@ -100,14 +100,19 @@ def main() -> int:
     if arguments.out.exists() and (foreign := _foreign(arguments.out)):
         found = f"it holds what this command did not write, such as {foreign[0].name}"
         parser.error(f"--out {arguments.out}: {found}: name another folder")
+    if DOCS in arguments.out.resolve().parents:
+        parser.error(f"--out {arguments.out}: it is among the sources of the site: name another folder")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
         sources(source, arguments.explorer)
-        shutil.rmtree(arguments.out, ignore_errors=True)
-        status = build(["-q", "-b", "html", "-d", f"{folder}/doctrees", str(source), str(arguments.out)])
-        note_made(arguments.out, *_files(arguments.out))
-    if status == 0:
-        sys.stdout.write(f"{arguments.out / 'index.html'}\n")
+        # in a folder of its own: myst-nb writes beside it, and a build that fails leaves the site as it was
+        built = Path(folder) / "html"
+        status = build(["-q", "-b", "html", "-d", f"{folder}/doctrees", str(source), str(built)])
+        if status == 0:
+            shutil.rmtree(arguments.out, ignore_errors=True)
+            shutil.copytree(built, arguments.out)
+            note_made(arguments.out, *_files(arguments.out))
+            sys.stdout.write(f"{arguments.out / 'index.html'}\n")
     return status
 
 

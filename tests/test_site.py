@@ -115,3 +115,14 @@ def test_a_page_that_a_person_changed_is_not_replaced(site):
         changed.write_text(text)
     assert done.returncode == 2
     assert "such as usage.html" in done.stderr
+
+
+def test_nothing_is_written_beside_the_site(site):
+    assert not (site.parent / "jupyter_execute").exists()
+
+
+def test_the_sources_of_the_site_are_no_place_for_it():
+    done = build("--out", PROJECT / "docs" / "html")
+    assert done.returncode == 2
+    assert "it is among the sources of the site" in done.stderr
+    assert not (PROJECT / "docs" / "html").exists()

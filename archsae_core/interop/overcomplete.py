@@ -47,11 +47,19 @@ def from_overcomplete(source: nn.Module | str | Path, *, k: int | None = None, d
         held = f"{whole[0]} holds {state[whole[0]].dtype}"
         raise ConfigError(f"{name}: {held}: save it as floating-point numbers, such as float32")
     state = {key: tensor.detach().float().cpu() for key, tensor in state.items()}
-    dictionary = _dictionary(name, state, atoms, delta)
-    with torch.no_grad():
-        sae = SAE(dictionary, k, torch.zeros(dictionary.atoms().shape[1]), 1.0, "raw")
-        W_enc, b_enc = _encoder(name, state, dictionary)
-        sae.load_state_dict({"W_enc": W_enc, "b_enc": b_enc}, strict=False)
+    for key, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise ConfigError(f"{name}: {key} holds NaN or infinity: save the SAE again")
+    try:
+        dictionary = _dictionary(name, state, atoms, delta)
+        with torch.no_grad():
+            sae = SAE(dictionary, k, torch.zeros(dictionary.atoms().shape[1]), 1.0, "raw")
+            W_enc, b_enc = _encoder(name, state, dictionary)
+            sae.load_state_dict({"W_enc": W_enc, "b_enc": b_enc}, strict=False)
+    except KeyError as error:
+        raise ConfigError(f"{name}: {error.args[0]} is missing: save the whole state dict") from None
+    except RuntimeError as error:
+        raise ConfigError(f"{name}: its tensors do not fit each other ({error}): save the SAE again") from None
     sae.about = About(source="overcomplete")
     return sae
 

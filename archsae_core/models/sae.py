@@ -52,6 +52,7 @@ THRESHOLD_SHARE = 0.01
 PRETRAINED_WEIGHTS = "model.safetensors"
 """In a folder of `SAE.save_pretrained` or a repository on the hub, beside `config.json` and the model card."""
 PRETRAINED_CONFIG = "config.json"
+MODEL_CARD = "README.md"
 
 
 STRUCTURE = {
@@ -215,6 +216,9 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
             self.follow_threshold(self.choose(x_n - self.b_dec)[0], share=1.0)
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        card = save_directory / MODEL_CARD
+        if card.is_file() and f"library_name: {LIBRARY}" in card.read_text(encoding="utf-8", errors="replace"):
+            card.unlink()  # it is of the SAE that was here before; the hub's mixin writes one where there is none
         save_sae(self, save_directory / PRETRAINED_WEIGHTS)
         write_json(save_directory / PRETRAINED_CONFIG, _pretrained_config(self))
 
@@ -324,13 +328,19 @@ def _require_constraint(dictionary: Dictionary) -> None:
 
 def save_sae(sae: SAE, path: str | Path) -> None:
     """Write the SAE to one safetensors file, its structure and what is known of it in the metadata; atomically."""
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in sae.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, described(sae)))
+    tensors, metadata = {name: x.detach().contiguous().cpu() for name, x in sae.state_dict().items()}, described(sae)
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def described(sae: SAE) -> dict[str, str]:
-    """Metadata of a safetensors file: `structure` and `about`, under one key, since several have no order."""
-    return {"sae": json.dumps(structure(sae) | {"about": sae.about.known()})}
+    """Metadata of a safetensors file: `structure` and `about`, under one key, since several have no order.
+
+    Raises ConfigError for NaN and infinity, which JSON does not know.
+    """
+    try:
+        return {"sae": json.dumps(structure(sae) | {"about": sae.about.known()}, allow_nan=False)}
+    except ValueError:
+        raise ConfigError("about: holds NaN or infinity, which cannot be saved: leave that entry out") from None
 
 
 def load_sae(path: str | Path, *, fix: str = "give a file that save_sae wrote, or write it again") -> SAE:

@@ -107,16 +107,20 @@ def _amount(sizes: Sequence[int]) -> str:
 def clean(root: Path, *, dry_run: bool = False) -> Cleaned:
     """Delete the store and the run folders in folder `root`, which stays; with `dry_run`, say only what would go.
 
-    What a process works on is kept. Raises ConfigError for a folder that is no place for runs: the root, home or
-    project folder or one that holds them, a mount point, a symbolic link, a file.
+    What a process works on is kept, and the whole store while a report runs. Raises ConfigError for a folder that is
+    no place for runs: the root, home or project folder or one that holds them, a mount point, a symbolic link, a file.
     """
     _check_place(root)
-    found = Cleaned(dry_run)
-    for path in sorted(root.iterdir()) if root.exists() else ():
+    found, places = Cleaned(dry_run), sorted(root.iterdir()) if root.exists() else []
+    running = [path for path in places if path.is_dir() and _is_run(path) and not _is_idle(path)]
+    for path in places:
         if path.is_symlink():
             found.kept.append((path, LINK))
         elif path.name == STORE and path.is_dir() and _is_store(path):
-            _clean_store(path, found)
+            if running:
+                found.kept.append((path, f"a report runs in {running[0]}, and would make all of it again"))
+            else:
+                _clean_store(path, found)
         elif path.is_dir() and _is_run(path):
             _clean_run(path, found)
         elif path.name == LOG and _is_log(path):
@@ -240,6 +244,11 @@ def _of_an_artefact(folder: Path, files: Sequence[Path]) -> set[Path] | None:
 
 def _is_noted(path: Path, hashes: set[str]) -> bool:
     return path.is_file() and not path.is_symlink() and (ANY in hashes or file_sha256(path) in hashes)
+
+
+def _is_idle(run: Path) -> bool:
+    with _free(run / ".lock") as free:
+        return free
 
 
 def _clean_run(folder: Path, found: Cleaned) -> None:

@@ -102,6 +102,8 @@ def read(paths: Sequence[str | Path], k: int | None = None, *, codes: bool = Fal
     require(used, "k", k, "it is for state dicts of overcomplete, and none of these is one: leave it out")
     first = saes[0]
     for path, sae in zip(paths, saes, strict=True):
+        if sae.n_features < 2:
+            raise ConfigError(f"{path} has 1 feature: atoms are compared less their mean, which takes at least two")
         if sae.d_model != first.d_model:
             raise ConfigError(
                 f"{path} has d_model = {sae.d_model}, {paths[0]} has {first.d_model}: only SAEs of activations of one "

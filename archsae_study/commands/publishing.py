@@ -15,6 +15,7 @@ from PIL import Image
 
 from archsae_study.commands.runner import NOTEBOOKS, PROJECT, NotebookFailed
 from archsae_study.engine.made import RECORD, made_files, note_made
+from archsae_study.experiments import TABLES
 from archsae_study.settings.config import BESIDE
 
 KEPT = ("tags", "alt")
@@ -85,15 +86,28 @@ def publish(folder: Path) -> None:
 
     Everything is written before anything is put in place, so that a disk that fills leaves the committed report whole.
     Only what the report made is published; what an earlier one published goes, unless someone has changed it since.
+    Raises NotebookFailed for a run without all notebooks or of others than those that are here now, and for results
+    that are not as the report wrote them.
     """
     missing = [name for name in NOTEBOOKS if not (folder / f"{name}.ipynb").exists()]
     if missing:
         raise NotebookFailed(f"{folder} lacks {', '.join(missing)}: run the whole report first")
     files: dict[Path, Callable[[Path], object]] = {}
     for name in NOTEBOOKS:
-        notebook = strip(nbformat.read(folder / f"{name}.ipynb", as_version=4))
-        files[PROJECT / "notebooks" / f"{name}.ipynb"] = partial(nbformat.write, notebook)
+        notebook, path = (
+            strip(nbformat.read(folder / f"{name}.ipynb", as_version=4)),
+            PROJECT / "notebooks" / f"{name}.ipynb",
+        )
+        if path.exists() and _sources(nbformat.read(path, as_version=4)) != _sources(notebook):
+            raise NotebookFailed(f"{path}: was changed since this run executed it: run the report again")
+        files[path] = partial(nbformat.write, notebook)
     made = [path for path in sorted(made_files(folder)) if path.parent.name in ("results", "figures")]
+    before = [folder / path.relative_to(PROJECT) for path in made_files(PROJECT)]
+    for path in sorted({*before, *(folder / "results" / table.file_name for table in TABLES)} - set(made)):
+        if path.exists():
+            raise NotebookFailed(
+                f"{path}: was changed since the report wrote it, or its line in {RECORD} is gone: run the report again"
+            )
     published = {PROJECT / path.relative_to(folder): path for path in made}
     files |= {path: partial(shutil.copyfile, source) for path, source in published.items()}
     stale = made_files(PROJECT) - set(files)
@@ -102,6 +116,11 @@ def publish(folder: Path) -> None:
         path.unlink()
     (PROJECT / RECORD).unlink(missing_ok=True)
     note_made(PROJECT, *published)
+
+
+def _sources(notebook: nbformat.NotebookNode) -> list[str]:
+    """Its cells as they are written, but for the one of parameters, in which a run puts its own."""
+    return [cell.source for cell in notebook.cells if "parameters" not in cell.metadata.get("tags", [])]
 
 
 def _put_in_place(files: Mapping[Path, Callable[[Path], object]]) -> None:

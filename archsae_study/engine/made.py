@@ -1,6 +1,7 @@
 """What a report wrote into its run folder, by name and content: only that is published, and only that is deleted."""
 
 import json
+import os
 from pathlib import Path
 
 from archsae_core.storage import file_sha256, parse_json
@@ -15,8 +16,10 @@ def note_made(folder: Path, *paths: Path) -> None:
     lines = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in paths]
     text = "".join(json.dumps(line) + "\n" for line in lines if line not in known)
     if text:
-        with open(folder / RECORD, "a", encoding="utf-8") as file:
-            file.write(text)
+        with open(folder / RECORD, "a+b") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":  # cut short by a kill
+                text = "\n" + text
+            file.write(text.encode())
 
 
 def made_files(folder: Path) -> set[Path]:
@@ -38,8 +41,10 @@ def noted(folder: Path) -> set[tuple[str, str]]:
     found = set()
     for line in text.splitlines():
         try:
-            name, digest = map(str, parse_json(line))
-        except (ValueError, TypeError):  # cut short by a kill: the file is written again by the next report
+            entry = parse_json(line)
+        except ValueError:  # cut short by a kill: the file is written again by the next report
             continue
-        found.add((name, digest))
+        match entry:
+            case [str(name), str(digest)]:
+                found.add((name, digest))
     return found

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from archsae_core.config import require
 from archsae_core.data.corpus import load_text
 from archsae_core.data.model_files import model_fingerprint
 from archsae_study.settings.config import Config
@@ -23,8 +24,12 @@ def default_root() -> Path:
     """Where runs are kept: $ARCHSAE_RUNS, from the working directory, else `runs` in the project's folder.
 
     Where the package is installed without the project, nothing is written beside it: `runs` in the working directory.
+    Raises ConfigError where a file is there.
     """
-    return absolute(os.environ.get("ARCHSAE_RUNS") or (PROJECT / "runs" if has_notebooks() else "runs"))
+    given = os.environ.get("ARCHSAE_RUNS", "").strip()
+    root = absolute(given or (PROJECT / "runs" if has_notebooks() else "runs"))
+    require(not root.exists() or root.is_dir(), "ARCHSAE_RUNS", str(root), "is a file: name a folder")
+    return root
 
 
 def has_notebooks() -> bool:

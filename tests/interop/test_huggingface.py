@@ -1,5 +1,6 @@
 """`save_pretrained`, `from_pretrained`, `push_to_hub`: a folder, a hub, the card."""
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -161,6 +162,25 @@ def test_hostile_text_stays_text_on_the_card(sae, text):
 
 
 # --- what cannot be opened ---
+
+
+def test_the_card_in_a_folder_is_of_the_sae_that_is_there(sae, tmp_path):
+    card = tmp_path / "README.md"
+    for name in ("first", "second"):
+        sae.about = dataclasses.replace(sae.about, text=name)
+        sae.save_pretrained(tmp_path)
+        assert name in card.read_text()
+    assert "first" not in card.read_text()
+    card.write_text("# Mine")
+    sae.save_pretrained(tmp_path)
+    assert card.read_text() == "# Mine"
+
+
+def test_what_cannot_be_said_in_json_is_refused_before_anything_is_written(sae, tmp_path):
+    sae.about = dataclasses.replace(sae.about, metrics={"r2": float("nan")})
+    with pytest.raises(ConfigError, match="about: holds NaN or infinity"):
+        sae.save_pretrained(tmp_path / "folder")
+    assert not list((tmp_path / "folder").glob("*"))
 
 
 def test_a_folder_without_weights_is_named(tmp_path):

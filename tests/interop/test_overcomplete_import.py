@@ -98,6 +98,27 @@ def test_another_activation_than_topk_is_named(made):
         from_overcomplete(made / "jump.safetensors", k=K)
 
 
+@pytest.mark.parametrize(
+    ("key", "change", "error"),
+    [
+        ("encoder.final_block.0.weight", lambda x: x * float("nan"), "holds NaN or infinity"),
+        ("dictionary.C", None, r"dictionary\.C is missing"),
+        ("dictionary.multiplier", None, r"dictionary\.multiplier is missing"),
+        ("dictionary.W", lambda x: x[:-1], "do not fit each other"),
+    ],
+)
+def test_a_state_dict_that_is_not_whole_is_named(made, tmp_path, key, change, error):
+    state = load_file(made / "ra.safetensors")
+    key = key if key in state else next(name for name in state if name.startswith("encoder.") and "weight" in name)
+    if change is None:
+        del state[key]
+    else:
+        state[key] = change(state[key]).contiguous()
+    save_file(state, tmp_path / "broken.safetensors")
+    with pytest.raises(ConfigError, match=rf"broken\.safetensors: .*{error}"):
+        from_overcomplete(tmp_path / "broken.safetensors", k=K)
+
+
 def test_other_files_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"is no file: save the SAE with safetensors"):
         from_overcomplete(tmp_path / "none.safetensors", k=K)

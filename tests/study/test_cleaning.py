@@ -225,10 +225,13 @@ def test_a_link_inside_an_artefact_or_a_run_leads_nowhere(runs, tmp_path):
 
 def test_what_a_process_works_on_is_kept(runs):
     run, artefact = next(runs.glob("smoke-*")), runs / "store" / "anchors" / canonical_hash({"a": 1})
-    with FileLock(run / ".lock"), FileLock(f"{artefact}.lock"):
-        kept = dict(clean(runs).kept)
+    with FileLock(run / ".lock"):
+        before, kept = everything(runs / "store"), dict(clean(runs).kept)
         assert kept[run] == "a report runs in it"
-        assert kept[artefact] == "a process works on it"
+        assert kept[runs / "store"] == f"a report runs in {run}, and would make all of it again"
+        assert everything(runs / "store") == before
+    with FileLock(f"{artefact}.lock"):
+        assert dict(clean(runs).kept)[artefact] == "a process works on it"
         assert (artefact / "sae.safetensors").exists()
     assert clean(runs).kept == []
     assert everything(runs) == set()

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from archsae_study.commands import publishing, runner
-from archsae_study.engine.made import note_made
+from archsae_study.engine.made import made_files, note_made
 
 CELL = 'preset: str = "full"  # where defaults come from\ntext: str = None  # a file\ndeltas: list = None  # radii'
 
@@ -92,6 +92,37 @@ def test_a_published_file_that_someone_changed_stays(run):
     (run / "figures" / "new.png").unlink()
     publishing.publish(run)
     assert (publishing.PROJECT / "figures" / "new.png").read_bytes() == b"drawn anew"
+
+
+@pytest.mark.parametrize("name", ["results/new.json", "figures/new.png"])
+def test_a_result_that_is_not_as_the_report_wrote_it_is_refused_and_the_published_one_stays(run, name):
+    publishing.publish(run)
+    before = {kind: names(kind) for kind in ("results", "figures")}
+    (run / name).write_text("changed")
+    with pytest.raises(publishing.NotebookFailed, match=rf"{name}: was changed since the report wrote it"):
+        publishing.publish(run)
+    assert {kind: names(kind) for kind in ("results", "figures")} == before
+
+
+def test_a_notebook_that_was_edited_since_the_run_is_left(run):
+    publishing.publish(run)
+    path = publishing.PROJECT / "notebooks" / f"{publishing.NOTEBOOKS[2]}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source = "2"
+    nbformat.write(notebook, path)
+    with pytest.raises(publishing.NotebookFailed, match=rf"{path.name}: was changed since this run executed it"):
+        publishing.publish(run)
+    assert nbformat.read(path, as_version=4).cells[0].source == "2"
+
+
+def test_a_record_that_was_cut_short_takes_no_line_with_it(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    note_made(tmp_path, tmp_path / "a")
+    record = tmp_path / ".made"
+    record.write_text(record.read_text() + '[1, 2]\nnull\n5\n[["a"], "b"]\n["cut')
+    note_made(tmp_path, tmp_path / "b")
+    assert made_files(tmp_path) == {tmp_path / "a", tmp_path / "b"}
 
 
 def test_what_someone_put_beside_the_results_of_a_run_is_not_published(run):

@@ -10,10 +10,11 @@ import nbformat
 import pytest
 
 from archsae_core.metrics.stability import HEADLINE
-from archsae_core.storage import CorruptArtifact
+from archsae_core.storage import CorruptArtifact, canonical_hash
 from archsae_study import report
 from archsae_study.__main__ import main
 from archsae_study.commands import publishing, runner
+from archsae_study.engine.source import default_root
 from archsae_study.engine.study import Study
 from archsae_study.engine.typed import to_json
 from archsae_study.experiments import TABLES
@@ -166,6 +167,43 @@ def test_results_with_a_second_language_model_are_shown_to_who_asks_for_none_and
     assert not report._same(found | {"other_model": "second"}, found)
     assert not report._same(found | {"other_model_layer": 12}, found)
     assert not report._same({"k": 5, "other_model": None}, found)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("", r"x\.json is no JSON|x\.json .*restore it, or run the report again"),
+        ("<<<<<<< HEAD", "restore it, or run the report again"),
+        ("[" * 100_000, "restore it, or run the report again"),
+        ('{"manifest": {}, "table": {}, "seal": "0"}', "was altered"),
+    ],
+)
+def test_a_result_that_is_none_says_what_to_do(tmp_path, content, error):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(CorruptArtifact, match=error):
+        report.read_result(tmp_path / "x.json")
+
+
+def test_a_result_of_another_version_says_so(tmp_path):
+    content = {"manifest": {"table": "x"}, "table": {}}
+    (tmp_path / "x.json").write_text(json.dumps(content | {"seal": canonical_hash(content)}))
+    with pytest.raises(CorruptArtifact, match="another version of this project"):
+        report.read_result(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(("value", "on"), [("1", True), ("yes", True), ("0", False), ("no", False), ("", False)])
+def test_a_switch_of_the_environment_can_say_no(monkeypatch, value, on):
+    monkeypatch.setenv("ARCHSAE_RESULTS_ONLY", value)
+    assert report.Report(configure({"preset": "smoke"})).results_only == on
+
+
+def test_a_file_is_no_place_for_runs(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ARCHSAE_RUNS", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"ARCHSAE_RUNS = .*file.*: is a file: name a folder"):
+        default_root()
+    monkeypatch.setenv("ARCHSAE_RUNS", "  ")
+    assert default_root().name == "runs"
 
 
 def test_published_notebooks_keep_the_preset_that_was_run(smoke, tmp_path, monkeypatch):
