@@ -124,7 +124,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # Imported here: papermill and torch take seconds, which `--help` and a mistyped name need not wait for.
     from archsae_core.progress import showing
     from archsae_study.commands import runner
-    from archsae_study.commands.publishing import publish
+    from archsae_study.commands.publishing import check_place, publish
     from archsae_study.engine import estimate
     from archsae_study.engine.source import default_root
     from archsae_study.pages.answer import answer
@@ -150,6 +150,8 @@ def _run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(f"{estimate.table(found)}\n\n{estimate.summary(found, root)}\n")
         estimate.check_room(found, root)
         return 0
+    if arguments.publish:
+        check_place()
     with showing():
         folder = runner.run_report(parameters, root=root, say=_say)
     if arguments.publish:

@@ -2,12 +2,12 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -24,6 +24,11 @@ from archsae_core.kernels.processor import fast_bfloat16
 
 class StopForward(Exception):
     """Raised inside a forward pass to end it once the wanted block has run."""
+
+
+ADAPTER = "adapter_config.json"
+QUANTISED = re.compile(r"(scale|scales|scale_inv|zero_point|zeros|absmax|qweight|SCB)$")
+"""Ends of the names of weights that quantised ones are to be multiplied with, or come in place of them."""
 
 
 def load_tokenizer(config: LanguageModelConfig) -> PreTrainedTokenizerBase:
@@ -207,16 +212,30 @@ def _complete_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrai
     )
     if wrong := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
         raise OSError(f"{len(wrong)} weights are missing or of the wrong shape, such as {wrong[0]}")
+    if other := sorted(name for name in report["unexpected_keys"] if _changes_the_model(name, model)):
+        raise OSError(f"config.json has no place for {len(other)} weights, such as {other[0]}")
     return model
+
+
+def _changes_the_model(name: str, model: PreTrainedModel) -> bool:
+    """Whether a weight that a model has no place for is of one more of its blocks, or a scale of quantised weights.
+
+    Others, such as a vision encoder's, are nothing that a language model would use.
+    """
+    in_a_block = re.search(rf"(^|\.){re.escape(_path_of_blocks(model).rpartition('.')[2])}\.\d+\.", name)
+    elsewhere = re.search("vision|visual|image|audio", name)
+    return (in_a_block is not None and elsewhere is None) or QUANTISED.search(name) is not None
 
 
 def _load(config: LanguageModelConfig, what: str, read: Callable[..., Any]) -> Any:
     """`read` the model's folder, quietly and without network; whatever goes wrong there becomes a ModelError."""
     folder = model_files(config)
     try:
+        if (folder / ADAPTER).exists():
+            raise OSError(f"{ADAPTER}: it is an adapter, which would not be applied: merge it into its base model")
         with quiet_transformers():
             return read(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, safetensors.SafetensorError) as error:
+    except Exception as error:  # a folder of anybody's makes transformers raise anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         fix = "give a complete folder in the hub's layout (config.json, *.safetensors, tokenizer.json)"
         raise ModelError(f"model = {config.model!r}: its {what} cannot be loaded ({reason}): {fix}") from error

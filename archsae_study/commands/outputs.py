@@ -29,7 +29,7 @@ def output_file(
     require(place not in taken, name, str(given), "it is compared and would be replaced: name another file")
     own = not place.exists() or (place.is_file() and is_ours(place))
     require(own, name, str(given), f"it is there and no {what}: name another file, or move it elsewhere")
-    _require_writable(name, given, place.parent)
+    require_writable(name, given, place.parent)
     return place
 
 
@@ -39,12 +39,15 @@ def output_folder(name: str, given: str | Path) -> Path:
     require(place.is_dir() or not place.exists(), name, str(given), "it is a file: name a new folder")
     empty = not place.exists() or not os.listdir(place)
     require(empty, name, str(given), "it is not empty: name a new one, so that no file of another export stays")
-    _require_writable(name, given, place)
+    require_writable(name, given, place)
     return place
 
 
-def _require_writable(name: str, given: str | Path, folder: Path) -> None:
-    """By trying, as neither permissions nor kinds of file systems tell all; what is made goes again."""
+def require_writable(name: str, given: str | Path, folder: Path) -> None:
+    """Raise ConfigError where nothing can be written in a folder, found by trying: permissions do not tell all.
+
+    What is made for it goes again.
+    """
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

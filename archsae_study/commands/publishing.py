@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
+from archsae_study.commands.outputs import require_writable
 from archsae_study.commands.runner import NOTEBOOKS, PROJECT, NotebookFailed
 from archsae_study.engine.made import RECORD, made_files, note_made
 from archsae_study.experiments import TABLES
@@ -79,6 +80,12 @@ def _with_values(parameters: str, injected: str) -> str:
         if not found:
             parameters += f"\n{name}: {type(value).__name__} = {text}  # of this run"
     return parameters
+
+
+def check_place() -> None:
+    """Raise ConfigError where a report could not be published: hours later would be late to say so."""
+    for name in ("notebooks", "results", "figures"):
+        require_writable("publish", str(PROJECT / name), PROJECT / name)
 
 
 def publish(folder: Path) -> None:

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import time
 
 import pytest
@@ -240,6 +241,56 @@ def test_a_damaged_folder_is_refused_silently(folder, damage, capfd):
     with pytest.raises(ModelError, match=rf"model = .*{folder.name}"):
         load_model(smoke(model=str(folder)).language_model)
     assert capfd.readouterr() == ("", "")
+
+
+def fewer_blocks(folder):
+    change_json(folder / "config.json", n_layer=2)
+
+
+def scaled(folder):
+    change_weights(folder, lambda weights: weights.update({"transformer.h.0.mlp.c_fc.weight_scale": torch.ones(1)}))
+
+
+def adapted(folder):
+    (folder / "adapter_config.json").write_text("{}")
+
+
+def no_number_of_blocks(folder):
+    change_json(folder / "config.json", n_layer=None)
+
+
+def odd_quantisation(folder):
+    change_json(folder / "config.json", quantization_config="x")
+
+
+def odd_type(folder):
+    change_json(folder / "config.json", dtype="floaty")
+
+
+def change_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (fewer_blocks, r"config\.json has no place for \d+ weights, such as transformer\.h\.2\."),
+        (scaled, r"config\.json has no place for 1 weights, such as transformer\.h\.0\.mlp\.c_fc\.weight_scale"),
+        (adapted, "it is an adapter"),
+        (no_number_of_blocks, ""),
+        (odd_quantisation, ""),
+        (odd_type, ""),
+    ],
+)
+def test_a_folder_that_is_not_what_it_says_is_refused(folder, damage, reason):
+    damage(folder)
+    with pytest.raises(ModelError, match=rf"model = .*{folder.name}.*cannot be loaded \(.*{reason}"):
+        load_model(smoke(model=str(folder)).language_model)
+
+
+def test_a_vision_encoder_beside_a_language_model_is_no_fault(folder):
+    change_weights(folder, lambda weights: weights.update({"vision_tower.h.0.weight": torch.ones(1)}))
+    load_model(smoke(model=str(folder)).language_model)
 
 
 def test_what_does_not_suit_the_model_is_said_before_weights_are_read(folder):

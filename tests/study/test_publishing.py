@@ -3,12 +3,14 @@
 import ast
 import base64
 import io
+import shutil
 
 import nbformat
 import numpy as np
 import pytest
 from PIL import Image
 
+from archsae_core.config import ConfigError
 from archsae_study.commands import publishing, runner
 from archsae_study.engine.made import made_files, note_made
 
@@ -113,6 +115,14 @@ def test_a_notebook_that_was_edited_since_the_run_is_left(run):
     with pytest.raises(publishing.NotebookFailed, match=rf"{path.name}: was changed since this run executed it"):
         publishing.publish(run)
     assert nbformat.read(path, as_version=4).cells[0].source == "2"
+
+
+def test_a_place_where_nothing_can_be_written_is_known_before_the_run(run, monkeypatch):
+    publishing.check_place()
+    shutil.rmtree(publishing.PROJECT / "figures", ignore_errors=True)
+    (publishing.PROJECT / "figures").touch()
+    with pytest.raises(ConfigError, match=r"publish = .*figures'?: nothing can be written there"):
+        publishing.check_place()
 
 
 def test_a_record_that_was_cut_short_takes_no_line_with_it(tmp_path):
