@@ -137,12 +137,15 @@ class Report:
                 "*These parameters are not those of the committed report. What is missing is computed here, with its "
                 f"progress, and kept in `{self.folder}`.*"
             )
-        made = {table.name: self._read_committed(table)["manifest"]["environment"] for table in TABLES}
-        last = max(made.values(), key=lambda found: found.get("date", ""))
+        manifests = {table.name: self._read_committed(table)["manifest"] for table in TABLES}
+        last = max((manifest["environment"] for manifest in manifests.values()), key=lambda made: made.get("date", ""))
+        others = [table.name for table in TABLES if manifests[table.name].get("code") != table.code]
+        by_others = f" The code has changed since for {', '.join(others)}." if others else ""
         when = f"of {last['date']} " if "date" in last else ""
         return Markdown(
             f"*The numbers are those of the committed report {when}(commit `{last['commit']}`, preset "
-            f"`{self.config.preset}`): nothing is computed. Another parameter, or `compute = True`, computes.*"
+            f"`{self.config.preset}`): nothing is computed.{by_others} Another parameter, or `compute = True`, "
+            "computes.*"
         )
 
     @cached_property

@@ -220,11 +220,13 @@ def _complete_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrai
 def _changes_the_model(name: str, model: PreTrainedModel) -> bool:
     """Whether a weight that a model has no place for is of one more of its blocks, or a scale of quantised weights.
 
-    Others, such as a vision encoder's, are nothing that a language model would use.
+    Others change nothing: masks that older versions saved, a classifier's head, a vision encoder.
     """
-    in_a_block = re.search(rf"(^|\.){re.escape(_path_of_blocks(model).rpartition('.')[2])}\.\d+\.", name)
+    path = _path_of_blocks(model)
+    block = re.search(rf"(^|\.){re.escape(path.rpartition('.')[2])}\.(\d+)\.", name)
     elsewhere = re.search("vision|visual|image|audio", name)
-    return (in_a_block is not None and elsewhere is None) or QUANTISED.search(name) is not None
+    surplus = block is not None and elsewhere is None and int(block[2]) >= len(model.get_submodule(path))
+    return surplus or QUANTISED.search(name) is not None
 
 
 def _load(config: LanguageModelConfig, what: str, read: Callable[..., Any]) -> Any:

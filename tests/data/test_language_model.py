@@ -288,8 +288,13 @@ def test_a_folder_that_is_not_what_it_says_is_refused(folder, damage, reason):
         load_model(smoke(model=str(folder)).language_model)
 
 
-def test_a_vision_encoder_beside_a_language_model_is_no_fault(folder):
-    change_weights(folder, lambda weights: weights.update({"vision_tower.h.0.weight": torch.ones(1)}))
+NO_FAULT = ("vision_tower.h.7.weight", "transformer.h.0.attn.masked_bias", "transformer.h.1.attn.attention.bias",
+            "score.weight", "transformer.h.2.attn.rotary_emb.inv_freq")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_FAULT)
+def test_what_changes_nothing_of_the_language_model_is_no_fault(folder, name):
+    change_weights(folder, lambda weights: weights.update({name: torch.ones(1)}))
     load_model(smoke(model=str(folder)).language_model)
 
 

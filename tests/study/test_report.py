@@ -206,6 +206,17 @@ def test_a_file_is_no_place_for_runs(tmp_path, monkeypatch):
     assert default_root().name == "runs"
 
 
+def test_the_status_names_tables_of_which_the_code_has_changed(monkeypatch):
+    made = {"date": "2026-01-01", "commit": "abc"}
+
+    def committed(self, table):
+        return {"manifest": {"code": "other" if table.name == "swap" else table.code, "environment": made}}
+
+    monkeypatch.setattr(Report, "_read_committed", committed)
+    monkeypatch.delenv("ARCHSAE_COMPUTE", raising=False)
+    assert "nothing is computed. The code has changed since for swap. Another" in Report(configure({})).status().data
+
+
 def test_published_notebooks_keep_the_preset_that_was_run(smoke, tmp_path, monkeypatch):
     copy = tmp_path / "project"
     shutil.copytree(report.PROJECT / "notebooks", copy / "notebooks")
