@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -105,10 +105,34 @@ def note_in_place(path: Path) -> None:
 
 def _note_written(path: Path, digest: str) -> None:
     # Before the rename: a process killed in between leaves the old file, whose hash is noted too.
-    with open(path.parent / WRITTEN, "a", encoding="utf-8") as file:
-        file.write(json.dumps([path.name, digest]) + "\n")
+    append_entries(path.parent / WRITTEN, [(path.name, digest)])
+
+
+def append_entries(record: Path, entries: Iterable[tuple[str, str]]) -> None:
+    """Add names of files with their hashes to a record, a line each, on the disk when this returns.
+
+    A line that a kill cut short is ended first, so that it takes none of these with it.
+    """
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+    with open(record, "a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            lines = lines if file.read(1) == b"\n" else b"\n" + lines
+        file.write(lines)
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_entries(record: Path) -> list[tuple[str, str]]:
+    """What `append_entries` wrote. A line that is none, as one that a kill cut short, is passed over."""
+    text = record.read_text(encoding="utf-8", errors="replace") if record.is_file() and not record.is_symlink() else ""
+    found = []
+    for line in text.splitlines():
+        with suppress(ValueError):
+            match parse_json(line):
+                case [str(name), str(digest)]:
+                    found.append((name, digest))
+    return found
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -270,13 +294,8 @@ def listed_files(folder: Path) -> set[str] | None:
 
 def noted_files(work: Path) -> dict[str, set[str]]:
     """Names of the files that were put into a folder that is being built, with the hashes that each has had."""
-    written, noted = work / WRITTEN, {}
-    text = written.read_text(encoding="utf-8", errors="replace") if written.is_file() else ""
-    for line in text.splitlines():
-        try:
-            name, digest = map(str, parse_json(line))
-        except (ValueError, TypeError):  # cut short by a kill, so the file was not put in place either
-            continue
+    noted: dict[str, set[str]] = {}
+    for name, digest in read_entries(work / WRITTEN):
         noted.setdefault(name, set()).add(digest)
     return noted
 

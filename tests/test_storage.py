@@ -9,7 +9,16 @@ import textwrap
 
 import pytest
 
-from archsae_core.storage import REPAIR, CorruptArtifact, Store, canonical_hash, read_json, write_atomically, write_json
+from archsae_core.storage import (
+    REPAIR,
+    CorruptArtifact,
+    Store,
+    canonical_hash,
+    noted_files,
+    read_json,
+    write_atomically,
+    write_json,
+)
 
 RECIPE = {"a": 1, "b": (2.5, None)}
 
@@ -178,3 +187,13 @@ def test_a_link_in_the_place_of_an_artefact_is_kept_and_what_it_leads_to_is_left
     monkeypatch.setenv(REPAIR, "1")
     assert not Store(tmp_path).artifact("stage", RECIPE, build_with([])).is_symlink()
     assert (tmp_path / "elsewhere" / "data.bin").exists()
+
+
+def test_a_record_that_was_cut_short_takes_no_entry_with_it(tmp_path):
+    work = tmp_path / "a.partial"
+    work.mkdir()
+    write_atomically(work / "first", lambda path: path.write_text("1"))
+    record = work / ".written"
+    record.write_text(record.read_text() + '["cut')
+    write_atomically(work / "second", lambda path: path.write_text("2"))
+    assert set(noted_files(work)) == {"first", "second"}

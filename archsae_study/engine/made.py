@@ -1,10 +1,8 @@
 """What a report wrote into its run folder, by name and content: only that is published, and only that is deleted."""
 
-import json
-import os
 from pathlib import Path
 
-from archsae_core.storage import file_sha256, parse_json
+from archsae_core.storage import append_entries, file_sha256, read_entries
 
 RECORD = ".made"
 """In a run folder: a line for each file that a report put there, with its name and SHA-256."""
@@ -13,13 +11,9 @@ RECORD = ".made"
 def note_made(folder: Path, *paths: Path) -> None:
     """Record files of a run folder as they are now. A file written again, with other content, has several lines."""
     known = noted(folder)
-    lines = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in paths]
-    text = "".join(json.dumps(line) + "\n" for line in lines if line not in known)
-    if text:
-        with open(folder / RECORD, "a+b") as file:
-            if file.tell() and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":  # cut short by a kill
-                text = "\n" + text
-            file.write(text.encode())
+    entries = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in paths]
+    if new := [entry for entry in entries if entry not in known]:
+        append_entries(folder / RECORD, new)
 
 
 def made_files(folder: Path) -> set[Path]:
@@ -36,15 +30,4 @@ def _is_file(path: Path) -> bool:
 
 def noted(folder: Path) -> set[tuple[str, str]]:
     """Names of files with the hashes that they were recorded with."""
-    record = folder / RECORD
-    text = record.read_text(encoding="utf-8", errors="replace") if _is_file(record) else ""
-    found = set()
-    for line in text.splitlines():
-        try:
-            entry = parse_json(line)
-        except ValueError:  # cut short by a kill: the file is written again by the next report
-            continue
-        match entry:
-            case [str(name), str(digest)]:
-                found.add((name, digest))
-    return found
+    return set(read_entries(folder / RECORD))
