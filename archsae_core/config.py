@@ -50,6 +50,11 @@ def require(condition: bool, name: str, value: object, fix: str) -> None:
         raise ConfigError(f"{name} = {shown(value)}: {fix}")
 
 
+def require_given(name: str, value: str, fix: str = "give one or leave it out") -> None:
+    """The value must hold something."""
+    require(bool(value.strip()), name, value, f"an empty value, perhaps of a variable that is not set: {fix}")
+
+
 def require_path(name: str, value: str) -> None:
     """The value must be one that a file system can look up, whether something is there or not."""
     try:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from archsae_core.config import require, shortened
+from archsae_core.config import require_given, shortened
 from archsae_core.storage import REPAIR, CorruptArtifact, write_json
 from archsae_study.settings.config import PRESETS, ConfigError, coerce
 from archsae_study.settings.values import absolute, given_path
@@ -102,9 +102,8 @@ def _check_texts(arguments: argparse.Namespace) -> None:
     """Raise ConfigError for an option that was given empty, most often by a variable of the shell that is not set."""
     for name, value in vars(arguments).items():
         for text in value if isinstance(value, list) else [value]:
-            empty = isinstance(text, str) and not text.strip()
-            fix = "an empty value, perhaps of a variable that is not set: give one or leave it out"
-            require(not empty, name, text, fix)
+            if isinstance(text, str):
+                require_given(name, text)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
 
-from archsae_core.config import ConfigError, require, require_path
+from archsae_core.config import ConfigError, require_given, require_path
 from archsae_core.data.hub import HubError, HubUnreachable, hub_commit
 from archsae_core.interop import saelens
 from archsae_core.interop.overcomplete import from_overcomplete, is_overcomplete
@@ -31,12 +31,7 @@ def open_sae(path: str | Path, *, k: int | None = None) -> SAE:
     `k` is for overcomplete's state dicts, which do not hold it. Raises ConfigError that says what is there instead,
     CorruptArtifact for a damaged file of this package, HubError for a name that cannot be had from the hub.
     """
-    require(
-        bool(str(path).strip()),
-        "sae",
-        str(path),
-        f"an empty value, perhaps of a variable that is not set: give {KINDS}",
-    )
+    require_given("sae", str(path), f"give {KINDS}")
     require_path("sae", str(path))
     name, path = Path(path).as_posix(), Path(os.path.expanduser(path))
     if path.exists():

@@ -283,9 +283,10 @@ def train(
         require_matrix("x", x, width=sae.d_model)
     batches = as_batches(x, config.batch_size, seed)
     continued = work is not None and (work / CHECKPOINT).exists()
-    origin = "" if work is None else _origin(sae, config, batches(0))
+    first = batches(0)
+    origin = "" if work is None else _origin(sae, config, first)
     if not continued:
-        sae.calibrate(batches(0))
+        sae.calibrate(first)
     trainer = Trainer(sae, config)
     if continued:
         trainer.load(work / CHECKPOINT, origin)

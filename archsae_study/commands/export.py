@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from archsae_core.config import require, require_choice
+from archsae_core.config import require, require_choice, require_given
 from archsae_core.interop import to_saelens
 from archsae_core.models.about import About
 from archsae_study.commands.outputs import output_folder
@@ -52,7 +52,7 @@ def export(
     of_features = to in ("neuronpedia", "sae-dashboard")
     given = {"licence": licence, "model_id": model_id, "set_name": set_name}
     for name, value in [(name, value) for name, value in given.items() if value is not None]:
-        require(bool(value.strip()), name, value, "an empty value: give one, or leave it out")
+        require_given(name, value)
         require((name == "licence") != of_features, name, value, f"{to} has no place for it: leave it out")
     folder = output_folder("folder", folder)
     if of_features:

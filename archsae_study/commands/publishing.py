@@ -101,15 +101,14 @@ def publish(folder: Path) -> None:
         raise NotebookFailed(f"{folder} lacks {', '.join(missing)}: run the whole report first")
     files: dict[Path, Callable[[Path], object]] = {}
     for name in NOTEBOOKS:
-        notebook, path = (
-            strip(nbformat.read(folder / f"{name}.ipynb", as_version=4)),
-            PROJECT / "notebooks" / f"{name}.ipynb",
-        )
+        notebook = strip(nbformat.read(folder / f"{name}.ipynb", as_version=4))
+        path = PROJECT / "notebooks" / f"{name}.ipynb"
         if path.exists() and _sources(nbformat.read(path, as_version=4)) != _sources(notebook):
             raise NotebookFailed(f"{path}: was changed since this run executed it: run the report again")
         files[path] = partial(nbformat.write, notebook)
     made = [path for path in sorted(made_files(folder)) if path.parent.name in ("results", "figures")]
-    before = [folder / path.relative_to(PROJECT) for path in made_files(PROJECT)]
+    earlier = made_files(PROJECT)
+    before = [folder / path.relative_to(PROJECT) for path in earlier]
     for path in sorted({*before, *(folder / "results" / table.file_name for table in TABLES)} - set(made)):
         if path.exists():
             raise NotebookFailed(
@@ -117,7 +116,7 @@ def publish(folder: Path) -> None:
             )
     published = {PROJECT / path.relative_to(folder): path for path in made}
     files |= {path: partial(shutil.copyfile, source) for path, source in published.items()}
-    stale = made_files(PROJECT) - set(files)
+    stale = earlier - set(files)
     _put_in_place(files)
     for path in stale:
         path.unlink()

@@ -151,13 +151,10 @@ def _elsewhere(generality: GeneralityResult) -> list[dict[str, Any]]:
         decisions = [decision for decision in one.decisions() if decision.gain is not None]
         for changed, where in leads.items():
             if changed in one.setting.changes and decisions:
-                seeds = len(decisions[0].seeds)
                 merged = {decision.contrast.key: decision.gain for decision in one.decisions(merged=True)}
                 collapsed = {decision.contrast.key: _collapsed(one, decision) for decision in decisions}
-                found.append(
-                    {"where": where, "setting": one.setting, "seeds": seeds, "decisions": decisions}
-                    | {"merged": merged, "collapsed": collapsed}
-                )
+                said = dict(where=where, setting=one.setting, seeds=len(decisions[0].seeds))
+                found.append(said | dict(decisions=decisions, merged=merged, collapsed=collapsed))
     return found
 
 

@@ -22,6 +22,7 @@ from archsae_core.config import (
     require,
     require_choice,
     require_counts,
+    require_given,
     require_not_negative,
     require_path,
     shown,
@@ -222,9 +223,7 @@ def coerce(name: str, value: Any) -> Any:
         raise ConfigError(f"unknown parameter {shown(name)}: known are {', '.join(FIELDS)}")
     value = plain(name, value)
     if value == "":
-        raise ConfigError(
-            f"{name} = '': an empty value, perhaps of a variable that is not set: give one or leave it out"
-        )
+        require_given(name, value)
     value = _coerce(name, value, FIELDS[name])
     return located(PATHS[name], value) if name in PATHS and value is not None else value
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from archsae_core.config import ConfigError, require, require_path, shown
+from archsae_core.config import ConfigError, require_given, require_path, shown
 
 PATHS = {"text": "text", "model": "model", "other_model": "model", "scheduler": "scheduler"}
 """Parameters that may be paths, and what such a path leads to."""
@@ -64,7 +64,7 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 def given_path(name: str, given: str | os.PathLike[str]) -> Path:
     """A path given for `name`, as `absolute` makes it. Raises ConfigError for an empty one and one that cannot be."""
     text = os.fspath(given)
-    require(bool(text.strip()), name, text, "an empty value, perhaps of a variable that is not set: give a path")
+    require_given(name, text, "give a path")
     require_path(name, text)
     return absolute(text)
 
