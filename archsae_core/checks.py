@@ -43,15 +43,23 @@ def require_shape(name: str, x: Any, shape: tuple[int, ...]) -> None:
 
 
 def require_finite(name: str, x: Tensor) -> None:
-    """No entry may be NaN or infinite: by one sum a block, looked at more closely where it is not finite."""
+    """No entry may be NaN or infinite, nor the sum of squares of a row beyond float32, in which all is computed.
+
+    By one norm a block, looked at more closely where it is not finite.
+    """
     x = x.detach().reshape(1) if x.ndim == 0 else x.detach()
     for start, part in zip(range(0, len(x), BLOCK_ROWS), x.split(BLOCK_ROWS), strict=False):
-        if part.sum().isfinite():
+        rows = part.float().reshape(len(part), -1)
+        if torch.linalg.vector_norm(rows).isfinite():
             continue
-        finite = part.isfinite().reshape(len(part), -1).all(dim=1)  # a sum of finite numbers may overflow
+        finite = rows.square().sum(dim=1).isfinite()
         if not finite.all():
-            row = start + int((~finite).nonzero()[0, 0])
-            raise ConfigError(f"{name}: row {row} holds NaN or infinity: leave such rows out, or mend what made them")
+            row = int((~finite).nonzero()[0, 0])
+            if part[row].isfinite().all():
+                largest = f"{name}: row {start + row} holds {float(part[row].abs().max()):.2g}, whose square is beyond"
+                raise ConfigError(f"{largest} float32: divide all rows by one number first")
+            where = f"{name}: row {start + row} holds NaN or infinity"
+            raise ConfigError(f"{where}: leave such rows out, or mend what made them")
 
 
 def require_rows(name: str, x: Any, **sizes: Any) -> None:

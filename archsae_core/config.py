@@ -58,7 +58,10 @@ def require_given(name: str, value: str, fix: str = "give one or leave it out") 
 def require_path(name: str, value: str) -> None:
     """The value must be one that a file system can look up, whether something is there or not."""
     try:
+        value.encode()  # results, and safetensors, hold paths as UTF-8
         os.lstat(os.path.expanduser(value))
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} = {shown(value)}: is no UTF-8 text: rename what it leads to") from None
     except ValueError:
         raise ConfigError(f"{name} = {shown(value)}: no path holds such a character: leave it out") from None
     except OSError as error:
@@ -241,6 +244,8 @@ class DictionaryConfig:
         require_counts(self, ("n_features", "k"))
         require_choice("activation", self.activation, ACTIVATION_FUNCTIONS)
         require_not_negative(self, ("delta",))
+        fix = "must be at least 2: atoms are compared less their mean"
+        require(self.n_features >= 2, "n_features", self.n_features, fix)
         require(self.k <= self.n_features, "k", self.k, f"must not exceed n_features = {self.n_features}")
         require_share("smoothing", self.smoothing, 0.0, 1.0)
 

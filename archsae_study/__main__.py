@@ -12,7 +12,7 @@ from typing import Any
 from archsae_core.config import require_given, shortened
 from archsae_core.storage import REPAIR, CorruptArtifact, write_json
 from archsae_study.settings.config import PRESETS, ConfigError, coerce
-from archsae_study.settings.values import absolute, given_path
+from archsae_study.settings.values import given_path
 
 ELSEWHERE = ": set --runs (or ARCHSAE_RUNS), and ARCHSAE_CACHE, to folders that can be written"
 DISK = {
@@ -24,9 +24,10 @@ DISK = {
 
 
 def _folder(text: str) -> Path:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("it is empty, perhaps of a variable that is not set: give a folder")
-    return absolute(text)
+    try:
+        return given_path("runs", text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _parser() -> argparse.ArgumentParser:

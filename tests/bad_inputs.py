@@ -27,7 +27,7 @@ from archsae_core.data import random_model
 from archsae_core.data.hub import quiet_transformers
 from archsae_core.interop import open_sae, to_saelens
 from archsae_core.models.about import About
-from archsae_core.models.dictionary import ArchetypalDictionary
+from archsae_core.models.dictionary import ArchetypalDictionary, FreeDictionary
 from archsae_core.models.sae import SAE, described, save_sae
 from archsae_study.__main__ import main as command_line
 from archsae_study.engine.study import Study
@@ -179,6 +179,8 @@ COMMANDS = [
     _command("explore --sae ''", ["explore", "--preset", "smoke", "--sae", ""], "sae = '': an empty value"),
     _command("explore --sae, a long name", ["explore", "--preset", "smoke", "--sae", "x" * 300], "sae = 'xxx.*long"),
     *(_scheduler_file(content) for content in ("[" * 100_000, "[1]", "{", '{"address": 3}')),
+    Bad("command line", "report --runs, no UTF-8", lambda folder: _run(
+        ["report", "--preset", "smoke", "--runs", str(folder / os.fsdecode(b"a\xff"))]), "runs = .*is no UTF-8 text"),
     Bad("command line", "timing ''", lambda _: _run(["timing", ""]), "folder = '': an empty value"),
     Bad("command line", "timing, a long name", lambda _: _run(["timing", "x" * 300]), "folder = 'xxx.*File name too"),
 ] + [
@@ -208,6 +210,7 @@ COMMANDS = [
         (f"{{}}/{'x' * 300} --to saelens", "folder = .*cannot be looked up"),
         ("{} --to saelens", "folder = .*not empty"),
         ("{}/x --to pretrained --licence ''", "licence = '': an empty value"),
+        ("{}/x --to pretrained --licence mit\nevil:", "licence = .*must be an SPDX identifier"),
         ("{}/x --to neuronpedia --licence mit", "licence = 'mit': neuronpedia has no place for it"),
         ("{}/x --to sae-dashboard --set-name ''", "set_name = '': an empty value"),
         ("{}/x --to saelens --set-name x", "set_name = 'x': saelens has no place for it"),
@@ -253,6 +256,13 @@ def _file_of_ours(error: str, told: str | None = None, whole: str | None = None,
         open_sae(path)
 
     return Bad("saved SAE", (told or f"int64 {whole}" if told or whole else f"{changes}")[:60], attempt, error)
+
+
+def _negative_threshold(folder: Path) -> None:
+    sae = SAE(FreeDictionary.random(8, 6), 2, activation="batchtopk")
+    sae.threshold.fill_(-1)
+    save_sae(sae, folder / "sae.safetensors")
+    open_sae(folder / "sae.safetensors")
 
 
 def _folder_of_ours(what: str, config: str, error: str) -> Bad:
@@ -318,6 +328,7 @@ SAES = [
     *(_file_of_ours(f"{name} holds torch.int64", whole=name) for name in ("W_enc", "mean", "dictionary.relax")),
     _file_of_ours("metadata is .*: must be an object", told="[1]"),
     _file_of_ours("is not a saved SAE .it is nested too deeply", told="[" * 100_000),
+    Bad("saved SAE", "BatchTopK, threshold -1", _negative_threshold, "threshold = -1: must be at least 0"),
     _folder_of_ours("no object", "[1]", "config.json is no JSON object: delete it"),
     _folder_of_ours("no JSON", "{", "config.json is not readable JSON .*: delete it"),
     _folder_of_ours("nested", "[" * 100_000, "config.json is not readable JSON .*nested too deeply"),
@@ -600,6 +611,14 @@ def foreign_tokenizer(folder: Path) -> None:
     transformers.PreTrainedTokenizerFast(tokenizer_object=found).save_pretrained(folder)
 
 
+def change_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def no_blocks(folder: Path) -> None:
+    change_json(folder / "config.json", n_layer=0)
+
+
 def nan_weights(folder: Path) -> None:
     change_weights(folder, lambda weights: weights["transformer.h.0.mlp.c_proj.bias"].fill_(torch.nan))
 
@@ -653,6 +672,7 @@ MODELS = [
     _model(broken_config, "model = .*configuration cannot be loaded"),
     _model(no_config, "model = .*configuration cannot be loaded"),
     _model(no_tokenizer, "model = .*tokenizer"),
+    _model(no_blocks, "model: this gpt2 has no decoder blocks"),
     _model(nan_weights, "model: .*NaN or infinity in float32"),
     _model(constant_model, "model: .*zeros change no logit"),
     _model(lambda folder: None, "layer = 3: .* 0 … 2", layer=3)._replace(what="layer beyond the last"),

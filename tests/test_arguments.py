@@ -60,6 +60,8 @@ BAD_ACTIVATIONS = {
     "NaN": (with_entry(points(), torch.nan), "holds NaN or infinity"),
     "infinity": (with_entry(points(), -torch.inf), "holds NaN or infinity"),
     "both infinities": (with_entry(with_entry(points(), torch.inf), torch.inf), "holds NaN or infinity"),
+    "numbers beyond float32": (1e40 * points().double(), "row 0 holds (.*e.40, whose square|NaN or infinity)"),
+    "squares beyond float32": (with_entry(points(), 1e20), "row 5 holds 1e.20, whose square is beyond float32"),
     "integers": (torch.ones(12, 4, dtype=torch.int64), "holds int64: it must be of a floating-point dtype"),
     "booleans": (torch.ones(12, 4, dtype=torch.bool), "holds bool: it must be of a floating-point dtype"),
     "complex numbers": (torch.ones(12, 4, dtype=torch.complex64), "holds complex64: it must be of a floating-point"),
@@ -130,7 +132,7 @@ def test_rows_need_not_be_contiguous():
 
 
 def test_large_finite_numbers_are_finite_and_the_row_is_the_right_one():
-    x = torch.full((BLOCK_ROWS + 3, 2), 3e38)
+    x = torch.full((BLOCK_ROWS + 3, 2), 1e19)
     require_finite("x", x)
     require_finite("x", torch.full((9, 9), 6e4, dtype=torch.float16))
     x[BLOCK_ROWS + 1, 0] = torch.nan
@@ -353,3 +355,30 @@ def test_the_advice_about_a_file_is_that_of_whoever_keeps_it(tmp_path):
     assert "delete" not in str(found.value)
     with pytest.raises(CorruptArtifact, match=r": delete the folder$"):
         core.load_sae(tmp_path / "a.safetensors", fix="delete the folder")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_an_sae_of_another_arithmetic_says_so(dtype):
+    other, x = sae().to(dtype), points()
+    for use in (other.encode, other, lambda x: other.decode(sae().encode(x)), lambda x: core.quality(other, x)):
+        with pytest.raises(ConfigError, match=r"computes in float32: call \.float\(\)"):
+            use(x)
+    assert other.float().encode(x.to(dtype)).values.dtype == torch.float32
+
+
+def test_inference_mode_has_no_gradients_to_train_with():
+    with torch.inference_mode():
+        made_inside = sae()
+        made_inside.encode(points())
+        with pytest.raises(ConfigError, match=r"outside of torch\.inference_mode"):
+            trained_on(points())
+    with pytest.raises(ConfigError, match=r"outside of torch\.inference_mode"):
+        core.train(made_inside, points(), TrainingConfig(steps=1, batch_size=4), progress=False)
+
+
+def test_one_atom_has_no_direction_less_its_mean():
+    for compared in (core.hungarian_centred, lambda a, b: core.compare(core.Side(a), core.Side(b))):
+        with pytest.raises(ConfigError, match=r"b\.atoms is one row: .* at least two"):
+            compared(points(), points(1))
+    with pytest.raises(ConfigError, match="n_features = 1: must be at least 2"):
+        DictionaryConfig(n_features=1, k=1)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Int, Int16, Int32, Int64
 from torch import Tensor
 
-from archsae_core.checks import require_matrix
+from archsae_core.checks import require_finite, require_matrix
 from archsae_core.config import FRAMES, ConfigError, require_choice
 from archsae_core.data.extraction import INDEX_FILE, ActivationError, open_rows
 from archsae_core.data.extraction import extract as extract
@@ -136,13 +136,15 @@ def fit_normalizer(train: ActivationSet | Float[Tensor, "tokens d_model"], frame
     """Mean and scale of a set's kept rows, or of a tensor's, in a frame (`FRAMES`); accumulated in float64.
 
     `centred`: E‖(x − mean)·scale‖² = d_model; `raw`: E‖x·scale‖² = d_model. Raises ConfigError for another frame or
-    what is no floating-point matrix, and ActivationError for NaN and infinity or where all rows are equal.
+    what is no floating-point matrix, NaN and infinity, and ActivationError where all rows are equal.
     """
     require_choice("frame", frame, FRAMES)
     is_set = isinstance(train, ActivationSet)
     x = train.x if is_set else train
     require_matrix("train", x)
     x = x.detach()
+    if not is_set:  # a set's rows were looked at as they were read
+        require_finite("train", x)
     moments = train._moments if is_set else _moments_of(lambda: x.split(CHUNK_ROWS), len(x))
     if not math.isfinite(moments.square_distance):
         raise ActivationError("train holds NaN or infinity: leave such rows out, or mend what made them")

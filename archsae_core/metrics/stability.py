@@ -145,6 +145,8 @@ def scores(a: Side, b: Side) -> dict[str, float]:
 def _require_comparable(a: Side, b: Side) -> None:
     for name, side in (("a", a), ("b", b)):
         require_rows(f"{name}.atoms", side.atoms)
+        if len(side.atoms) < 2:
+            raise ConfigError(f"{name}.atoms is one row: atoms are compared less their mean, which takes at least two")
         if side.encoder is not None:
             require_rows(f"{name}.encoder", side.encoder)
             if len(side.encoder) != len(side.atoms):
@@ -271,12 +273,16 @@ def collapse_corrected(
 
     Duplicates are centred atoms with a cosine larger than `above` (`merge_duplicates`), merged in each dictionary by
     itself; then `hungarian_centred` and its chance are those of what is left. With unequal numbers left, every atom of
-    the smaller side is matched and the rest of the larger side is not counted; chance has the same sizes.
+    the smaller side is matched and the rest of the larger side is not counted; chance has the same sizes. All three
+    scores are 0 where one atom is left of a dictionary: less its mean, nothing is.
     """
     merged = [merge_duplicates(atoms, above).atoms for atoms in (a, b)]
+    distinct = (len(merged[0]), len(merged[1]))
+    if min(distinct) < 2:
+        return CollapseCorrected(0.0, 0.0, 0.0, distinct)
     raw = hungarian_centred(*merged)
     chance = hungarian_centred(*(unrelated(Side(atoms), 2 * seed + i).atoms for i, atoms in enumerate(merged)))
-    return CollapseCorrected(chance_normalised(raw, chance), raw, chance, (len(merged[0]), len(merged[1])))
+    return CollapseCorrected(chance_normalised(raw, chance), raw, chance, distinct)
 
 
 def cosine_with_start(start: Float[Tensor, "n_features d_model"], atoms: Float[Tensor, "n_features d_model"]) -> float:

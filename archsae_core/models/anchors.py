@@ -45,8 +45,8 @@ def fit_anchors(x: Float[Tensor, "tokens d_model"], n_anchors: int, *, iteration
     require_matrix("x", x, empty=True)
     if len(x) < n_anchors:
         raise ConfigError(f"n_anchors = {n_anchors}: only {len(x)} activations to cluster; lower it or raise tokens")
-    x = x.detach().float()
     require_finite("x", x)
+    x = x.detach().float()
     points = torch.from_numpy(_distinct_start(x.cpu().numpy(), n_anchors, seed)).to(x.device)
     labels, done = torch.full((len(x),), -1, device=x.device), 0
     for _ in track(range(iterations), f"k-means, {n_anchors} anchors", unit="iteration"):

@@ -153,8 +153,14 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
 
         Raises ConfigError for what is no floating-point matrix of d_model columns: flatten [batch, seq, d_model] first.
         """
+        self._require_float32()
         require_matrix("x", x, width=self.d_model, empty=True)
         return self.normalizer.normalize(x.to(self.mean.device).float())
+
+    def _require_float32(self) -> None:
+        if self.W_enc.dtype != torch.float32:
+            held = str(self.W_enc.dtype).removeprefix("torch.")
+            raise ConfigError(f"this SAE holds {held} and computes in float32: call .float(); any dtype goes in as x")
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "batch d_model"]) -> Codes:
@@ -192,6 +198,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
     @torch.no_grad()
     def reconstruct(self, codes: Codes, atoms: Float[Tensor, "n_features d_model"]) -> Float[Tensor, "batch d_model"]:
         """`decode` with atoms that the caller has computed once for many batches."""
+        self._require_float32()
         return (kernels.weighted_rows(codes.values, codes.indices, atoms) + self.b_dec) / self.scale + self.shift
 
     def forward(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
@@ -214,6 +221,15 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
             self.W_enc.mul_((x_hat * x_n).sum().clamp_min(0) / energy)
         if self.activation == "batchtopk":
             self.follow_threshold(self.choose(x_n - self.b_dec)[0], share=1.0)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write `model.safetensors`, `config.json` and the model card to a folder, made where there is none.
+
+        `options` are those of huggingface_hub's `ModelHubMixin`. An SAE that is there is replaced. Raises ConfigError,
+        before anything is written, where weights or a config.json of something else are there.
+        """
+        _require_own(Path(save_directory))
+        return super().save_pretrained(save_directory, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         card = save_directory / MODEL_CARD
@@ -256,6 +272,31 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
 def _pretrained_config(sae: SAE) -> dict[str, Any]:
     sizes = {"n_features": sae.n_features, "d_model": sae.d_model}
     return structure(sae) | sizes | {"about": sae.about.known()}
+
+
+def _require_own(folder: Path) -> None:
+    """Raise ConfigError where a file that `save_pretrained` would replace is not of an SAE."""
+    fix = "save to another folder, or move it elsewhere"
+    weights, config = folder / PRETRAINED_WEIGHTS, folder / PRETRAINED_CONFIG
+    if weights.exists() and not _is_own_file(weights):
+        raise ConfigError(f"{weights} is of something else than an SAE and would be replaced: {fix}")
+    if config.exists() and not _is_own_config(config):
+        raise ConfigError(f"{config} is of something else than an SAE and would be replaced: {fix}")
+
+
+def _is_own_file(path: Path) -> bool:
+    try:
+        return "sae" in read_tensors(path).metadata
+    except (SafetensorError, OSError):
+        return False
+
+
+def _is_own_config(path: Path) -> bool:
+    try:
+        config = read_json(path, fix="")
+    except CorruptArtifact:
+        return False
+    return isinstance(config, Mapping) and {"k", "dictionary", "n_features", "d_model"} <= set(config)
 
 
 def _require_same(sae: SAE, path: Path) -> None:
@@ -310,6 +351,8 @@ def sae_from(config: Any, tensors: Mapping[str, Tensor]) -> SAE:
     options = {"decoder_bias": decoder_bias, "activation": config.get("activation", "topk")}
     sae = SAE(dictionary, config["k"], *normalizer, frame, **options)
     sae.load_state_dict(tensors)
+    if sae.activation == "batchtopk" and sae.threshold < 0:
+        raise ConfigError(f"threshold = {float(sae.threshold):g}: must be at least 0, since codes are above it")
     sae.about = about
     return sae
 

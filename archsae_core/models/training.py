@@ -106,11 +106,18 @@ def decayed(step: int, config: TrainingConfig) -> float:
     return max(0.0, min(1.0, left / (config.decay * config.steps))) if config.decay else 1.0
 
 
+def _require_gradients(sae: SAE) -> None:
+    if torch.is_inference_mode_enabled() or any(weights.is_inference() for weights in sae.parameters()):
+        fix = "build and train the SAE outside of torch.inference_mode()"
+        raise ConfigError(f"sae: weights of inference mode have no gradients: {fix}")
+
+
 class Trainer:
     """State of one run: model, optimisers, dead-feature clock, log."""
 
     def __init__(self, sae: SAE, config: TrainingConfig) -> None:
         keep_freed_memory()
+        _require_gradients(sae)
         self.sae, self.config = sae, config
         self.step, self.log = 0, []
         self.last_fired = torch.zeros(sae.n_features, dtype=torch.int64, device=sae.mean.device)
@@ -281,6 +288,7 @@ def train(
     """
     if torch.is_tensor(x):
         require_matrix("x", x, width=sae.d_model)
+    _require_gradients(sae)
     batches = as_batches(x, config.batch_size, seed)
     continued = work is not None and (work / CHECKPOINT).exists()
     first = batches(0)

@@ -1,5 +1,6 @@
 """`python -m archsae_study export`: a trained dictionary of a study in the files of other tools."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def export(
     for name, value in [(name, value) for name, value in given.items() if value is not None]:
         require_given(name, value)
         require((name == "licence") != of_features, name, value, f"{to} has no place for it: leave it out")
+    if licence is not None:
+        fix = "must be an SPDX identifier, such as mit or apache-2.0"
+        require(bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence)), "licence", licence, fix)
     folder = output_folder("folder", folder)
     if of_features:
         _write_features(study, arm, folder, to, model_id, set_name)

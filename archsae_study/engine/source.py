@@ -9,7 +9,7 @@ from archsae_core.config import require
 from archsae_core.data.corpus import load_text
 from archsae_core.data.model_files import model_fingerprint
 from archsae_study.settings.config import Config
-from archsae_study.settings.values import absolute
+from archsae_study.settings.values import given_path
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The project's folder: notebooks, results, figures, runs."""
@@ -24,10 +24,10 @@ def default_root() -> Path:
     """Where runs are kept: $ARCHSAE_RUNS, from the working directory, else `runs` in the project's folder.
 
     Where the package is installed without the project, nothing is written beside it: `runs` in the working directory.
-    Raises ConfigError where a file is there.
+    Raises ConfigError where a file is there, or for what is no path.
     """
     given = os.environ.get("ARCHSAE_RUNS", "").strip()
-    root = absolute(given or (PROJECT / "runs" if has_notebooks() else "runs"))
+    root = given_path("ARCHSAE_RUNS", given or (PROJECT / "runs" if has_notebooks() else "runs"))
     require(not root.exists() or root.is_dir(), "ARCHSAE_RUNS", str(root), "is a file: name a folder")
     return root
 

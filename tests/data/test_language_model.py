@@ -1,5 +1,4 @@
 import contextlib
-import json
 import time
 
 import pytest
@@ -21,7 +20,7 @@ from archsae_core.data.language_model import (
 )
 from archsae_core.kernels.processor import fast_bfloat16
 from archsae_study.settings.config import ConfigError, configure
-from bad_inputs import change_weights, drop_weight, own_code, reshape_weight, save_model, truncate
+from bad_inputs import change_json, change_weights, drop_weight, own_code, reshape_weight, save_model, truncate
 
 SMALL = dict(vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32)
 CONFIGS = {
@@ -265,10 +264,6 @@ def odd_quantisation(folder):
 
 def odd_type(folder):
     change_json(folder / "config.json", dtype="floaty")
-
-
-def change_json(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize(

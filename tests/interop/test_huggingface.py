@@ -176,6 +176,19 @@ def test_the_card_in_a_folder_is_of_the_sae_that_is_there(sae, tmp_path):
     assert card.read_text() == "# Mine"
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_files_of_something_else_stay(sae, name, tmp_path):
+    if name == "config.json":
+        (tmp_path / name).write_text('{"model_type": "gpt2"}')
+    else:
+        save_file({"wte.weight": torch.zeros(2)}, tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(ConfigError, match=f"{name} is of something else than an SAE and would be replaced"):
+        sae.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == before
+
+
 def test_what_cannot_be_said_in_json_is_refused_before_anything_is_written(sae, tmp_path):
     sae.about = dataclasses.replace(sae.about, metrics={"r2": float("nan")})
     with pytest.raises(ConfigError, match="about: holds NaN or infinity"):

@@ -160,6 +160,15 @@ def test_a_fault_is_named_with_its_fix(folder, fault):
         from_saelens(folder)
 
 
+def test_an_sae_that_is_not_of_this_function_stays(folder):
+    (folder / OURS).unlink()
+    edit(folder, metadata={"sae_lens_version": "6.54.12"})
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ConfigError, match=r"cfg\.json was written by something else and would be replaced"):
+        to_saelens(random_sae(0), folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 SLICES = {
     "all": ([None], ()), "nothing given": (None, ()), "the first left out": ([1, None], (0,)),
     "an end": ([3], (3, 4, 5)),
