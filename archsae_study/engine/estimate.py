@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +21,8 @@ NOTEBOOK_SECONDS = 15.0
 """A kernel's start, its imports, the figures."""
 UNSHARED = 0.9
 """Time of two runs of one thread each, side by side, as a share of one after the other on two threads; measured."""
+LOOK, BUSY = 0.5, 0.2
+"""Seconds for which the use of the processor by others is looked at, and the share from which it is said."""
 MARGIN = 64 * 2**20
 """Bytes left for notebooks, tables and figures."""
 
@@ -46,6 +49,8 @@ class Estimate(NamedTuple):
     """Seconds by kind of stage; runs go side by side where `scheduler` is `local:N`."""
     units: Mapping[Unit, float] = MappingProxyType({})
     """Seconds of one of each kind of work that was timed."""
+    busy: float = 0.0
+    """Share of the processor that others used right before the timing; 0 where nothing was timed."""
 
     @property
     def seconds(self) -> float:
@@ -67,6 +72,8 @@ def estimate(
     """
     costs = [Cost() if node.kept else node.cost() for node in nodes]
     needed = dict.fromkeys(unit for cost in costs for count, unit in cost.work if count)
+    untimed = needed.keys() - known.keys()
+    busy = psutil.cpu_percent(LOOK) / 100 if untimed else 0.0  # this process only waits meanwhile
     units = {unit: known[unit] if unit in known else unit.seconds() for unit in needed}
     share = _share(config)
     stages = []
@@ -79,7 +86,7 @@ def estimate(
     if notebooks:
         parts["notebooks"] = notebooks * NOTEBOOK_SECONDS
     memory = psutil.Process().memory_info().rss + max((cost.memory for cost in costs), default=0)
-    return Estimate(stages, sum(cost.disk for cost in costs), memory, parts, {**known, **units})
+    return Estimate(stages, sum(cost.disk for cost in costs), memory, parts, {**known, **units}, busy)
 
 
 def _share(config: Config) -> float:
@@ -106,7 +113,11 @@ def summary(found: Estimate, root: Path) -> str:
     parts = [f"{kept} of {len(found.stages)} stages are kept"]
     parts += [f"the others take about {found.disk / 2**20:.0f} MiB of disk ({_free(root) / 2**20:.0f} free)"]
     parts += [f"{found.memory / 2**20:.0f} MiB of memory ({psutil.virtual_memory().available / 2**20:.0f} available)"]
-    return ", ".join([*parts, f"{duration(found.seconds)} ({times(found)})"])
+    said = ", ".join([*parts, f"{duration(found.seconds)} ({times(found)})"])
+    if found.busy < BUSY:
+        return said
+    others = f"other processes used {found.busy:.0%} of the processor while this was timed"
+    return f"{said}; {others}: without them it takes less, and times vary"
 
 
 def times(found: Estimate) -> str:
@@ -115,12 +126,12 @@ def times(found: Estimate) -> str:
 
 
 def table(found: Estimate) -> str:
-    """Markdown: every stage with its size, peak memory and time; a dash for what is kept."""
-    rows = []
-    for stage in found.stages:
-        kept, cost = stage.node.kept, stage.cost
-        sizes = (None, None) if kept else (f"{size / 2**20:.1f}" for size in (cost.disk, cost.memory))
-        rows.append((stage.node.name, "yes" if kept else "no", *sizes, None if kept else duration(stage.seconds)))
+    """Markdown: every stage that is missing, with its size, peak memory and time; of kept ones a count a kind."""
+    kept = Counter(stage.node.kind for stage in found.stages if stage.node.kept)
+    rows = [(f"{count} of {kind}", "yes", None, None, None) for kind, count in kept.items()]
+    for stage in found.missing:
+        sizes = (f"{size / 2**20:.1f}" for size in (stage.cost.disk, stage.cost.memory))
+        rows.append((stage.node.name, "no", *sizes, duration(stage.seconds)))
     return markdown_table(("stage", "kept", "disk, MiB", "memory, MiB", "time"), rows)
 
 

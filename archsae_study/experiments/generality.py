@@ -1,4 +1,5 @@
-"""Notebook 05: primary contrasts in other settings: layer, k, δ = 0, the sizes of `full`, a second language model."""
+"""Notebook 05: primary contrasts in other settings: layer, k, δ = 0, W spread over the anchors, the sizes of `full`, a
+second language model."""
 
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -23,6 +24,7 @@ from archsae_study.engine.study import Study
 from archsae_study.experiments.longer import COMPARED, outcome
 from archsae_study.experiments.stability import AtStep, at_step, kept_tokens
 from archsae_study.protocol import contrasts
+from archsae_study.protocol.arms import ARMS
 from archsae_study.protocol.contrasts import Decision
 from archsae_study.settings.config import FULL_SIZES
 
@@ -30,6 +32,12 @@ SEEDS, AT_FULL_SIZE_SEEDS = 3, 4
 """Seeds per arm, at most. The fourth at the sizes of `full` came after three had been seen, as notebook 05 says."""
 AT_FULL_SIZE = tuple(arm for one in contrasts.PRIMARY if one.key == "g1" for arm in (one.ra, one.free))
 """The arms of g1. On raw data a step of this size takes three times as long: a fifth of the features is dead."""
+
+ON_RAW = tuple(arm for one in contrasts.PRIMARY if one.key == "g3" for arm in (one.ra, one.free))
+"""The arms of g3."""
+SPREAD, SPREAD_SEEDS = 0.9, 5
+"""Smoothing of W in the frame where the hull excludes most directions, and seeds. With the step chosen there atoms stay
+at their centroids; spread over the anchors they move, and reconstruct worse."""
 
 ALONG = 0.95
 """Cosine with a direction from which an atom lies along it."""
@@ -113,6 +121,14 @@ def settings(study: Study) -> list[Setting]:
         Setting(f"layer {layer}", {"layer": layer}, steps, compared, SEEDS, no_layer),
         Setting(f"k = {k}", {"k": k}, steps, compared, SEEDS, no_k),
         Setting("δ = 0, the hull alone", {"delta": 0.0}, config.training.steps, compared, SEEDS, no_hull),
+        Setting(
+            f"W spread over anchors (smoothing {SPREAD:g})",
+            {"smoothing": SPREAD},
+            config.training.steps,
+            list(ON_RAW),
+            SPREAD_SEEDS,
+            left_out,
+        ),
         Setting(sizes, dict(FULL_SIZES), size_steps, list(AT_FULL_SIZE), AT_FULL_SIZE_SEEDS, _no_full_size(study)),
         _other_model(study),
     ]
@@ -163,7 +179,7 @@ def build(study: Study) -> GeneralityResult:
 
 
 def _arms(study: Study, needed: list[Run]) -> list[SettingArm]:
-    arms = []
+    arms, first = [], {}
     for arm in dict.fromkeys(run.arm for run in needed):
         own = [run for run in needed if run.arm == arm]
         folders = [study.run_folder(run) for run in own]
@@ -173,7 +189,9 @@ def _arms(study: Study, needed: list[Run]) -> list[SettingArm]:
         pairs = {(i, j): collapse_corrected(atoms[i], atoms[j]) for i, j in combinations(range(len(atoms)), 2)}
         merged = pair_matrix({pair: found.normalised for pair, found in pairs.items()}, len(atoms)).tolist()
         distinct = [len(merge_duplicates(found).atoms) / len(found) for found in atoms]
-        direction, variance = _first_direction(study.of(own[0]))
+        if (frame := ARMS[arm].frame) not in first:
+            first[frame] = _first_direction(study.of(own[0]))
+        direction, variance = first[frame]
         cosine = [F.cosine_similarity(found.float(), direction, dim=1).abs() for found in atoms]
         along = [float((found > ALONG).float().mean()) for found in cosine]
         arms.append(SettingArm(arm, [run.seed for run in own], end, merged, distinct, along, variance))

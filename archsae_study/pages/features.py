@@ -445,6 +445,7 @@ def task_probes_sentence(probes: TaskProbesResult) -> Markdown:
         made_up=probes.made_up,
         decisions=probes.decisions() if raw else [],
         size=task_probes.HEADLINE_SIZE,
+        margin=contrasts.PROBE_MARGIN,
         level=PRIMARY_LEVEL,
         tasks=len(probes.tasks),
         train=int(np.median(counts[0])) if raw else 0,

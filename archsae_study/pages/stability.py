@@ -145,7 +145,11 @@ def limit(result: StabilityResult, generality: GeneralityResult) -> dict[str, An
 
 def _elsewhere(generality: GeneralityResult) -> list[dict[str, Any]]:
     """What the rule would say at the sizes of `full` and of the second language model, where those were run."""
-    leads = {"n_features": "At the sizes of the full protocol", "model": "On a second language model"}
+    leads = {
+        "smoothing": "On raw data with W spread over the anchors, so that atoms leave their centroids",
+        "n_features": "At the sizes of the full protocol",
+        "model": "On a second language model",
+    }
     found = []
     for one in generality.settings:
         decisions = [decision for decision in one.decisions() if decision.gain is not None]
@@ -357,7 +361,7 @@ def _paths(
 ) -> Figure:
     """Stability along training of every arm with two seeds, one path an arm; where `along` is None, no point.
 
-    A small dot is a step that was kept, a large one the last.
+    A small dot is a step that was kept, a large one the last, with its interval over seeds where there are three.
     """
     figure, axes = panels(len(FRAMES), width=7.0, height=4.6, sharey=True)
     for axis, frame in zip(axes, FRAMES, strict=True):
@@ -365,17 +369,20 @@ def _paths(
         arms = [arm for arm in _of(result, frame) if len(arm.seeds) > 1]
         starts = [(ARMS[arm.arm].start, ARMS[arm.arm].anchors, ARMS[arm.arm].own) for arm in arms]
         for place, arm in enumerate(arms):
-            path = [(x, _mean(at.stability)) for at in arm.trajectory if (x := along(at)) is not None]
-            if not path:
+            shown = [(x, at) for at in arm.trajectory if (x := along(at)) is not None]
+            if not shown:
                 continue
+            path = [(x, _mean(at.stability)) for x, at in shown]
             # arms of one start lie on each other: the first is the widest
             width = 1 + 1.2 * starts[place + 1 :].count(starts[place])
             style = dict(color=ARMS[arm.arm].colour, linewidth=width, markersize=width + 1.5)
             axis.plot(*zip(*path, strict=True), **style, **line)
+            found = seed_interval(np.array(shown[-1][1].stability))
+            axis.errorbar(*path[-1], yerr=error_bar(found), fmt="none", ecolor=ARMS[arm.arm].colour, capsize=4)
             axis.plot(*path[-1], "o", markersize=9, zorder=3, **marker(arm.arm))
             ends.append((ARMS[arm.arm].label, ARMS[arm.arm].colour, *path[-1]))
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-        axis.set(ylabel="stability between seeds", ylim=(-0.05, 1.08), **axes_options)
+        axis.set(ylabel=f"stability between seeds (bar: {LEVEL:.0%})", ylim=(-0.05, 1.08), **axes_options)
         axis.set_title(FRAME_TITLES[frame])
         label_column(axis, ends)
     return figure

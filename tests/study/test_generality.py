@@ -42,7 +42,8 @@ def result(study):
 
 def test_layer_and_k_differ_in_one_thing_and_the_published_sizes_in_all(study):
     found = [(one.changes, one.steps, one.skipped) for one in generality.settings(study)]
-    expected = [({}, 10), ({"layer": 0}, 10), ({"k": 2}, 10), ({"delta": 0.0}, 20), (SMALL_SIZES, 15)]
+    expected = [({}, 10), ({"layer": 0}, 10), ({"k": 2}, 10), ({"delta": 0.0}, 20)]
+    expected += [({"smoothing": 0.9}, 20), (SMALL_SIZES, 15)]
     expected.append(({"model": study.config["other_model"], "layer": 2}, 20))
     assert found == [(*one, "") for one in expected]
 
@@ -67,6 +68,16 @@ def test_free_runs_are_not_repeated_for_another_radius(study):
     repeated = {study.run_key(run): run.arm for run in generality.setting_runs(study, hull)}
     assert {arm for key, arm in repeated.items() if key not in of_study} == {"ra-own"}
     assert of_study < repeated.keys()
+
+
+def test_w_is_spread_over_the_anchors_on_raw_data_only(study):
+    """Where the hull excludes most directions: with the step chosen there, atoms stay at their centroids."""
+    own = study.variant(arms=("ra-own", "topk-kmeans-own", "raw-ra-own", "raw-topk-kmeans-own"))
+    (spread,) = [one for one in generality.settings(own) if "smoothing" in one.changes]
+    runs = generality.setting_runs(own, spread)
+    assert {run.arm for run in runs} == {"raw-ra-own", "raw-topk-kmeans-own"}
+    of_study = {own.run_key(run) for arm in own.config.comparison.arms for run in arm_runs(own.config, arm)}
+    assert {run.arm for run in runs if own.run_key(run) not in of_study} == {"raw-ra-own"}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +108,7 @@ def test_the_lowest_layer_is_compared_with_the_next_and_k_of_1_with_nothing(stud
 
 def test_a_study_can_leave_the_other_layer_and_k_out(study):
     found = [one.skipped for one in generality.settings(study.variant(other_settings=False))]
-    assert found == [*["`other_settings` is False"] * 4, "", ""]
+    assert found == [*["`other_settings` is False"] * 5, "", ""]
 
 
 def test_another_layer_reads_other_activations_of_the_same_text(study):
@@ -121,6 +132,7 @@ def test_every_setting_scores_the_ends_of_its_own_runs(study, result):
         "layer 0",
         "k = 2",
         "δ = 0, the hull alone",
+        "W spread over anchors (smoothing 0.9)",
         "96 features, k = 6",
         "tiny, layer 2",
     ]
@@ -132,13 +144,14 @@ def test_every_setting_scores_the_ends_of_its_own_runs(study, result):
             assert np.allclose(arm.end.stability, headline_matrix(atoms)), (one.setting.name, arm.arm)
             # on all held-out tokens here, of the model as it was kept
             assert arm.end.r2 == pytest.approx([study.scores(run).quality.r2 for run in runs], abs=0.01)
-            for first, second in combinations(result.settings, 2):
+            for first, second in combinations([one for one in result.settings if one.arms], 2):
                 assert first.arms[0].end.r2 != second.arms[0].end.r2
 
 
 def test_the_rule_is_asked_of_the_contrasts_whose_arms_were_run(result):
     for one in result.settings:
-        assert [decision.contrast.key for decision in one.decisions()] == ["g1"]
+        expected = [] if "smoothing" in one.setting.changes else ["g1"]  # the arms of g3 are not in this study
+        assert [decision.contrast.key for decision in one.decisions()] == expected
 
 
 def test_what_is_found_at_the_sizes_of_full_and_on_another_model_is_said(result):
@@ -195,5 +208,5 @@ def test_a_setting_that_was_left_out_says_why(result):
     left_out = SettingResult(Setting("layer 1", {"layer": 1}, 10, [], 3, "the model has 1 block"), [])
     shown = page.generality_table(GeneralityResult([*result.settings, left_out]))
     assert shown.index[-1] == "layer 1"
-    assert list(shown.index[:-1]) == [f"{one.setting.name}, g1" for one in result.settings]
+    assert list(shown.index[:-1]) == [f"{one.setting.name}, g1" for one in result.settings if one.arms]
     assert shown.iloc[-1].tolist()[-1] == "left out: the model has 1 block"
