@@ -96,6 +96,17 @@ def require_mixing(name: str, weights: Tensor) -> None:
         )
 
 
+def require_codes(name: str, codes: Any, n_features: int) -> None:
+    """Codes must be finite, and of features that there are: native code reads and writes at these places."""
+    require_rows(f"{name}.values", codes.values, empty=True)
+    require_shape(f"{name}.indices", codes.indices, tuple(codes.values.shape))
+    if codes.indices.dtype != torch.int64:
+        raise ConfigError(f"{name}.indices holds {_dtype(codes.indices)}: it must hold int64, as those of torch.topk")
+    if ((codes.indices < 0) | (codes.indices >= n_features)).any():
+        fix = "are they of another dictionary?"
+        raise ConfigError(f"{name}.indices: features must lie between 0 and {n_features - 1}: {fix}")
+
+
 def require_places(name: str, indices: Tensor, size: int) -> None:
     """Each row of indices must name different places from 0 to `size` − 1."""
     if indices.dtype != torch.int64:

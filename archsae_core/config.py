@@ -76,6 +76,11 @@ def require_whole(name: str, value: object, least: int = 1, most: int | None = N
     require(most is None or value <= most, name, value, f"must not exceed {why}{most}")
 
 
+def require_bool(name: str, value: object) -> None:
+    """The value must be True or False: any text would count as True."""
+    require(isinstance(value, bool), name, value, "must be True or False")
+
+
 def require_number(name: str, value: object, low: float, fix: str, *, open_low: bool = False) -> None:
     """The value must be a finite number from `low`, without `low` itself where `open_low`; a bool is none."""
     require(isinstance(value, Real) and not isinstance(value, bool), name, value, f"{fix}, and a number")

@@ -43,13 +43,15 @@ class CorruptArtifact(RuntimeError):
 
 
 def jsonable(value: Any) -> Any:
-    """`value` with dataclasses, tuples and paths turned into what JSON knows."""
+    """`value` with dataclasses, tuples and paths and numbers of NumPy turned into what JSON knows."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # a number of NumPy or torch
+        return value.item()
     return str(value) if isinstance(value, Path) else value
 
 

@@ -466,6 +466,13 @@ TEXTS = [
         "revision of a file", "a.txt", "1", {"text_revision": "v1"}, "text_revision = 'v1'.*only datasets of the hub"
     ),
     _file("broken CSV", "a.csv", "text,t\none\n", {}, "text = .*not a readable CSV file.*Row #2"),
+    _file(
+        "CSV, a quote that is never closed",
+        "a.csv",
+        'text\none\ntwo\n"three\nfour\nfive\n',
+        {},
+        "text = .*row 3 begins",
+    ),
     _file("copies of one document", "a.txt", "one two\n\nOne two!\n\none  two", {}, "3 documents are copies of 1"),
     Bad("text", "folder named .jsonl", lambda folder: _text_folder(folder / "a.jsonl"), "text = .*is a folder"),
     Bad("text", "empty folder named .parquet", lambda folder: _text_folder(folder / "a.parquet"), "no parquet file"),

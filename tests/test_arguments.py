@@ -13,6 +13,7 @@ import archsae_core as core
 from archsae_core.checks import BLOCK_ROWS, require_finite
 from archsae_core.config import ConfigError, DictionaryConfig, TrainingConfig
 from archsae_core.metrics.stability import scores
+from archsae_core.models.about import About
 from archsae_core.models.dictionary import SparseArchetypalDictionary
 from archsae_core.models.sae import structure as structure_of
 from archsae_core.storage import CorruptArtifact
@@ -382,3 +383,110 @@ def test_one_atom_has_no_direction_less_its_mean():
             compared(points(), points(1))
     with pytest.raises(ConfigError, match="n_features = 1: must be at least 2"):
         DictionaryConfig(n_features=1, k=1)
+
+
+CODES_OF_12 = core.Codes(torch.ones(12, 2), torch.tensor([[0, 1]] * 12))
+OTHER_CODES = {
+    "too large": (torch.tensor([[0, 40]] * 12), "features must lie between 0 and 11"),
+    "negative": (torch.tensor([[-1, 0]] * 12), "features must lie between 0 and 11"),
+    "int32": (torch.zeros(12, 2, dtype=torch.int32), "holds int32: it must hold int64"),
+    "another shape": (torch.zeros(12, 3, dtype=torch.int64), r"is \[12, 3\]: it must be a tensor of the shape"),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_CODES)
+def test_codes_of_another_dictionary_are_refused_before_native_code_reads_them(what):
+    indices, error = OTHER_CODES[what]
+    codes, atoms = CODES_OF_12._replace(indices=indices), points()
+    mine, theirs = core.Side(atoms, codes=CODES_OF_12), core.Side(atoms, codes=codes)
+    for use in (
+        lambda: core.compare(mine, theirs),
+        lambda: core.chance_levels(mine, theirs),
+        lambda: core.structure(atoms, points(), codes),
+        lambda: core.SAE(core.FreeDictionary(atoms), 2).decode(codes),
+    ):
+        with pytest.raises(ConfigError, match=rf"codes\.indices.*{error}"):
+            use()
+
+
+def test_codes_are_finite():
+    codes = CODES_OF_12._replace(values=with_entry(CODES_OF_12.values, torch.nan))
+    with pytest.raises(ConfigError, match=r"a\.codes\.values: row 5 holds NaN"):
+        core.compare(core.Side(points(), codes=codes), core.Side(points(), codes=CODES_OF_12))
+
+
+def test_chance_levels_of_other_scores_are_refused():
+    side = core.Side(points(), codes=CODES_OF_12)
+    levels = core.chance_levels(core.Side(points()), core.Side(points()))
+    with pytest.raises(ConfigError, match=r"chance = .*: firing_correlation is missing: pass what chance_levels"):
+        core.compare(side, side, chance=levels)
+    with pytest.raises(ConfigError, match=r"chance\['greedy'\] = nan: must be a finite number"):
+        core.compare(core.Side(points()), core.Side(points()), chance=levels | {"greedy": float("nan")})
+    assert core.compare(core.Side(points()), core.Side(points()), chance=levels)["chance"] == levels
+
+
+@pytest.mark.parametrize("value", ["false", 0, None])
+def test_switches_are_true_or_false(value):
+    with pytest.raises(ConfigError, match=r"unit_norm = .*: must be True or False"):
+        core.FreeDictionary(points(), unit_norm=value)
+    with pytest.raises(ConfigError, match=r"learn_scale = .*: must be True or False"):
+        core.ArchetypalDictionary(points(), torch.eye(12), delta=1, learn_scale=value)
+
+
+def test_a_normalizer_knows_its_frames():
+    with pytest.raises(ConfigError, match="frame = 'xyz': must be one of centred, raw"):
+        core.Normalizer(torch.zeros(4), 1.0, "xyz").normalize(points())
+
+
+FOREIGN = ("sae.safetensors", "log.json", "snapshot_000001.safetensors")
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_training_replaces_no_file_of_something_else(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=f"work = .*: {name} is there and of no run: name another folder"):
+        core.train(sae(), points(), TrainingConfig(steps=1, batch_size=4), str(tmp_path), progress=False)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+
+
+def test_a_finished_run_is_replaced(tmp_path):
+    for steps in (1, 2):
+        core.train(sae(), points(), TrainingConfig(steps=steps, batch_size=4), tmp_path, progress=False)
+    assert json.loads((tmp_path / "log.json").read_text())[-1]["step"] == 2
+
+
+def changed(**changes):
+    other = sae()
+    for name, value in changes.items():
+        setattr(other, name, value)
+    return other
+
+
+def spoiled():
+    other = sae()
+    with torch.no_grad():
+        other.W_enc[2, 1] = torch.nan
+    return other
+
+
+UNSOUND = {
+    "another arithmetic": (lambda: sae().bfloat16(), "holds bfloat16 and computes in float32"),
+    "NaN": (spoiled, "W_enc: row 2 holds NaN"),
+    "k": (lambda: changed(k=0), "k = 0: must be at least 1"),
+    "about": (lambda: changed(about=About(layer=-1)), r"about\.layer = -1: must be a whole number from 0"),
+    "a path": (lambda: changed(about=About(note={1, 2})), "about: cannot be saved"),
+}
+
+
+@pytest.mark.parametrize("what", UNSOUND)
+@pytest.mark.parametrize("save", [core.save_sae, core.to_saelens, lambda sae, path: sae.save_pretrained(path)])
+def test_what_could_not_be_read_again_is_not_saved(what, save, tmp_path):
+    make, error = UNSOUND[what]
+    with pytest.raises(ConfigError, match=error):
+        save(make(), tmp_path / "sae")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_numbers_of_numpy_are_saved_as_numbers(tmp_path):
+    core.save_sae(changed(about=About(metrics={"r2": np.float32(0.5)})), tmp_path / "a.safetensors")
+    assert core.load_sae(tmp_path / "a.safetensors").about.metrics == {"r2": 0.5}

@@ -33,7 +33,8 @@ class Normalizer(NamedTuple):
 
     @property
     def shift(self) -> Float32[Tensor, " d_model"]:
-        """What is subtracted: the mean in the centred frame, 0 in the raw one."""
+        """What is subtracted: the mean in the centred frame, 0 in the raw one. Raises ConfigError for another frame."""
+        require_choice("frame", self.frame, FRAMES)
         return self.mean if self.frame == "centred" else torch.zeros_like(self.mean)
 
     def normalize(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:

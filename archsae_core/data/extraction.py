@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from archsae_core.config import ConfigError
+from archsae_core.config import ConfigError, require
 from archsae_core.data.language_model import ModelError, check_layer, d_model, residuals_after
 from archsae_core.data.model_check import check_model
 from archsae_core.data.tokens import TokenSet
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
     d_model: int
     dtype: torch.dtype
     fingerprint: str
-    """Hash of everything that determines the rows, apart from the model's weights."""
+    """Hash of everything that determines the rows; of the model, `weights_of`."""
 
 
 class Residual(NamedTuple):
@@ -64,7 +64,7 @@ class Residual(NamedTuple):
 
 
 def extract(
-    folders: Mapping[int, Path], model: PreTrainedModel, tokens: TokenSet, *, progress: bool | None = None
+    folders: Mapping[int, str | Path], model: PreTrainedModel, tokens: TokenSet, *, progress: bool | None = None
 ) -> None:
     """Write the residual stream after some blocks at every position but 0 of every window, in one pass.
 
@@ -73,12 +73,20 @@ def extract(
     position 0 of each window). Rows go to disk batch by batch, so memory does not grow with them, and a killed call
     continues where it was. `progress` shows a bar; None is as `showing` says.
 
-    Raises ConfigError naming `layer` or `context`, ModelError where the tokenizer does not fit the model or the model
-    is not put together as `check_model` asks, and ActivationError where it yields NaN or infinity.
+    Raises ConfigError naming `layer` or `context`, or a folder that is given twice or holds files of something else,
+    ModelError where the tokenizer does not fit the model or the model is not put together as `check_model` asks, and
+    ActivationError where it yields NaN or infinity.
     """
+    folders = {layer: Path(folder) for layer, folder in folders.items()}
+    require(bool(folders), "folders", folders, "give a folder for each layer that is to be read")
+    apart = len({folder.resolve() for folder in folders.values()}) == len(folders)
+    require(apart, "folders", [str(folder) for folder in folders.values()], "give each layer a folder of its own")
     for layer in folders:
         _check(model, tokens, layer)
-    plans = {layer: _plan(model, tokens, layer) for layer in folders}
+    weights = weights_of(model)
+    plans = {layer: _plan(model, tokens, layer, weights) for layer in folders}
+    for layer, folder in folders.items():
+        _require_own(folder, plans[layer])
     done = min(_finished_batches(folder, plans[layer]) for layer, folder in folders.items())
     if all(done == len(plans[layer].batches) and (folder / INDEX_FILE).exists() for layer, folder in folders.items()):
         return
@@ -143,11 +151,33 @@ def _check(model: PreTrainedModel, tokens: TokenSet, layer: int) -> None:
     check_model(model, layer, longest)
 
 
-def _plan(model: PreTrainedModel, tokens: TokenSet, layer: int) -> Plan:
+def weights_of(model: PreTrainedModel) -> str:
+    """16 hex digits that tell models apart by their weights: of the name, sum and sum of squares of each tensor."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found = tensor.detach().double()
+        digest.update(repr((name, float(found.sum()), float(found.square().sum()))).encode())
+    return digest.hexdigest()[:16]
+
+
+def _require_own(folder: Path, plan: Plan) -> None:
+    """Raise ConfigError where what would be replaced is of something else, or finished and of another plan."""
+    other = "name another folder, or move it elsewhere"
+    if not (folder / PROGRESS_FILE).exists():
+        for name in (ROWS_FILE, INDEX_FILE):
+            fix = f"{name} is there and no extraction's: {other}"
+            require(not (folder / name).exists(), "folders", str(folder), fix)
+    elif (folder / INDEX_FILE).exists():  # written last
+        same = read_json(folder / PROGRESS_FILE)["plan"] == plan.fingerprint
+        fix = f"it holds activations of another model, layer or text: {other}"
+        require(same, "folders", str(folder), fix)
+
+
+def _plan(model: PreTrainedModel, tokens: TokenSet, layer: int, weights: str) -> Plan:
     lengths = np.array([len(window) for window in tokens.ids])
     batches = batched(lengths)
     width = d_model(model)
-    digest = hashlib.sha256(repr((layer, model.dtype, width, BATCH_TOKENS)).encode())
+    digest = hashlib.sha256(repr((layer, model.dtype, width, BATCH_TOKENS, weights)).encode())
     for content in (lengths, tokens.document, *tokens.ids):
         digest.update(np.ascontiguousarray(content))
     starts = [0, *np.cumsum(lengths).tolist()]
@@ -175,8 +205,9 @@ def _finished_batches(work: Path, plan: Plan) -> int:
 
 def _allocate(work: Path, plan: Plan) -> None:
     """Create both files at their final size: header first, then a hole that the batches fill in any order."""
-    for name in (PROGRESS_FILE, INDEX_FILE):
-        (work / name).unlink(missing_ok=True)
+    (work / INDEX_FILE).unlink(missing_ok=True)
+    # first, so that the files are known as an extraction's
+    write_json(work / PROGRESS_FILE, {"plan": plan.fingerprint, "done": 0})
     n_tokens, n_windows = plan.starts[-1], len(plan.starts) - 1
     size = (n_tokens - n_windows) * plan.d_model * plan.dtype.itemsize
     shape = [n_tokens - n_windows, plan.d_model]

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from archsae_core.config import ConfigError, LanguageModelConfig
+from archsae_core.config import ConfigError, LanguageModelConfig, require_whole
 from archsae_core.data import random_model
 from archsae_core.data.hub import quiet_transformers
 from archsae_core.data.model_files import ModelError, model_files
@@ -131,10 +131,17 @@ def run_until_stopped(
             hook.remove()
 
 
+def require_evaluating(model: PreTrainedModel) -> None:
+    """Raise ModelError where dropout would change every number."""
+    if model.training:
+        raise ModelError("model: it is in training mode, in which dropout is active: call model.eval()")
+
+
 def check_layer(model: PreTrainedModel | PretrainedConfig, layer: int) -> None:
     """Raise ConfigError naming `layer` and its range where the model has no such block."""
     n_blocks = _n_blocks(model.config if isinstance(model, nn.Module) else model)
-    if not 0 <= layer < n_blocks:
+    require_whole("layer", layer, 0)
+    if layer >= n_blocks:
         raise ConfigError(f"layer = {layer}: the model has {n_blocks} blocks: use 0 … {n_blocks - 1}")
 
 

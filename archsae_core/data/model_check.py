@@ -7,7 +7,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from archsae_core.config import ConfigError
-from archsae_core.data.language_model import blocks, check_layer, d_model, residual_of, residuals_after, run
+from archsae_core.data.language_model import (
+    blocks,
+    check_layer,
+    d_model,
+    require_evaluating,
+    residual_of,
+    residuals_after,
+    run,
+)
 from archsae_core.data.model_files import ModelError
 from archsae_core.data.splice import from_block, head, replaced_positions, run_body, run_prefix, splice
 from archsae_core.data.transformers_types import PreTrainedModel
@@ -35,6 +43,7 @@ def check_model(model: PreTrainedModel, layer: int, context: int) -> None:
     Raises ConfigError naming `layer` or `context` where the model has no such block or takes fewer tokens.
     """
     check_layer(model, layer)
+    require_evaluating(model)
     if _passed.get(model, {}).get(layer, 0) >= context:
         return
     try:

@@ -5,11 +5,14 @@ number of a line that is no JSON, columns with values of several types, blocks a
 also copy each file into its cache.
 """
 
+import csv
 import datetime
 import decimal
 import math
 import re
 import statistics
+import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,6 +135,16 @@ def _read_txt(text: str, config: CorpusConfig) -> Rows:
 _HEADING = re.compile(r" ?= [^=\s](.*[^=\s])? = *\n?")
 
 
+def _articles_of_rows(rows: Sequence[str]) -> list[str] | None:
+    """The articles of WikiText as its datasets have it, a line a row; None for any other text.
+
+    There each line begins with a space and ends in a line break: of other rows, one that looks like a title stays one.
+    """
+    lines = [row for row in rows if row]
+    whole = all(line.startswith(" ") and line.endswith("\n") for line in lines)
+    return _articles(lines) if whole else None
+
+
 def _articles(rows: Sequence[str]) -> list[str] | None:
     """Join the lines of WikiText into articles, which start at ` = Title = `; None for any other text.
 
@@ -188,10 +201,24 @@ def _read_csv(text: str, config: CorpusConfig) -> Rows:
         raise _bad(
             config, f"not a readable CSV file ({shortened(str(error), 300)}): write it again, with a header"
         ) from error
+    if (row := _unclosed(text)) is not None:
+        raise _bad(config, f"row {row} begins a quoted value that is never closed: close it, or double the mark")
     for name in filter(None, (config.text_field, config.label_field)):
         if table.column_names.count(name) > 1:
             raise _bad(config, f"its header names {name!r} twice: give each column a name of its own")
     return _select(table.to_pydict(), config)
+
+
+def _unclosed(text: str) -> int | None:
+    """Number of the row, the header being 0, whose quoted value takes the rest of a CSV file with it; None for none."""
+    if text.count('"') % 2 == 0:
+        return None
+    end, before = "\0", csv.field_size_limit(sys.maxsize)
+    try:
+        rows = list(csv.reader([*text.splitlines(keepends=True), "\n", end]))
+    finally:
+        csv.field_size_limit(before)
+    return None if rows[-1] == [end] else sum(map(bool, rows)) - 1
 
 
 def _read_parquet(path: Path, config: CorpusConfig) -> Rows:
@@ -230,6 +257,12 @@ def _check_parts(folder: Path, config: CorpusConfig) -> None:
         kinds[name] = {field.name: _kind(field, schema.metadata or {}) for field in schema}
     if not kinds:
         raise _bad(config, "the folder holds no parquet file: give a file, or a folder with parts")
+    folders = {part for name in kinds for part in Path(name).parts[:-1]}
+    for name in filter(None, (config.text_field, config.label_field)):
+        shadowing = next((part for part in sorted(folders) if part.startswith(f"{name}=")), None)
+        if shadowing and any(name in kind for kind in kinds.values()):
+            reason = f"column {name!r} is in the files and in the name of the folder {shadowing!r}: rename one"
+            raise _bad(config, reason)
     for name in filter(None, (config.text_field, config.label_field)):
         holding = {part: kind[name] for part, kind in kinds.items() if name in kind}
         if lacking := kinds.keys() - holding.keys() if holding else ():
@@ -264,7 +297,7 @@ def _select(columns: Mapping[str, Sequence[Any]], config: CorpusConfig) -> Rows:
     kept = [i for i, text in enumerate(columns[config.text_field]) if text is not None]
     texts = [_checked(columns[config.text_field][i], config) for i in kept]
     if config.label_field is None:
-        return Rows(_articles(texts) or texts, None, empty=len(columns[config.text_field]) - len(kept))
+        return Rows(_articles_of_rows(texts) or texts, None, empty=len(columns[config.text_field]) - len(kept))
     labels = [_label(columns[config.label_field][i], i, config) for i in kept]
     return Rows(texts, labels, empty=len(columns[config.text_field]) - len(kept))
 
@@ -280,7 +313,7 @@ def _label(value: Any, row: int, config: CorpusConfig) -> str:
         kind = type(value).__name__
         reason = f"row {row + 1} holds {kind}, not one label: name another column, or set it to None"
         raise TextError(f"label_field = {config.label_field!r}: {reason}")
-    return _checked(str(value), config)
+    return unicodedata.normalize("NFC", _checked(str(value), config)).strip()
 
 
 def _checked(text: Any, config: CorpusConfig) -> str:

@@ -67,6 +67,9 @@ def _open_on_hub(repository: str, folder: str) -> SAE:
 
 
 def _open_folder(folder: Path) -> SAE:
+    if (folder / saelens.CONFIG).is_file() and (folder / PRETRAINED_WEIGHTS).is_file():
+        both = f"{saelens.CONFIG} and {PRETRAINED_WEIGHTS}"
+        raise ConfigError(f"{folder} holds {both}, which may be of two SAEs: move one of them elsewhere")
     if (folder / saelens.CONFIG).is_file() or (folder / saelens.WEIGHTS).is_file():
         return saelens.from_saelens(folder)
     if (folder / PRETRAINED_WEIGHTS).is_file():

@@ -23,7 +23,7 @@ from archsae_core.config import ConfigError, shown
 from archsae_core.metadata import contradiction, read_fields
 from archsae_core.models.about import About
 from archsae_core.models.dictionary import FreeDictionary
-from archsae_core.models.sae import SAE, described, sae_from, structure
+from archsae_core.models.sae import PRETRAINED_WEIGHTS, SAE, described, is_saved_sae, require_sound, sae_from, structure
 from archsae_core.storage import CorruptArtifact, jsonable, parse_json, read_json, write_atomically, write_json
 from archsae_core.tensor_files import read_tensors
 
@@ -58,11 +58,8 @@ def to_saelens(sae: SAE, folder: str | Path) -> Path:
     replaced. Raises ConfigError, before anything is written, where the files there are not of this function.
     """
     folder = Path(folder)
-    own = (folder / OURS).is_file() or _is_own(folder / CONFIG)
-    for path in (folder / CONFIG, folder / WEIGHTS):
-        if path.exists() and not own:
-            fix = "write to another folder, or move it elsewhere"
-            raise ConfigError(f"{path} was written by something else and would be replaced: {fix}")
+    require_sound(sae)
+    _require_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
     scale = sae.scale.double()
     with torch.no_grad():
@@ -83,6 +80,17 @@ def to_saelens(sae: SAE, folder: str | Path) -> Path:
     write_atomically(folder / OURS, lambda path: save_file(ours, path, {"sae": json.dumps(told)}))
     write_json(folder / CONFIG, _config(sae))
     return folder
+
+
+def _require_own(folder: Path) -> None:
+    """Raise ConfigError where a file that would be replaced is of something else, or another folder's kind is there."""
+    fix = "write to another folder, or move it elsewhere"
+    own = is_saved_sae(folder / OURS) or _is_own(folder / CONFIG)
+    taken = [path for path in (folder / CONFIG, folder / WEIGHTS, folder / OURS) if path.exists()]
+    if taken and not own:
+        raise ConfigError(f"{taken[0]} was written by something else and would be replaced: {fix}")
+    if (folder / PRETRAINED_WEIGHTS).exists():
+        raise ConfigError(f"{folder} holds {PRETRAINED_WEIGHTS} of another kind of folder: {fix}")
 
 
 def _is_own(config: Path) -> bool:

@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from archsae_core.checks import require_shape
+from archsae_core.config import require_number, require_whole
+from archsae_core.data.language_model import check_layer, d_model, require_evaluating
 from archsae_core.data.splice import Body, Replace, from_block, head, replaced_positions, run_body, run_prefix
 from archsae_core.data.tokens import TokenSet
 from archsae_core.data.transformers_types import PreTrainedModel
@@ -99,8 +102,16 @@ def spliced_sums(
     Position 0 of a window keeps its residual, and so do positions with a norm above `max_norm` where that is given: no
     SAE is trained on either. Scored are the positions from 1 on that have a next token. The blocks up to `layer` run
     once a batch, only the later ones for each replacement. Logits come in the model's dtype, all sums in float32 or
-    better. Raises ValueError where no position can be scored.
+    better. Raises ValueError where no position can be scored, ConfigError for a layer that is not there, counts below 1
+    and a norm below 0, and ModelError for a model in training mode.
     """
+    check_layer(model, layer)
+    require_evaluating(model)
+    require_whole("batch_size", batch_size)
+    if max_tokens is not None:
+        require_whole("max_tokens", max_tokens)
+    if max_norm is not None:
+        require_number("max_norm", max_norm, 0.0, "must be 0 or larger, and finite")
     owners, scores, kept = [np.zeros(0, dtype=np.int32)], [], 0
     windows = choose_windows(tokens, max_tokens, seed)
     for start in range(0, len(windows), batch_size):
@@ -130,6 +141,7 @@ def behaviour(
 
     `options` go to `spliced_sums`. Returns a JSON-able dict: see `summarise`.
     """
+    require_shape("mean", mean, (d_model(model),))
     replacements: dict[str, Replace] = {"mean": lambda x: mean.to(x).expand_as(x), "zero": torch.zeros_like}
     if clash := (replacements.keys() | {"clean"}) & saes.keys():
         raise ValueError(f"saes: {clash} are names of baselines")

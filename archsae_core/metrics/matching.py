@@ -26,6 +26,8 @@ MARGIN = 0.005
 """Pairs within this of being useful join the candidates too: it saves rounds."""
 NEARLY = 0.04
 """The same for the first prices, which are not exact yet."""
+SMALLEST, RESOLUTION = 1e-150, torch.finfo(torch.float32).eps
+"""Norms up to which an atom is 0: of an atom, and of a unit atom less the mean, which rounding to float32 leaves."""
 BIDS, STEP, LEFT = 300, 0.002, 0.01
 """Of the auction: rounds at most, least raise of a price, and the share of rows that it may leave without a column."""
 
@@ -39,27 +41,39 @@ class Matching(NamedTuple):
     """Dual prices of the columns less their mean similarity, where the solver had to find any."""
 
 
+def directions(atoms: Float[Tensor, "n d_model"], *, centred: bool = False) -> Float[Tensor, "n d_model"]:
+    """Atoms scaled to norm 1, whatever their units; `centred`: less the mean of the unit atoms, and scaled to 1 again.
+
+    A zero atom stays 0, and so does one that is the mean, as far as float32 tells. In float64, since what is left of
+    atoms that point almost the same way is a small difference of large numbers.
+    """
+    unit = F.normalize(atoms.detach().double(), dim=1, eps=SMALLEST)
+    if centred:
+        unit = unit - unit.mean(dim=0)
+        norms = unit.norm(dim=1, keepdim=True)
+        unit = torch.where(norms > RESOLUTION, unit / norms, 0.0)
+    return unit.float()
+
+
 def cosines(a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"]) -> Float[Tensor, "n_a n_b"]:
     """cos(a_i, b_j). A zero atom has cosine 0 with everything. Raises ConfigError where rows differ in length."""
+    _require_one_width(a, b)
+    return linear(directions(a), directions(b)).cpu()
+
+
+def centred_cosines(a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"]) -> Float[Tensor, "n_a n_b"]:
+    """cos(a_i − ā, b_j − b̄) of unit atoms less their dictionary's mean unit atom; 0 for an atom that is this mean.
+
+    Atoms that share a mean direction have large cosines whatever they encode (Brzozowski & Chung 2026). Raises
+    ConfigError where rows differ in length.
+    """
+    _require_one_width(a, b)
+    return linear(directions(a, centred=True), directions(b, centred=True)).cpu()
+
+
+def _require_one_width(a: Tensor, b: Tensor) -> None:
     require_matrix("a", a, empty=True)
     require_matrix("b", b, width=a.shape[1], width_of="as many as a", empty=True)
-    return linear(F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)).cpu()
-
-
-def centred_cosines(
-    a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"], cosine: Float[Tensor, "n_a n_b"]
-) -> Float[Tensor, "n_a n_b"]:
-    """cos(a_i − ā, b_j − b̄) of unit atoms less their dictionary's mean unit atom, from `cosine` = cosines(a, b).
-
-    Atoms that share a mean direction have large cosines whatever they encode (Brzozowski & Chung 2026).
-    ⟨a_i − ā, b_j − b̄⟩ = ⟨a_i, b_j⟩ − ⟨a_i, b̄⟩ − ⟨ā, b_j⟩ + ⟨ā, b̄⟩ saves a second product of the dictionaries.
-    """
-    a, b = (F.normalize(atoms.float(), dim=1).cpu() for atoms in (a, b))
-    mean_a, mean_b = a.mean(dim=0), b.mean(dim=0)
-    centred = cosine - (a @ mean_b - mean_a @ mean_b)[:, None]
-    centred -= b @ mean_a
-    centred /= (a - mean_a).norm(dim=1).clamp_min(1e-12)[:, None]
-    return centred.div_((b - mean_b).norm(dim=1).clamp_min(1e-12))
 
 
 def greedy(cosine: Float[Tensor, "n_a n_b"]) -> tuple[float, float]:

@@ -10,9 +10,16 @@ from jaxtyping import Bool, Float
 from scipy.sparse import csc_array, csr_array
 from torch import Tensor
 
-from archsae_core.checks import require_finite, require_matrix, require_rows, require_same_shape, require_shape
-from archsae_core.config import ConfigError
-from archsae_core.metrics.matching import Matching, centred_cosines, cosines, greedy, match, mean_of
+from archsae_core.checks import (
+    require_codes,
+    require_finite,
+    require_matrix,
+    require_rows,
+    require_same_shape,
+    require_shape,
+)
+from archsae_core.config import ConfigError, require, require_number
+from archsae_core.metrics.matching import Matching, centred_cosines, cosines, directions, greedy, match, mean_of
 from archsae_core.metrics.structure import DUPLICATE, merge_duplicates
 from archsae_core.models.sae import SAE, Codes
 
@@ -125,7 +132,7 @@ def scores(a: Side, b: Side) -> dict[str, float]:
     """
     _require_comparable(a, b)
     cosine = cosines(a.atoms, b.atoms)
-    centred = centred_cosines(a.atoms, b.atoms, cosine)
+    centred = centred_cosines(a.atoms, b.atoms)
     matching, (forward, backward) = match(cosine), greedy(cosine)
     found = {"greedy_ab": forward, "greedy_ba": backward, "greedy": (forward + backward) / 2}
     absolute = cosine.abs()
@@ -156,6 +163,8 @@ def _require_comparable(a: Side, b: Side) -> None:
             require_shape(f"{name}.alive", side.alive, (len(side.atoms),))
             if side.alive.dtype != torch.bool:
                 raise ConfigError(f"{name}.alive holds {side.alive.dtype}: it must be bool, such as counts > 0")
+        if side.codes is not None:
+            require_codes(f"{name}.codes", side.codes, len(side.atoms))
     require_matrix("b.atoms", b.atoms, width=a.atoms.shape[1], width_of="as many as a.atoms")
     if a.codes is not None and b.codes is not None and len(a.codes.values) != len(b.codes.values):
         tokens = f"a.codes are of {len(a.codes.values)} tokens, b.codes of {len(b.codes.values)}"
@@ -165,7 +174,7 @@ def _require_comparable(a: Side, b: Side) -> None:
 def hungarian_centred(a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"]) -> float:
     """The one score `hungarian_centred` of `scores`, for where it alone is needed, such as along training."""
     _require_comparable(Side(a), Side(b))
-    centred = centred_cosines(a, b, cosines(a, b))
+    centred = centred_cosines(a, b)
     return mean_of(centred, match(centred))
 
 
@@ -178,7 +187,7 @@ def _alive_scores(
         return {f"{name}_alive": everything[name] for name in names}
     alive_a, alive_b = _alive(a), _alive(b)
     among = cosine[alive_a][:, alive_b]
-    centred = centred_cosines(a.atoms[alive_a], b.atoms[alive_b], among)
+    centred = centred_cosines(a.atoms[alive_a], b.atoms[alive_b])
     like = [None if price is None else price[alive_b] for price in prices]
     matched = [mean_of(part, match(part, start)) for part, start in zip((among, centred), like, strict=True)]
     return {f"{name}_alive": value for name, value in zip(names, (sum(greedy(among)) / 2, *matched), strict=True)}
@@ -198,7 +207,7 @@ def unrelated(side: Side, seed: int, *, covariance: bool = True) -> Side:
     Each new atom is ā + g R / √n with standard normal g, where the centred atoms are Q R: Gaussian with these moments.
     `covariance=False` spreads the same variance evenly over all directions instead. Seeded; alive as `side` is.
     """
-    parts = [F.normalize(rows.float(), dim=1) for rows in (side.atoms, side.encoder) if rows is not None]
+    parts = [directions(rows) for rows in (side.atoms, side.encoder) if rows is not None]
     rows = torch.cat(parts, dim=1)
     n, mean = len(rows), rows.mean(dim=0)
     generator = torch.Generator().manual_seed(seed)
@@ -238,19 +247,31 @@ def compare(a: Side, b: Side, *, chance: Mapping[str, float] | None = None, seed
 
     `chance` takes the levels of another pair of the same arm (`chance_levels`); None measures them on this pair.
     """
+    if chance is not None:
+        _require_levels(chance, a, b)
     raw = scores(a, b)
     chance = dict(chance_levels(a, b, seed=seed) if chance is None else chance)
     about = {
         f"{name}_{which}": value
         for which, side in (("a", a), ("b", b))
         for name, value in (
-            ("gamma", gamma(F.normalize(side.atoms.float(), dim=1))),
+            ("gamma", gamma(directions(side.atoms))),
             ("n", len(side.atoms)),
             ("alive", int(_alive(side).sum())),
         )
     }
     normalised = {name: chance_normalised(value, chance[name]) for name, value in raw.items()}
     return {"raw": raw, "chance": {name: chance[name] for name in raw}, "normalised": normalised} | about
+
+
+def _require_levels(chance: Mapping[str, float], a: Side, b: Side) -> None:
+    of_encoder, of_codes = ("encoder_cosine", "shared"), ("firing_correlation",)
+    absent = () if a.encoder is not None and b.encoder is not None else of_encoder
+    absent += () if a.codes is not None and b.codes is not None else of_codes
+    for name in (name for name in SCORES if name not in absent):
+        fix = "pass what chance_levels gives for two such sides, or None"
+        require(name in chance, "chance", f"{len(chance)} levels", f"{name} is missing: {fix}")
+        require_number(f"chance[{name!r}]", chance[name], -1.0, f"must be a finite number: {fix}")
 
 
 class CollapseCorrected(NamedTuple):

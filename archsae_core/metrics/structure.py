@@ -17,9 +17,9 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
-from archsae_core.checks import require_rows, require_shape
+from archsae_core.checks import require_codes, require_rows
 from archsae_core.config import ConfigError, require_share
-from archsae_core.metrics.matching import cosines
+from archsae_core.metrics.matching import cosines, directions
 from archsae_core.models.sae import Codes
 
 DENSE_BELOW = 64
@@ -105,9 +105,10 @@ def merge_duplicates(
     far apart (`Collapse.tightness` tells). `centred` compares unit atoms less their mean, as the headline score of
     stability does; a mean that all atoms share makes different ones look alike.
     """
-    unit = F.normalize(D.detach().float(), dim=1).cpu()
-    compared = unit - unit.mean(dim=0) if centred else unit
-    joined = csr_array((cosines(compared, compared) > above).numpy())
+    unit = directions(D).cpu()
+    compared = directions(D, centred=centred).cpu()
+    alike, at_mean = cosines(compared, compared) > above, (compared == 0).all(dim=1)
+    joined = csr_array((alike | (at_mean[:, None] & at_mean)).numpy())
     count, labels = connected_components(joined, directed=False)
     group = torch.from_numpy(labels.astype(np.int64))
     sums = torch.zeros(count, unit.shape[1]).index_add_(0, group, unit)
@@ -121,8 +122,7 @@ def collapse(D: Float[Tensor, "n_features d_model"], above: float = DUPLICATE, *
     """
     require_rows("D", D)
     require_share("above", above, -1.0, 1.0)
-    unit = F.normalize(D.detach().float(), dim=1).cpu()
-    compared = unit - unit.mean(dim=0) if centred else unit
+    unit, compared = directions(D).cpu(), directions(D, centred=centred).cpu()
     merged = merge_duplicates(D, above, centred=centred)
     quantiles = torch.quantile(nearest_cosines(compared).double(), torch.tensor(QUANTILES, dtype=torch.float64))
     means = merged.atoms - unit.mean(dim=0) if centred else merged.atoms
@@ -185,11 +185,11 @@ def structure(D: Float[Tensor, "n_features d_model"], x: Float[Tensor, "tokens d
     """
     require_rows("D", D)
     require_rows("x", x, width=D.shape[1])
-    require_shape("codes.indices", codes.indices, tuple(codes.values.shape))
+    require_codes("codes", codes, len(D))
     if len(codes.values) != len(x):
         raise ConfigError(f"codes are of {len(codes.values)} tokens, x of {len(x)}: encode the same tokens")
     D, x = D.detach(), x.detach().float()
-    zz, unit = coactivation(codes, len(D)), F.normalize(D.detach().float(), dim=1)
+    zz, unit = coactivation(codes, len(D)), directions(D)
     return Structure(
         ood=ood_score(unit, x.split(4096)),
         stable_rank=stable_rank(D),

@@ -15,6 +15,8 @@ from archsae_core.progress import track
 
 CHUNK = 8192
 """Rows compared with all centroids at a time."""
+FAR = 4.0
+"""Norm of the mean, in spreads, from which it is taken off first: rounding drowns the differences of larger numbers."""
 
 
 class Anchors(NamedTuple):
@@ -36,7 +38,7 @@ def fit_anchors(x: Float[Tensor, "tokens d_model"], n_anchors: int, *, iteration
     `x` in the units that the dictionary is to have: `normalizer.normalize(x)`. Anchors as centroids are those of Fel et
     al. (2025, arXiv 2502.12892). k-means++ would cost as much as several Lloyd iterations at this size and is not what
     the field uses here. Where the processor multiplies bfloat16 fast, distances are compared in it, except for the
-    assignment that is returned.
+    assignment that is returned; a mean far from 0 is taken off first and added again, which k-means does not mind.
     Raises ConfigError for fewer (distinct) activations than centroids, for NaN and infinity, and for what is no matrix
     of a floating-point dtype; k-means itself is in float32.
     """
@@ -47,6 +49,14 @@ def fit_anchors(x: Float[Tensor, "tokens d_model"], n_anchors: int, *, iteration
         raise ConfigError(f"n_anchors = {n_anchors}: only {len(x)} activations to cluster; lower it or raise tokens")
     require_finite("x", x)
     x = x.detach().float()
+    mean = x.mean(dim=0)
+    if mean.norm() > FAR * (x - mean).norm() / len(x) ** 0.5:
+        found = _fit(x - mean, n_anchors, iterations, seed)
+        return found._replace(points=found.points + mean.cpu())
+    return _fit(x, n_anchors, iterations, seed)
+
+
+def _fit(x: Float[Tensor, "tokens d_model"], n_anchors: int, iterations: int, seed: int) -> Anchors:
     points = torch.from_numpy(_distinct_start(x.cpu().numpy(), n_anchors, seed)).to(x.device)
     labels, done = torch.full((len(x),), -1, device=x.device), 0
     for _ in track(range(iterations), f"k-means, {n_anchors} anchors", unit="iteration"):

@@ -12,6 +12,7 @@ from archsae_core.checks import require_directions, require_mixing, require_plac
 from archsae_core.config import (
     DictionaryConfig,
     TrainingConfig,
+    require_bool,
     require_number,
     require_share,
     require_whole,
@@ -50,6 +51,8 @@ class FreeDictionary(nn.Module):
     ) -> None:
         """Raises ConfigError for atoms that are NaN or infinite, and with `unit_norm` for those that are 0."""
         super().__init__()
+        for name, value in (("trainable", trainable), ("unit_norm", unit_norm)):
+            require_bool(name, value)
         require_rows("start", start)
         start = start.detach().float()
         if unit_norm:
@@ -106,6 +109,8 @@ class ArchetypalDictionary(nn.Module):
         infinite, and for weights of another size or whose rows do not mix anchors (`require_mixing`)."""
         super().__init__()
         require_number("delta", delta, 0.0, "must be 0 or larger, and finite")
+        for name, value in (("unit_norm", unit_norm), ("learn_scale", learn_scale), ("rounded", rounded)):
+            require_bool(name, value)
         require_rows("anchors", anchors)
         anchors = anchors.detach().float()
         self.delta, self.unit_norm, self.rounded = float(delta), unit_norm, rounded

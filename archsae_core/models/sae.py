@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from archsae_core.checks import (
     SUM_TOLERANCE,
+    require_codes,
     require_directions,
     require_finite,
     require_matrix,
@@ -44,7 +45,7 @@ from archsae_core.models.dictionary import (
     SparseArchetypalDictionary,
 )
 from archsae_core.models.model_card import LIBRARY, TAGS, model_card
-from archsae_core.storage import CorruptArtifact, parse_json, read_json, write_atomically, write_json
+from archsae_core.storage import CorruptArtifact, jsonable, parse_json, read_json, write_atomically, write_json
 from archsae_core.tensor_files import read_tensors
 
 THRESHOLD_SHARE = 0.01
@@ -53,6 +54,8 @@ PRETRAINED_WEIGHTS = "model.safetensors"
 """In a folder of `SAE.save_pretrained` or a repository on the hub, beside `config.json` and the model card."""
 PRETRAINED_CONFIG = "config.json"
 MODEL_CARD = "README.md"
+SAELENS_CONFIG = "cfg.json"
+"""What makes a folder one of SAELens."""
 
 
 STRUCTURE = {
@@ -192,7 +195,8 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
 
     @torch.no_grad()
     def decode(self, codes: Codes) -> Float[Tensor, "batch d_model"]:
-        """Raw activations of codes."""
+        """Raw activations of codes. Raises ConfigError for codes that are not finite or of features that are not."""
+        require_codes("codes", codes, self.n_features)
         return self.reconstruct(codes, self.atoms())
 
     @torch.no_grad()
@@ -203,7 +207,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
 
     def forward(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
         """Raw reconstruction of raw activations."""
-        return self.decode(self.encode(x))
+        return self.reconstruct(self.encode(x), self.atoms())
 
     @torch.no_grad()
     def calibrate(self, x: Float[Tensor, "batch d_model"]) -> None:
@@ -226,14 +230,15 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         """Write `model.safetensors`, `config.json` and the model card to a folder, made where there is none.
 
         `options` are those of huggingface_hub's `ModelHubMixin`. An SAE that is there is replaced. Raises ConfigError,
-        before anything is written, where weights or a config.json of something else are there.
+        before anything is written, where weights or a config.json of something else are there, a folder of SAELens, or
+        a model card that was edited since it was written.
         """
         _require_own(Path(save_directory))
         return super().save_pretrained(save_directory, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         card = save_directory / MODEL_CARD
-        if card.is_file() and f"library_name: {LIBRARY}" in card.read_text(encoding="utf-8", errors="replace"):
+        if _is_own_card(card):
             card.unlink()  # it is of the SAE that was here before; the hub's mixin writes one where there is none
         save_sae(self, save_directory / PRETRAINED_WEIGHTS)
         write_json(save_directory / PRETRAINED_CONFIG, _pretrained_config(self))
@@ -278,13 +283,31 @@ def _require_own(folder: Path) -> None:
     """Raise ConfigError where a file that `save_pretrained` would replace is not of an SAE."""
     fix = "save to another folder, or move it elsewhere"
     weights, config = folder / PRETRAINED_WEIGHTS, folder / PRETRAINED_CONFIG
-    if weights.exists() and not _is_own_file(weights):
+    if weights.exists() and not is_saved_sae(weights):
         raise ConfigError(f"{weights} is of something else than an SAE and would be replaced: {fix}")
     if config.exists() and not _is_own_config(config):
         raise ConfigError(f"{config} is of something else than an SAE and would be replaced: {fix}")
+    if (folder / SAELENS_CONFIG).exists():
+        raise ConfigError(f"{folder} holds {SAELENS_CONFIG} of SAELens, which is read first: save to another folder")
+    card = folder / MODEL_CARD
+    if (
+        _is_own_card(card)
+        and weights.exists()
+        and _text_of(card) != str(load_sae(weights).generate_model_card()).strip()
+    ):
+        raise ConfigError(f"{card} was edited since it was written and would be replaced: {fix}")
 
 
-def _is_own_file(path: Path) -> bool:
+def _is_own_card(path: Path) -> bool:
+    return path.is_file() and f"library_name: {LIBRARY}" in _text_of(path)
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace").strip()
+
+
+def is_saved_sae(path: Path) -> bool:
+    """Whether a file is one that `save_sae` wrote, by its metadata."""
     try:
         return "sae" in read_tensors(path).metadata
     except (SafetensorError, OSError):
@@ -345,14 +368,12 @@ def sae_from(config: Any, tensors: Mapping[str, Tensor]) -> SAE:
     dictionary.load_state_dict(
         {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     )
-    _require_constraint(dictionary)
     # files of earlier versions are of the centred frame, with TopK
     frame, decoder_bias = config.get("frame", "centred"), config.get("decoder_bias")
     options = {"decoder_bias": decoder_bias, "activation": config.get("activation", "topk")}
     sae = SAE(dictionary, config["k"], *normalizer, frame, **options)
     sae.load_state_dict(tensors)
-    if sae.activation == "batchtopk" and sae.threshold < 0:
-        raise ConfigError(f"threshold = {float(sae.threshold):g}: must be at least 0, since codes are above it")
+    require_sound(sae)
     sae.about = about
     return sae
 
@@ -370,20 +391,42 @@ def _require_constraint(dictionary: Dictionary) -> None:
 
 
 def save_sae(sae: SAE, path: str | Path) -> None:
-    """Write the SAE to one safetensors file, its structure and what is known of it in the metadata; atomically."""
+    """Write the SAE to one safetensors file, its structure and what is known of it in the metadata; atomically.
+
+    Raises ConfigError, before anything is written, for what `load_sae` would refuse.
+    """
+    require_sound(sae)
     tensors, metadata = {name: x.detach().contiguous().cpu() for name, x in sae.state_dict().items()}, described(sae)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def require_sound(sae: SAE) -> None:
+    """Raise ConfigError that names the field or the tensor of an SAE that was changed into none: NaN, another k."""
+    sae._require_float32()
+    require_whole("k", sae.k, 1, sae.n_features, "n_features = ")
+    for name, tensor in sae.state_dict().items():
+        require_finite(name, tensor)
+    if isinstance(sae.dictionary, ArchetypalDictionary):
+        require_mixing("dictionary.W", sae.dictionary.weights)
+    _require_constraint(sae.dictionary)
+    if sae.activation == "batchtopk" and sae.threshold < 0:
+        raise ConfigError(f"threshold = {float(sae.threshold):g}: must be at least 0, since codes are above it")
 
 
 def described(sae: SAE) -> dict[str, str]:
     """Metadata of a safetensors file: `structure` and `about`, under one key, since several have no order.
 
-    Raises ConfigError for NaN and infinity, which JSON does not know.
+    Raises ConfigError for NaN and infinity, which JSON does not know, and for a field of `about` of another kind.
     """
+    about = jsonable(sae.about.known())
     try:
-        return {"sae": json.dumps(structure(sae) | {"about": sae.about.known()}, allow_nan=False)}
+        told = json.dumps(structure(sae) | {"about": about}, allow_nan=False)
     except ValueError:
         raise ConfigError("about: holds NaN or infinity, which cannot be saved: leave that entry out") from None
+    except TypeError as error:
+        raise ConfigError(f"about: cannot be saved ({error}): give plain texts and numbers") from None
+    About.read(about)
+    return {"sae": told}
 
 
 def load_sae(path: str | Path, *, fix: str = "give a file that save_sae wrote, or write it again") -> SAE:

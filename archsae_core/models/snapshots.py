@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -32,6 +33,14 @@ def write_snapshot(sae: SAE, folder: Path, step: int) -> None:
     if sae.activation == "batchtopk":
         tensors["threshold"] = sae.threshold.cpu()
     write_atomically(folder / snapshot_file(step), lambda temporary: save_file(tensors, temporary))
+
+
+def is_snapshot(path: Path) -> bool:
+    """Whether `write_snapshot` may have written a file."""
+    try:
+        return {"atoms", "W_enc", "b_enc", "b_dec"} <= read_tensors(path).tensors.keys()
+    except (SafetensorError, OSError):
+        return False
 
 
 def snapshots(folder: Path, steps: int) -> dict[int, Float[Tensor, "n_features d_model"]]:

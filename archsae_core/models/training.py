@@ -16,20 +16,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from archsae_core.checks import require_matrix, require_rows
-from archsae_core.config import ConfigError, TrainingConfig
+from archsae_core.config import ConfigError, TrainingConfig, require
 from archsae_core.data.activations import ActivationSet
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.processor import keep_freed_memory
 from archsae_core.models.auxk import by_dead_features, by_features
 from archsae_core.models.dictionary import ArchetypalDictionary, Decoder, SparseArchetypalDictionary
-from archsae_core.models.sae import SAE, save_sae, structure
-from archsae_core.models.snapshots import snapshot_steps, write_snapshot
+from archsae_core.models.sae import SAE, is_saved_sae, save_sae, structure
+from archsae_core.models.snapshots import is_snapshot, snapshot_file, snapshot_steps, write_snapshot
 from archsae_core.models.w_step import MirrorStep, SparseMirrorStep
 from archsae_core.progress import track
-from archsae_core.storage import read_json, write_atomically, write_json
+from archsae_core.storage import CorruptArtifact, read_json, write_atomically, write_json
 from archsae_core.tensor_files import read_tensors
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, FINISHED, LOG = "checkpoint.safetensors", "sae.safetensors", "log.json"
 LOG_EVERY = 20
 CLIP = 1.0
 RELAX_SHARE = 0.1
@@ -270,7 +270,7 @@ def train(
     sae: SAE,
     x: Tensor | ActivationSet | Batches,
     config: TrainingConfig,
-    work: Path | None = None,
+    work: str | Path | None = None,
     *,
     seed: int = 0,
     progress: bool | None = None,
@@ -282,10 +282,15 @@ def train(
     alone. Without `work` nothing is written. Otherwise a checkpoint of the same run, found in that folder, is
     continued, to the bit, and what is left there is `sae.safetensors`, `log.json` and a `snapshot_file` at each of
     `snapshot_steps`. `progress` shows a bar; None is as `showing` says.
+    A finished run that is there is replaced.
     Raises TrainingDiverged where the loss is not finite; the last checkpoint stays. Raises ConfigError before anything
-    is trained or written for an `x` that `SAE.encode` would refuse (of a function, its first batch), and for a
-    checkpoint of another run: of another `config`, another `sae` as it is given, or another first batch.
+    is trained or written for an `x` that `SAE.encode` would refuse (of a function, its first batch), for a checkpoint
+    of another run: of another `config`, another `sae` as it is given, or another first batch, and for files of
+    something else under the names that are written.
     """
+    if work is not None:
+        work = Path(work)
+        _require_own(work, config.steps)
     if torch.is_tensor(x):
         require_matrix("x", x, width=sae.d_model)
     _require_gradients(sae)
@@ -308,13 +313,30 @@ def train(
             _keep(trainer, work, origin)
     _check_atoms(sae)
     if work is not None:
-        save_sae(sae, work / "sae.safetensors")
-        write_json(work / "log.json", trainer.log)
+        save_sae(sae, work / FINISHED)
+        write_json(work / LOG, trainer.log)
         (work / CHECKPOINT).unlink(missing_ok=True)
     return sae
 
 
 @torch.no_grad()
+def _require_own(work: Path, steps: int) -> None:
+    """Raise ConfigError where a file that would be replaced is not of a run."""
+    written = {FINISHED: is_saved_sae, LOG: _is_log}
+    written |= {snapshot_file(step): is_snapshot for step in snapshot_steps(steps)}
+    for name, is_ours in written.items():
+        fix = f"{name} is there and of no run: name another folder, or move it elsewhere"
+        require(not (work / name).exists() or is_ours(work / name), "work", str(work), fix)
+
+
+def _is_log(path: Path) -> bool:
+    try:
+        rows = read_json(path, fix="")
+    except CorruptArtifact:
+        return False
+    return isinstance(rows, list) and all(isinstance(row, dict) and "step" in row for row in rows)
+
+
 def _check_atoms(sae: SAE) -> None:
     """Raise TrainingDiverged where atoms are not finite, or 0 where they have norm 1: the loss does not always tell."""
     norms = torch.linalg.vector_norm(sae.atoms(), dim=1)
@@ -343,4 +365,4 @@ def _keep(trainer: Trainer, work: Path, origin: str) -> None:
 
 def read_log(folder: Path) -> list[dict[str, float | int]]:
     """The training log of a finished run: a row at step 1, every `LOG_EVERY` steps, and at the last."""
-    return read_json(folder / "log.json")
+    return read_json(folder / LOG)

@@ -286,7 +286,7 @@ class _Dictionary:
     def _match(self, other: SAE) -> _Matched:
         theirs, found = other.atoms().detach().cpu(), self._scan(other)
         cosine = cosines(self.atoms, theirs)
-        centred = centred_cosines(self.atoms, theirs, cosine)
+        centred = centred_cosines(self.atoms, theirs)
         pairs = match(centred)
         rows, cols = pairs.rows.numpy(), pairs.cols.numpy()
         size = len(self.atoms)

@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 from pathlib import Path
@@ -190,13 +191,48 @@ def test_leftovers_of_another_plan_are_not_continued(model, tokens, tmp_path, mo
     folder = tmp_path / "a"
     folder.mkdir()
     other = tokens._replace(ids=[window[::-1].copy() for window in tokens.ids])
-    extract({0 if change == "layer" else 1: folder}, model, tokens if change == "layer" else other)
+    with monkeypatch.context() as patch:
+        killed_after(2, patch)
+        with pytest.raises(Killed):
+            extract({0 if change == "layer" else 1: folder}, model, tokens if change == "layer" else other)
     with monkeypatch.context() as patch:
         patch.setattr(extraction, "_write_index", killed)
         with pytest.raises(Killed):
             extract({1: folder}, model, tokens)
     extract({1: folder}, model, tokens)
     assert contents(folder) == fresh
+
+
+@pytest.mark.parametrize("change", ["layer", "text", "model"])
+def test_a_finished_extraction_of_something_else_stays(model, tokens, tmp_path, change):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    extract({1: folder}, model, tokens)
+    before, other = contents(folder), copy.deepcopy(model)
+    if change == "model":
+        with torch.no_grad():
+            other.get_input_embeddings().weight.mul_(1.01)
+    reversed_windows = tokens._replace(ids=[window[::-1].copy() for window in tokens.ids])
+    with pytest.raises(ConfigError, match=r"folders = .*it holds activations of another model, layer or text"):
+        extract({0 if change == "layer" else 1: folder}, other, reversed_windows if change == "text" else tokens)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", [extraction.ROWS_FILE, extraction.INDEX_FILE])
+def test_files_of_something_else_are_not_replaced(model, tokens, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=f"{name} is there and no extraction's"):
+        extract({1: tmp_path}, model, tokens)
+    assert contents(tmp_path) == {name: b"mine"}
+
+
+def test_each_layer_has_a_folder_of_its_own(model, tokens, tmp_path):
+    for folders in ({}, {0: tmp_path, 1: tmp_path / "."}):
+        with pytest.raises(ConfigError, match=r"folders = .*: give"):
+            extract(folders, model, tokens)
+    assert not contents(tmp_path)
+    extract({1: str(tmp_path)}, model, tokens)
+    assert (tmp_path / extraction.INDEX_FILE).is_file()
 
 
 def test_progress_without_its_rows_is_not_believed(model, tokens, tmp_path, monkeypatch, fresh):
@@ -221,7 +257,7 @@ def test_batches_hold_every_window_once_longest_first_within_the_limit(model, mo
     monkeypatch.setattr(extraction, "BATCH_TOKENS", 40)
     lengths = [3, 50, 20, 20, 19, 2, 10]
     windows = TokenSet([np.zeros(n, dtype=np.int32) for n in lengths], np.zeros(len(lengths), dtype=np.int32))
-    assert extraction._plan(model, windows, 1).batches == [[1], [2, 3], [4, 6], [0, 5]]
+    assert extraction._plan(model, windows, 1, "").batches == [[1], [2, 3], [4, 6], [0, 5]]
 
 
 def test_a_bar_is_drawn_only_when_asked_for(model, tokens, tmp_path, capfd, monkeypatch):

@@ -98,6 +98,40 @@ def test_csv_with_quotes_and_labels(tmp_path):
     assert found == (('one, "two"\nthree', "007", "NA"), ("x", "y", "z"))
 
 
+@pytest.mark.parametrize(
+    ("content", "documents"),
+    [
+        ('text\n5" pipe\ntwo\nthree\n', ['5" pipe', "two", "three"]),
+        ('text\none\n5" pipe\n"a\nb"\n', ["one", '5" pipe', "a\nb"]),
+        ('text\none\n"the ""end"""\nthree\n', ["one", 'the "end"', "three"]),
+    ],
+)
+def test_quotes_that_open_nothing_or_are_closed_are_text(tmp_path, content, documents):
+    assert list(text(tmp_path / "a.csv", content)[0]) == documents
+
+
+def test_a_row_that_looks_like_a_title_is_a_row(tmp_path):
+    rows = [" = Prices = ", "one", "two", " = Costs = ", "three"]
+    assert list(text(tmp_path / "a.jsonl", "\n".join(json.dumps({"text": row}) for row in rows))[0]) == rows
+    wiki = [" = Prices = \n", " one \n", "", " two \n", " = Costs = \n", " three \n", " = Sums = \n"]
+    found = text(tmp_path / "b.jsonl", "\n".join(json.dumps({"text": row}) for row in wiki))[0]
+    assert list(found) == ["= Prices =\none\ntwo", "= Costs =\nthree", "= Sums ="]
+
+
+def test_labels_that_are_shown_alike_are_one_topic(tmp_path):
+    rows = [("1", "caf\u00e9"), ("2", "cafe\u0301"), ("3", " caf\u00e9\n")]
+    content = "\n".join(json.dumps({"text": body, "topic": topic}) for body, topic in rows)
+    assert set(text(tmp_path / "a.jsonl", content, label_field="topic")[1]) == {"caf\u00e9"}
+
+
+def test_a_folder_s_name_that_hides_a_column_is_refused(tmp_path):
+    folder = tmp_path / "a.parquet" / "text=en"
+    folder.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one", "two", "three"]}), folder / "0.parquet")
+    with pytest.raises(TextError, match="column 'text' is in the files and in the name of the folder 'text=en'"):
+        load_text(smoke(text=str(tmp_path / "a.parquet")).corpus)
+
+
 @pytest.mark.parametrize("header", ["body,body,topic", "body,topic,topic"])
 def test_csv_that_names_a_column_twice_is_refused(tmp_path, header):
     with pytest.raises(TextError, match=r"its header names '(body|topic)' twice: give each column a name of its own"):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from archsae_core.config import ConfigError
 from archsae_core.data.hub import HubError
+from archsae_core.interop import open_sae, to_saelens
 from archsae_core.models.about import About
 from archsae_core.models.dictionary import ArchetypalDictionary, FreeDictionary
 from archsae_core.models.sae import SAE, load_sae, save_sae
@@ -187,6 +189,29 @@ def test_files_of_something_else_stay(sae, name, tmp_path):
         sae.save_pretrained(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == before
+
+
+def test_an_edited_card_stays(sae, tmp_path):
+    sae.save_pretrained(tmp_path)
+    sae.save_pretrained(tmp_path)  # one that nobody edited is replaced
+    card = tmp_path / "README.md"
+    card.write_text(card.read_text() + "\n## Mine\n")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match=r"README\.md was edited since it was written"):
+        sae.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_one_folder_is_of_one_kind(sae, tmp_path):
+    sae.save_pretrained(tmp_path / "a")
+    with pytest.raises(ConfigError, match=r"holds model\.safetensors of another kind of folder"):
+        to_saelens(sae, tmp_path / "a")
+    to_saelens(sae, tmp_path / "b")
+    with pytest.raises(ConfigError, match=r"holds cfg\.json of SAELens, which is read first"):
+        sae.save_pretrained(tmp_path / "b")
+    shutil.copytree(tmp_path / "a", tmp_path / "b", dirs_exist_ok=True)
+    with pytest.raises(ConfigError, match=r"cfg\.json and model\.safetensors, which may be of two SAEs"):
+        open_sae(tmp_path / "b")
 
 
 def test_what_cannot_be_said_in_json_is_refused_before_anything_is_written(sae, tmp_path):

@@ -169,6 +169,14 @@ def test_an_sae_that_is_not_of_this_function_stays(folder):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS, OURS])
+def test_a_file_of_someone_else_s_stays(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=f"{name} was written by something else"):
+        to_saelens(random_sae(0), tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
 SLICES = {
     "all": ([None], ()), "nothing given": (None, ()), "the first left out": ([1, None], (0,)),
     "an end": ([3], (3, 4, 5)),

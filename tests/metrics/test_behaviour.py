@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from toy import ARCHITECTURES, D_MODEL, language_model, token_set, unit_sae
 
-from archsae_core.data.language_model import blocks
+from archsae_core.config import ConfigError
+from archsae_core.data.language_model import ModelError, blocks
+from archsae_core.data.model_check import check_model
 from archsae_core.data.splice import readout, replaced_positions, run_prefix, splice
 from archsae_core.metrics import behaviour as scoring
 from archsae_core.metrics.behaviour import behaviour
@@ -207,3 +209,34 @@ def test_errors_name_what_is_wrong(models):
         scored(models["gpt2"], {"mean": unit_sae(D_MODEL, D_MODEL)})
     with pytest.raises(ValueError, match="fewer than 3 tokens"):
         behaviour(models["gpt2"], LAYER, token_set([2, 2], [0, 1]), {}, torch.zeros(D_MODEL))
+
+
+@pytest.mark.parametrize(
+    ("layer", "options", "error"),
+    [
+        (-1, {}, "layer = -1: must be at least 0"),
+        (99, {}, r"layer = 99: the model has 3 blocks: use 0 … 2"),
+        (LAYER, {"max_tokens": 0}, "max_tokens = 0: must be at least 1"),
+        (LAYER, {"batch_size": -1}, "batch_size = -1: must be at least 1"),
+        (LAYER, {"max_norm": float("nan")}, "max_norm = nan: must be 0 or larger, and finite"),
+    ],
+)
+def test_what_would_score_something_else_is_refused(models, layer, options, error):
+    with pytest.raises(ConfigError, match=error):
+        behaviour(models["gpt2"], layer, token_set([9], [0]), {}, torch.zeros(D_MODEL), **options)
+
+
+def test_a_mean_of_another_width_is_refused(models):
+    with pytest.raises(ConfigError, match=rf"mean is \[1\]: it must be a tensor of the shape \[{D_MODEL}\]"):
+        behaviour(models["gpt2"], LAYER, token_set([9], [0]), {}, torch.zeros(1))
+
+
+def test_a_model_in_training_mode_is_refused(models):
+    model = models["gpt2"].train()
+    try:
+        with pytest.raises(ModelError, match=r"it is in training mode, .* call model\.eval\(\)"):
+            scored(model, {})
+        with pytest.raises(ModelError, match="it is in training mode"):
+            check_model(model, LAYER, 8)
+    finally:
+        model.eval()

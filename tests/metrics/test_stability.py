@@ -44,7 +44,30 @@ def test_centred_cosines_are_those_of_unit_atoms_less_their_mean():
     a, b = torch.randn(30, 6) * torch.rand(30, 1) + 2, torch.randn(20, 6) + 1
     a_c, b_c = (F.normalize(x, dim=1) - F.normalize(x, dim=1).mean(dim=0) for x in (a.double(), b.double()))
     expected = F.cosine_similarity(a_c[:, None], b_c[None], dim=2)
-    assert torch.allclose(matching.centred_cosines(a, b, cosines(a, b)).double(), expected, atol=1e-5)
+    assert torch.allclose(matching.centred_cosines(a, b).double(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-4, 1e-5])
+def test_atoms_that_point_almost_the_same_way_keep_their_score(spread):
+    common, noise = torch.randn(64), torch.randn(64, 64)
+    a, b = (common + spread * (noise + 0.3 * torch.randn(64, 64)) for _ in range(2))
+    a_c, b_c = (x - x.mean(dim=0) for x in (F.normalize(x.double(), dim=1) for x in (a, b)))
+    similarity = F.cosine_similarity(a_c[:, None], b_c[None], dim=2).numpy()
+    expected = similarity[linear_sum_assignment(similarity, maximize=True)].mean()
+    assert stability.hungarian_centred(a, b) == pytest.approx(expected, abs=1e-6)
+    assert stability.scores(Side(a), Side(b))["greedy_centred"] <= 1
+
+
+def test_equal_atoms_have_nothing_left_of_their_mean():
+    same = torch.randn(1, 16).repeat(5, 1)
+    assert stability.hungarian_centred(same, same) == 0
+    assert stability.collapse_corrected(same, torch.randn(5, 16)) == (0, 0, 0, (1, 5))
+
+
+def test_units_do_not_matter():
+    a, b = torch.randn(20, 6), torch.randn(20, 6)
+    for name, value in stability.scores(Side(1e-25 * a), Side(1e15 * b)).items():
+        assert value == pytest.approx(stability.scores(Side(a), Side(b))[name], abs=1e-6), name
 
 
 def test_greedy_by_hand_in_both_directions():
@@ -112,7 +135,7 @@ def test_prices_of_a_similar_matching_stand_in_for_the_auction(calls):
     a, b = torch.randn(600, 24), torch.randn(600, 24)
     b[:300] = a[:300] + 0.7 * b[:300]
     cosine = cosines(a, b)
-    centred, prices = matching.centred_cosines(a, b, cosine), match(cosine).prices
+    centred, prices = matching.centred_cosines(a, b), match(cosine).prices
     calls.clear()
     match(centred, prices)
     assert calls == ["min_weight_full_bipartite_matching"]

@@ -80,3 +80,21 @@ def test_summary_counts_empty_and_coinciding_centroids():
     broken = fitted._replace(points=fitted.points[[0, 0, 1]], occupancy=torch.tensor([90, 0, 0]))
     found = anchor_statistics(broken)
     assert (found["duplicates"], found["empty"], found["n_anchors"]) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("gamma", [1, 30, 1000])
+def test_a_mean_far_from_0_changes_no_cluster(monkeypatch, fast, gamma):
+    monkeypatch.setattr(anchors, "fast_bfloat16", lambda: fast)
+    generator = torch.Generator().manual_seed(1)
+    centres = 3 * torch.randn(40, 24, generator=generator)
+    x = centres[torch.arange(3000) % 40] + torch.randn(3000, 24, generator=generator)
+    shift = gamma * x.norm(dim=1).mean() * torch.ones(24) / 24**0.5
+    near, far = fit_anchors(x, 40, iterations=10), fit_anchors(x + shift, 40, iterations=10)
+    assert far.unexplained == pytest.approx(near.unexplained, rel=0.05)
+    assert torch.allclose(far.points.mean(dim=0), shift, rtol=0.2, atol=1)
+
+
+def test_equal_activations_far_from_0_are_too_few():
+    with pytest.raises(ConfigError, match="only 1 distinct activations"):
+        fit_anchors(torch.full((9, 3), 7.0), 2)

@@ -157,7 +157,7 @@ def test_command_line_values_are_typed():
 def test_an_empty_folder_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["clean", "--runs", ""])
-    assert "--runs: it is empty" in capsys.readouterr().err
+    assert "--runs: runs = '': an empty value" in capsys.readouterr().err
 
 
 # --- which names of a notebook are parameters ---
@@ -226,6 +226,39 @@ def test_the_injected_cell_and_fields_set_later_count(kernel):
     history = ["", CELLS["parameters"], "# Parameters\ndetla = 0.5\n", CELLS["report"]]
     with pytest.raises(ConfigError, match="unknown parameter 'detla'"):
         parameters_in({"In": history, "preset": "smoke", "detla": 0.5})
+
+
+READ = "report = Report.from_namespace(globals())"
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        (CELLS["parameters"], f"seed = 3\n{READ}"),
+        (CELLS["parameters"], "%%time\nseed = 3", READ),
+        (CELLS["parameters"], "%matplotlib inline\nseed = 3", READ),
+        (f"%%capture\n{CELLS['parameters']}\nseed = 3", READ),
+        (f"{CELLS['parameters']}\nseed = 3", "preset = 'smoke'", READ),
+    ],
+)
+def test_a_field_that_is_set_before_the_call_counts(cells, recwarn):
+    assert parameters_in({"In": ["", *cells], "preset": "smoke", "seed": 3}) == {"preset": "smoke", "seed": 3}
+    assert not recwarn
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("seed = 3", CELLS["parameters"], READ),
+        ("from mine import *", CELLS["parameters"], READ),
+        (CELLS["parameters"], "%%writefile a.py\nseed = 3", READ),
+        (CELLS["parameters"], f"{READ}\nseed = 3"),
+        (CELLS["parameters"], READ, "seed = 3", CELLS["parameters"], READ),
+    ],
+)
+def test_a_field_that_is_set_elsewhere_does_not_count_and_is_named(cells):
+    with pytest.warns(UserWarning, match="seed = 3: it is set outside of the cell of parameters and not used"):
+        assert parameters_in({"In": ["", *cells], "preset": "smoke", "seed": 3}) == {"preset": "smoke"}
 
 
 def test_a_parameters_cell_that_was_not_run_is_named():
