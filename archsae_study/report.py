@@ -27,7 +27,7 @@ from archsae_study import live
 from archsae_study.engine import estimate, execution
 from archsae_study.engine.made import note_made
 from archsae_study.engine.plan import Table, made, plan
-from archsae_study.engine.source import PROJECT, default_root
+from archsae_study.engine.source import PROJECT, default_root, local_inputs
 from archsae_study.engine.study import Study
 from archsae_study.engine.typed import ResultMismatch, from_json
 from archsae_study.experiments import TABLES
@@ -219,7 +219,12 @@ class Report:
         path = PROJECT / "results" / table.file_name
         content = read_result(path) if path.exists() else None
         same = content is not None and _same(table.determining(self.config), content["manifest"]["config"])
-        return content if same else None
+        return content if same and self._same_inputs(content["manifest"]) else None
+
+    def _same_inputs(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether files that the results were made from are what they were, as far as they are here."""
+        then = manifest.get("inputs", {})
+        return all(then.get(name) == now for name, now in local_inputs(self.config).items())
 
     def _computed(self, table: Table[Any]) -> dict[str, Any]:
         self._make(table)
@@ -228,6 +233,8 @@ class Report:
         manifest = {"table": table.name, "config": table.determining(self.config), "code": table.code}
         manifest |= {"device": sealed["environment"]["device"], "seconds": sealed["seconds"]}
         manifest |= {"environment": sealed["environment"]}
+        if inputs := local_inputs(self.config):
+            manifest["inputs"] = inputs
         content = {"manifest": manifest, "table": read_json(folder / "table.json")}
         mark(self.folder, "run")
         written = [self.folder / "results" / table.file_name]

@@ -2,7 +2,6 @@
 
 import ast
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from archsae_core.interop import open_sae
 from archsae_core.storage import cache_dir, mark, write_json
 from archsae_study.commands.compare import short_names
 from archsae_study.engine import estimate, execution, scheduler
-from archsae_study.engine.made import note_made
+from archsae_study.engine.made import changed_files, note_made, replace_made
 from archsae_study.engine.plan import Table, plan
 from archsae_study.engine.source import default_root, has_notebooks
 from archsae_study.engine.study import Study
@@ -65,6 +64,8 @@ def run_report(
     say(estimate.summary(found, root or default_root()))
     estimate.check_room(found, root or default_root())
     folder = run_folder(config, root)
+    for path in sorted(changed_files(folder) & {folder / f"{name}.ipynb" for name in notebooks}):
+        raise ConfigError(f"{path} was changed since the report wrote it and would be replaced: move it elsewhere")
     mark(folder, "run")
     # where a run was computed is no part of the notebook
     names = {name for name, value in parameters.items() if value is not None} - {"preset", "scheduler"}
@@ -184,8 +185,7 @@ def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
         papermill.execute_notebook(str(source), str(unfinished), _unset(source) | dict(parameters), **options)
     except papermill.PapermillExecutionError as error:
         raise NotebookFailed(f"{name}: {error.ename}: {error.evalue} (see the executed copy {unfinished})") from None
-    os.replace(unfinished, output)
-    note_made(output.parent, output)
+    replace_made(output.parent, unfinished, output)
 
 
 def run_sweep(parameters: Mapping[str, Any], deltas: Iterable[float], **options: Any) -> list[Path]:

@@ -1,5 +1,6 @@
 """What a report wrote into its run folder, by name and content: only that is published, and only that is deleted."""
 
+import os
 from pathlib import Path
 
 from archsae_core.storage import append_entries, file_sha256, read_entries
@@ -14,6 +15,18 @@ def note_made(folder: Path, *paths: Path) -> None:
     entries = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in paths]
     if new := [entry for entry in entries if entry not in known]:
         append_entries(folder / RECORD, new)
+
+
+def replace_made(folder: Path, unfinished: Path, path: Path) -> None:
+    """Put a finished file in its place. It is recorded first: a kill in between leaves the former, recorded as well."""
+    append_entries(folder / RECORD, [(path.relative_to(folder).as_posix(), file_sha256(unfinished))])
+    os.replace(unfinished, path)
+
+
+def changed_files(folder: Path) -> set[Path]:
+    """Files of a run folder that a report wrote and somebody has changed since."""
+    there = {folder / name for name, _ in noted(folder) if _is_file(folder / name)}
+    return there - made_files(folder)
 
 
 def made_files(folder: Path) -> set[Path]:

@@ -1,5 +1,6 @@
 """What a study starts from, cheaply: enough to find stored results without loading a model."""
 
+import functools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from archsae_core.config import require
 from archsae_core.data.corpus import load_text
 from archsae_core.data.model_files import model_fingerprint
+from archsae_core.storage import canonical_hash, file_sha256
 from archsae_study.settings.config import Config
 from archsae_study.settings.values import given_path
 
@@ -35,6 +37,28 @@ def default_root() -> Path:
 def has_notebooks() -> bool:
     """Whether the project's folder is here, and not the installed packages alone."""
     return (PROJECT / "notebooks").is_dir()
+
+
+def local_inputs(config: Config) -> dict[str, str]:
+    """By name of the parameter, a hash of every model and text that is a file or folder here, as far as it exists."""
+    given = {name: config[name] for name in ("text", "model", "other_model") if config[name] is not None}
+    places = {name: Path(value) for name, value in given.items() if os.path.isabs(value)}
+    return {name: _content(place) for name, place in places.items() if place.exists()}
+
+
+def _content(place: Path) -> str:
+    files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+    return canonical_hash([(str(path.relative_to(place)), _digest(path, *_state(path))) for path in files])
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+@functools.cache
+def _digest(path: Path, _size: int, _changed: int) -> str:
+    return file_sha256(path)
 
 
 def fields_of(config: Config, names: Iterable[str]) -> dict[str, Any]:

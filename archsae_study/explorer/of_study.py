@@ -1,7 +1,8 @@
 """The explorer of a study's trained dictionaries."""
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Int64
 
 from archsae_core.config import ConfigError, require
 from archsae_core.data.activations import ActivationSet
+from archsae_core.data.language_model import d_model
 from archsae_core.metrics.probing import NoPassages
 from archsae_core.models.sae import SAE
 from archsae_core.storage import environment
@@ -44,9 +46,14 @@ def of_study(
         raise ConfigError(f"arms = {tuple(arms)!r}: name each arm once")
     if unknown or not arms:
         raise ConfigError(f"arms = {tuple(arms)!r}: name at least one of {', '.join(ARMS)}")
-    config = study.config
+    config, width = study.config, d_model(study.model)
+    for name, sae in (saes or {}).items():
+        of_layer = f"layer {config['layer']} has {width}"
+        require(sae.d_model == width, "saes", name, f"has d_model = {sae.d_model}, {of_layer}")
+    keys = guest_keys(saes or {}, arms)
+    guests = [_guest(study, key, *named) for key, named in zip(keys, (saes or {}).items(), strict=True)]
     return Explorer(
-        [*(_subject(study, arm, arms) for arm in arms), *(_guest(study, *guest) for guest in (saes or {}).items())],
+        [*(_subject(study, arm, arms) for arm in arms), *guests],
         _material(study),
         title="Feature explorer",
         model=config["model"],
@@ -77,10 +84,20 @@ def _subject(study: Study, arm: str, arms: Sequence[str]) -> Subject:
     )
 
 
-def _guest(study: Study, name: str, sae: SAE) -> Subject:
-    width, layer = len(study.normalizer.mean), study.config["layer"]
-    require(sae.d_model == width, "saes", name, f"has d_model = {sae.d_model}, layer {layer} has {width}")
-    key, delta = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII), getattr(sae.dictionary, "delta", None)
+def guest_keys(names: Iterable[str], taken: Iterable[str]) -> list[str]:
+    """Keys of other people's SAEs, which name files: letters, digits, `-`, `_`, `.` of their names, each but once."""
+    used, found = set(taken), []
+    for name in names:
+        plain = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip(".-") or "sae"
+        numbered = (f"{plain}-{number}" for number in itertools.count(2))
+        key = next(key for key in itertools.chain([plain], numbered) if key not in used)
+        used.add(key)
+        found.append(key)
+    return found
+
+
+def _guest(study: Study, key: str, name: str, sae: SAE) -> Subject:
+    delta = getattr(sae.dictionary, "delta", None)
     return Subject(key=key, label=name, sae=sae.to(study.device), seed=sae.about.seed or 0, delta=delta)
 
 

@@ -10,6 +10,7 @@ from archsae_core.models.sae import SAE
 from archsae_study.engine.runs import arm_runs
 from archsae_study.engine.study import Study
 from archsae_study.explorer import of_study
+from archsae_study.explorer.of_study import guest_keys
 from archsae_study.settings.config import ConfigError, configure
 
 
@@ -36,3 +37,16 @@ def test_an_sae_of_another_width_is_named(study):
     other = SAE(FreeDictionary(torch.eye(5)), 1)
     with pytest.raises(ConfigError, match="saes = 'mine': has d_model = 5, layer 1 has 32"):
         of_study(study, arms=("ra-own",), saes={"mine": other})
+
+
+def test_names_that_give_one_key_are_numbered_and_no_key_leaves_the_folder():
+    names = ["日本", "語", "a b", "a-b", "ra-own", "..", ".", "x/../y"]
+    keys = guest_keys(names, ["ra-own"])
+    assert keys == ["sae", "sae-2", "a-b", "a-b-2", "ra-own-2", "sae-3", "sae-4", "x-..-y"]
+
+
+def test_an_sae_of_another_width_is_named_before_anything_is_trained(tmp_path):
+    fresh = Study(configure({"preset": "smoke"}), tmp_path)
+    with pytest.raises(ConfigError, match="saes = 'mine': has d_model = 5"):
+        of_study(fresh, arms=("ra-own",), saes={"mine": SAE(FreeDictionary(torch.eye(5)), 1)})
+    assert not list(tmp_path.glob("store/*"))

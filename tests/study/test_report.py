@@ -14,7 +14,8 @@ from archsae_core.storage import CorruptArtifact, canonical_hash
 from archsae_study import report
 from archsae_study.__main__ import main
 from archsae_study.commands import publishing, runner
-from archsae_study.engine.source import default_root
+from archsae_study.engine.made import changed_files, replace_made
+from archsae_study.engine.source import default_root, local_inputs
 from archsae_study.engine.study import Study
 from archsae_study.engine.typed import to_json
 from archsae_study.experiments import TABLES
@@ -195,6 +196,39 @@ def test_a_result_of_another_version_says_so(tmp_path):
 def test_a_switch_of_the_environment_can_say_no(monkeypatch, value, on):
     monkeypatch.setenv("ARCHSAE_RESULTS_ONLY", value)
     assert report.Report(configure({"preset": "smoke"})).results_only == on
+
+
+def test_a_notebook_that_was_edited_since_is_not_replaced(tmp_path):
+    config = configure({"preset": "smoke"})
+    folder = report.run_folder(config, tmp_path)
+    folder.mkdir(parents=True)
+    for name in ("05_stability", "06_delta_ablation"):
+        unfinished = folder / "unfinished"
+        unfinished.write_text("as written")
+        replace_made(folder, unfinished, folder / f"{name}.ipynb")
+    assert changed_files(folder) == set()
+    (folder / "05_stability.ipynb").write_text("edited")
+    with pytest.raises(ConfigError, match=r"05_stability\.ipynb was changed since the report wrote it"):
+        runner.run_report({"preset": "smoke"}, root=tmp_path)
+    assert (folder / "05_stability.ipynb").read_text() == "edited"
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name}
+
+
+def test_results_of_a_text_that_has_changed_are_not_shown(tmp_path, monkeypatch):
+    path = tmp_path / "mine.txt"
+    path.write_text("one")
+    config = configure({"preset": "smoke", "text": str(path)})
+    manifest = {"inputs": local_inputs(config), "config": {}}
+    assert manifest["inputs"].keys() == {"text"}
+    monkeypatch.setattr(report, "read_result", lambda _: {"manifest": manifest})
+    monkeypatch.setattr(report, "_same", lambda *_: True)
+    shown = Report(config)
+    assert shown._read_committed(TABLES[0]) is not None
+    path.write_text("two, and more")
+    assert shown._read_committed(TABLES[0]) is None
+    path.unlink()  # elsewhere, where only the results are
+    assert shown._read_committed(TABLES[0]) is not None
+    assert local_inputs(configure({"preset": "smoke"})) == {}
 
 
 def test_a_file_is_no_place_for_runs(tmp_path, monkeypatch):
