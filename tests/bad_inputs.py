@@ -166,7 +166,7 @@ COMMANDS = [
         ("layer=7", "layer = 7"), ("delta=-1", "delta = -1"), ("detla=1", "unknown parameter 'detla'"),
         ("k=65", "k = 65"), ("delta", "expected NAME=VALUE"), ("n_anchors=20000", "n_anchors = 20000"),
         ("text=missing.txt", "text = '.*/missing.txt'"), ("model=no/such-folder", "model = 'no/such-folder'"),
-        ("context=1", "context = 1"), ("n_anchors=13000", "disjoint parts"), ("tokens=1", "tokens = 1"),
+        ("context=1", "context = 1"), ("n_anchors=13500", "disjoint parts"), ("tokens=1", "tokens = 1"),
         ("scheduler=local:0", "scheduler = 'local:0'"), ("dtype=int8", "dtype = 'int8'"),
     )
 ] + [

@@ -490,3 +490,24 @@ def test_what_could_not_be_read_again_is_not_saved(what, save, tmp_path):
 def test_numbers_of_numpy_are_saved_as_numbers(tmp_path):
     core.save_sae(changed(about=About(metrics={"r2": np.float32(0.5)})), tmp_path / "a.safetensors")
     assert core.load_sae(tmp_path / "a.safetensors").about.metrics == {"r2": 0.5}
+
+
+@pytest.mark.parametrize("activation", ["topk", "batchtopk"])
+def test_the_default_dtype_of_torch_changes_nothing(activation, tmp_path):
+    anchors, x = core.fit_anchors(points(40), 8).points, points(40, seed=1)
+
+    def made():
+        free = core.SAE(core.FreeDictionary.random(8, 4), 2, scale=0.123456, activation=activation)
+        archetypal = core.SAE(core.ArchetypalDictionary.from_anchors(anchors, 10), 2, scale=0.123456)
+        core.save_sae(free, tmp_path / "a.safetensors")
+        return [each(x) for each in (free, archetypal, core.load_sae(tmp_path / "a.safetensors"))]
+
+    before = made()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        after = made()
+        assert core.fit_anchors(points(40), 8).points.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(before, after, strict=True):
+        assert torch.equal(one, other)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from archsae_core.config import ConfigError, LanguageModelConfig, require_whole
+from archsae_core.config import ConfigError, LanguageModelConfig
 from archsae_core.data import random_model
 from archsae_core.data.hub import quiet_transformers
 from archsae_core.data.model_files import ModelError, model_files
@@ -140,8 +140,7 @@ def require_evaluating(model: PreTrainedModel) -> None:
 def check_layer(model: PreTrainedModel | PretrainedConfig, layer: int) -> None:
     """Raise ConfigError naming `layer` and its range where the model has no such block."""
     n_blocks = _n_blocks(model.config if isinstance(model, nn.Module) else model)
-    require_whole("layer", layer, 0)
-    if layer >= n_blocks:
+    if not 0 <= layer < n_blocks:
         raise ConfigError(f"layer = {layer}: the model has {n_blocks} blocks: use 0 … {n_blocks - 1}")
 
 
@@ -221,6 +220,7 @@ def _complete_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrai
         raise OSError(f"{len(wrong)} weights are missing or of the wrong shape, such as {wrong[0]}")
     if other := sorted(name for name in report["unexpected_keys"] if _changes_the_model(name, model)):
         raise OSError(f"config.json has no place for {len(other)} weights, such as {other[0]}")
+    model.config.return_dict = True  # whatever config.json says: outputs are read by name
     return model
 
 

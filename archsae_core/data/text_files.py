@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pyarrow
@@ -338,17 +339,35 @@ def _read_dataset(config: CorpusConfig) -> Rows:
         refuse_unused(
             config, ["text_revision"], f"{config.text!r} is a folder, and only datasets of the hub have revisions"
         )
+    if folder.is_dir():
+        _check_kinds(folder, config)
     source, commit, down = (str(folder), None, None) if folder.is_dir() else (name, *_commit(name, config))
     try:
-        with _quiet_datasets(offline=down is not None):
-            dataset = datasets.load_dataset(source, subset or None, split="train", revision=commit)
+        with _quiet_datasets(offline=down is not None), TemporaryDirectory() as cache:
+            # of a folder, `datasets` would take its own copy for as good as the files where their times are the same
+            options = {"cache_dir": cache, "keep_in_memory": True} if folder.is_dir() else {}
+            dataset = datasets.load_dataset(source, subset or None, split="train", revision=commit, **options)
     except (OSError, ValueError, RuntimeError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
         if down is not None:
             fix = f"use a local {', '.join(SUFFIXES)} file, a local folder, or bbc-news"
             raise _bad(config, f"neither a file or folder here, nor cached; {down}: {fix}") from error
         fix = "check the name (`name:config` where there are several configs) and that it has a split `train`"
         raise _bad(config, f"the dataset cannot be loaded ({' '.join(str(error).split())}): {fix}") from error
-    return _select(_plain(dataset, config), config)
+    left_out = {name: split.num_examples for name, split in (dataset.info.splits or {}).items() if name != "train"}
+    found = _select(_plain(dataset, config), config)
+    if not left_out or not folder.is_dir():
+        return found
+    said = ", ".join(f"{name} ({rows:,} rows)" for name, rows in left_out.items())
+    return found._replace(notes=(*found.notes, f"text = {config.text!r}: its split train is read, not {said}"))
+
+
+def _check_kinds(folder: Path, config: CorpusConfig) -> None:
+    """Raise TextError for a folder of which `datasets` would read one kind of file alone, or lines for documents."""
+    kinds = sorted({path.suffix.lower() for path in folder.rglob("*") if path.is_file()} & {*SUFFIXES, ".json", ".tsv"})
+    if ".txt" in kinds:
+        raise _bad(config, "it holds .txt files, of which every line would be a document: give one file instead")
+    if len(kinds) > 1:
+        raise _bad(config, f"it holds {' and '.join(kinds)} files, of which one kind would be read: give one of them")
 
 
 def _commit(name: str, config: CorpusConfig) -> tuple[str | None, HubUnreachable | None]:

@@ -53,7 +53,7 @@ def from_overcomplete(source: nn.Module | str | Path, *, k: int | None = None, d
     try:
         dictionary = _dictionary(name, state, atoms, delta)
         with torch.no_grad():
-            sae = SAE(dictionary, k, torch.zeros(dictionary.atoms().shape[1]), 1.0, "raw")
+            sae = SAE(dictionary, k, torch.zeros(dictionary.atoms().shape[1], dtype=torch.float32), 1.0, "raw")
             W_enc, b_enc = _encoder(name, state, dictionary)
             sae.load_state_dict({"W_enc": W_enc, "b_enc": b_enc}, strict=False)
     except KeyError as error:

@@ -260,7 +260,7 @@ def _units(folder: Path, threshold: Tensor) -> tuple[Tensor, Tensor]:
             f"{folder / WEIGHTS}: threshold of {low:g} in feature {int(threshold.argmin())}: only JumpReLU SAEs whose "
             "thresholds are all equal or all above 0 are read here"
         )
-    return threshold, torch.ones(())
+    return threshold, torch.ones((), dtype=torch.float32)
 
 
 def _ours(folder: Path, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> SAE:

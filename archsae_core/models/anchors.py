@@ -93,7 +93,7 @@ def _means(x: Tensor, labels: Tensor, points: Tensor) -> Float[Tensor, "n_anchor
     """Mean of each cluster; an empty one moves to the row farthest from its own mean."""
     grouped = kernels.group_by_feature(labels[:, None], len(points))
     counts = torch.bincount(labels, minlength=len(points))
-    ones = torch.ones(len(x), 1, device=x.device)
+    ones = torch.ones(len(x), 1, device=x.device, dtype=x.dtype)
     means = kernels.transposed_product(ones, grouped, x) / counts.clamp_min(1)[:, None]
     if empty := (counts == 0).nonzero().flatten().tolist():
         distance = (x - means[labels]).square().sum(dim=1)
@@ -125,7 +125,7 @@ def anchor_statistics(anchors: Anchors) -> dict[str, float | int | list[float]]:
     cosines.fill_diagonal_(-1.0)
     distances = torch.cdist(points, points)
     distances.fill_diagonal_(float("inf"))
-    quantiles = torch.tensor([0.0, 0.05, 0.5, 0.95, 1.0])
+    quantiles = torch.tensor([0.0, 0.05, 0.5, 0.95, 1.0], dtype=torch.float32)
     return {
         "n_anchors": len(points),
         "unexplained": anchors.unexplained,

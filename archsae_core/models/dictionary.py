@@ -65,7 +65,7 @@ class FreeDictionary(nn.Module):
         """Atoms in random directions, the usual start."""
         require_whole("n_features", n_features)
         require_whole("d_model", d_model)
-        return cls(torch.randn(n_features, d_model, generator=torch.Generator().manual_seed(seed)))
+        return cls(torch.randn(n_features, d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float32))
 
     def atoms(self) -> Float[Tensor, "n_features d_model"]:
         """The dictionary D, rows of norm 1 where `unit_norm` is true."""
@@ -321,7 +321,7 @@ def identity_weights(
     n_features: int, n_anchors: int, generator: torch.Generator
 ) -> Float[Tensor, "n_features n_anchors"]:
     """Row i is anchor i. Atoms beyond the number of anchors start half-way between two random anchors."""
-    weights = torch.zeros(n_features, n_anchors)
+    weights = torch.zeros(n_features, n_anchors, dtype=torch.float32)
     rows = torch.arange(min(n_features, n_anchors))
     weights[rows, rows] = 1.0
     for row in range(n_anchors, n_features):
@@ -334,8 +334,8 @@ def random_weights(
 ) -> Float[Tensor, "n_features n_anchors"]:
     """Each row mixes eight random anchors with flat Dirichlet weights."""
     chosen = torch.randint(n_anchors, (n_features, 8), generator=generator)
-    exponentials = -torch.rand(n_features, 8, generator=generator).clamp_min_(1e-12).log()
-    weights = torch.zeros(n_features, n_anchors).scatter_add_(1, chosen, exponentials)
+    exponentials = -torch.rand(n_features, 8, generator=generator, dtype=torch.float32).clamp_min_(1e-12).log()
+    weights = torch.zeros(n_features, n_anchors, dtype=torch.float32).scatter_add_(1, chosen, exponentials)
     return weights / weights.sum(dim=1, keepdim=True)
 
 
@@ -367,7 +367,9 @@ def make_dictionary(
     identity) or `random-w` (random rows of the simplex).
     """
     if start == "random":
-        return FreeDictionary(torch.randn(config.n_features, anchors.shape[1], generator=generator))
+        return FreeDictionary(
+            torch.randn(config.n_features, anchors.shape[1], generator=generator, dtype=torch.float32)
+        )
     weights_of = random_weights if start == "random-w" else identity_weights
     weights = weights_of(config.n_features, len(anchors), generator)
     if kind != "archetypal":

@@ -132,9 +132,9 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         has_bias = frame == "centred" if decoder_bias is None else decoder_bias
         self.b_dec = nn.Parameter(atoms.new_zeros(self.d_model), requires_grad=has_bias)
         self.register_buffer("mean", atoms.new_zeros(self.d_model) if mean is None else mean.detach().float().clone())
-        self.register_buffer("scale", torch.tensor(float(scale)))
+        self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float32))
         if activation == "batchtopk":
-            self.register_buffer("threshold", torch.tensor(0.0))
+            self.register_buffer("threshold", torch.tensor(0.0, dtype=torch.float32))
         self.about = About()
 
     def atoms(self) -> Float[Tensor, "n_features d_model"]:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from traitlets.config import Config as Settings
 
 from archsae_core.interop import open_sae
-from archsae_core.storage import cache_dir, mark, write_json
+from archsae_core.storage import cache_dir, mark, switched_on, write_json
 from archsae_study.commands.compare import short_names
 from archsae_study.engine import estimate, execution, scheduler
 from archsae_study.engine.made import changed_files, note_made, replace_made
@@ -24,7 +24,7 @@ from archsae_study.engine.study import Study
 from archsae_study.experiments import TABLES
 from archsae_study.explorer import of_study, write_page
 from archsae_study.explorer.page import page_files
-from archsae_study.report import COMPUTE, PROJECT, identity, run_folder
+from archsae_study.report import COMPUTE, PROJECT, RESULTS_ONLY, identity, run_folder
 from archsae_study.settings.config import FIELDS, ConfigError, configure, given
 
 NOTEBOOKS = (
@@ -57,6 +57,8 @@ def run_report(
     computed again. Raises NotebookFailed.
     """
     notebooks = tuple(notebooks)
+    if switched_on(RESULTS_ONLY):
+        raise ConfigError(f"{RESULTS_ONLY} is set, and a report computes: unset it")
     study, found = planned(parameters, root, notebooks=notebooks)
     config = study.config
     for line in study.text_notes():

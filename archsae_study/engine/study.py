@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
@@ -53,6 +54,8 @@ MAIN_FIELDS = ("delta", "w_step", "w_lr", "smoothing", "unit_norm", "learn_scale
 HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Of embedded models, which other tools load from the hub."""
 SCORE_BATCH = 4096
+UNEVEN = 0.5
+"""Share of the mean part of the documents below which the smallest one is said."""
 SCORING = ("archsae_core.metrics.reconstruction",)
 """Modules that score a trained dictionary."""
 
@@ -100,6 +103,13 @@ class Study:
         name = self.config.corpus.text
         copies = self.tokens.copies.warning()
         found = [f"text = {name!r}: {copies}"] if copies else []
+        parts = self._rows_of_parts()
+        if min(parts) < UNEVEN * np.mean(parts):
+            fix = "lower anchor_folds, or divide the longest documents"
+            found.append(
+                f"anchor_folds = {len(parts)}: the parts of the documents are uneven, and every k-means clusters as "
+                f"many activations as the smallest has: {min(parts):,}, of {sum(parts):,} in all: {fix}"
+            )
         return [describe(self.corpus, name), *self.corpus.notes, *found]
 
     def variant(self, **changes: Any) -> "Study":
@@ -175,8 +185,8 @@ class Study:
         if usable < config.anchors.n_anchors:
             fix = "lower n_anchors or anchor_folds, or raise tokens and anchor_tokens"
             raise ConfigError(
-                f"n_anchors = {config.anchors.n_anchors}: each of {folds} disjoint parts of the training documents has "
-                f"about {usable} activations to cluster; {fix}"
+                f"n_anchors = {config.anchors.n_anchors}: of {folds} disjoint parts of the training documents, the "
+                f"smallest has {usable} activations to cluster; {fix}"
             )
         if config.comparison.n_seeds > folds:
             raise ConfigError(
@@ -184,13 +194,16 @@ class Study:
             )
 
     def usable_for_anchors(self) -> int:
-        """About how many activations every k-means clusters, by counting tokens: those of the smallest part."""
-        train, config = self.tokens.train, self.config
-        usable = train.n_tokens - len(train.ids)
-        if any(ARMS[arm].own and ARMS[arm].anchors == "kmeans" for arm in config.comparison.arms):
-            # parts differ in size by their documents; a tenth is a margin
-            usable = int(0.9 * usable / config.anchors.anchor_folds)
-        return min(usable, config.anchors.anchor_tokens or usable)
+        """How many activations every k-means clusters, outliers aside: those of the part with fewest."""
+        smallest = min(self._rows_of_parts())
+        return min(smallest, self.config.anchors.anchor_tokens or smallest)
+
+    def _rows_of_parts(self) -> list[int]:
+        """Activations in each disjoint part of the training documents, outliers included, as `_anchor_rows` divides."""
+        train = self.tokens.train
+        rows = np.array([len(window) - 1 for window in train.ids])
+        documents = np.unique(train.document[rows > 0], return_inverse=True)[1] % self.config.anchors.anchor_folds
+        return np.bincount(documents, rows[rows > 0], self.config.anchors.anchor_folds).astype(int).tolist()
 
     def _check_heldout(self, heldout: TokenSet) -> None:
         """Raise ConfigError where the held-out documents are too short for what is scored on them."""

@@ -125,7 +125,7 @@ def probe_data(study: Study) -> tuple[ProbeData, ProbeData]:
     """Passages of the documents of probed topics, training and held out. Raises NoPassages where there are none."""
     topics = topics_of(study)
     if topics is None:
-        raise NoPassages("the text has no topic labels")
+        raise NoPassages("the text has one topic" if study.corpus.topics else "the text has no topic labels")
     found = probed(*(topics[np.unique(getattr(study.tokens, part).document)] for part in ("train", "heldout")))
     topics = np.where(np.isin(topics, found), topics, -1)
     length = min(PASSAGE, study.config.language_model.context // 2)

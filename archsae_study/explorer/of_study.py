@@ -50,6 +50,12 @@ def of_study(
     for name, sae in (saes or {}).items():
         of_layer = f"layer {config['layer']} has {width}"
         require(sae.d_model == width, "saes", name, f"has d_model = {sae.d_model}, {of_layer}")
+        own = sae.about.layer in (None, config["layer"])
+        require(
+            own, "saes", name, f"is of layer {sae.about.layer}, not {config['layer']}: set `layer`, or leave it out"
+        )
+        elsewhere = sae.about.layer is None and "hook_" in (sae.about.source or "")
+        require(not elsewhere, "saes", name, f"does not read the residual stream ({sae.about.source}): leave it out")
     keys = guest_keys(saes or {}, arms)
     guests = [_guest(study, key, *named) for key, named in zip(keys, (saes or {}).items(), strict=True)]
     return Explorer(
@@ -65,9 +71,15 @@ def of_study(
 
 
 def subject_runs(study: Study, arm: str) -> list[Run]:
-    """The run of an arm that is looked at, of the study's main seed, and those of every other seed after it."""
+    """The run of an arm that is looked at, of the study's main seed, and those of every other seed after it.
+
+    Of seeds with centroids of their own, those are left out whose centroids are the main seed's.
+    """
     run = Run(arm, study.config.comparison.seed, study.config.training.steps)
-    return [run, *(other for other in arm_runs(study.config, arm) if other.seed != run.seed)]
+    others = [other for other in arm_runs(study.config, arm) if other.seed != run.seed]
+    if ARMS[arm].own and ARMS[arm].anchors == "kmeans":  # there are as many parts of the text as `anchor_folds`
+        others = [other for other in others if study.fold(other) != study.fold(run)]
+    return [run, *others]
 
 
 def _subject(study: Study, arm: str, arms: Sequence[str]) -> Subject:

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import time
 from itertools import pairwise
@@ -434,3 +435,37 @@ def test_copies_of_two_documents_cannot_be_split():
 def test_too_few_documents_to_split():
     with pytest.raises(TextError, match=r"text = .*2 documents are too few"):
         split_documents(range(2), smoke().corpus)
+
+
+def rows_of(*texts):
+    return "\n".join(json.dumps({"text": text}) for text in texts)
+
+
+def test_a_folder_is_read_anew_whatever_the_times_of_its_files(tmp_path):
+    path = tmp_path / "texts" / "a.jsonl"
+    path.parent.mkdir()
+    for found in (("one", "two", "three"), ("six", "ten", "seven")):
+        path.write_text(rows_of(*found))
+        os.utime(path, (1e9, 1e9))
+        assert list(load_text(smoke(text=str(path.parent)).corpus).texts) == list(found)
+
+
+@pytest.mark.parametrize(
+    ("files", "error"),
+    [
+        ({"a.txt": "one\ntwo\nthree", "b.txt": "four"}, "holds .txt files, of which every line would be a document"),
+        ({"a.jsonl": rows_of("one"), "b.csv": "text\ntwo\n"}, r"holds .csv and .jsonl files, of which one kind"),
+    ],
+)
+def test_a_folder_of_which_something_else_would_be_read_is_refused(tmp_path, files, error):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(TextError, match=error):
+        load_text(smoke(text=str(tmp_path)).corpus)
+
+
+def test_splits_that_are_not_read_are_told(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(rows_of("one", "two", "three"))
+    (note,) = load_text(smoke(text=str(tmp_path)).corpus).notes
+    assert note.endswith("its split train is read, not test (3 rows)")

@@ -341,3 +341,10 @@ def test_unreachable_hub_is_said_within_seconds(hub):
         with pytest.raises(ModelError, match=r"model = 'user/tiny'.*cannot be reached.*smollm2-135m"):
             use(smoke(model="user/tiny").language_model)
     assert time.monotonic() - start < 5
+
+
+def test_outputs_have_names_whatever_the_settings_say(tmp_path):
+    folder = save_model(tmp_path / "model")
+    change_json(folder / "config.json", return_dict=False)
+    model = load_model(configure({"preset": "smoke", "model": str(folder)}).language_model)
+    assert model(torch.ones(1, 4, dtype=torch.int64)).logits.shape[:2] == (1, 4)

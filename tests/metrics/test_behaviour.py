@@ -214,7 +214,7 @@ def test_errors_name_what_is_wrong(models):
 @pytest.mark.parametrize(
     ("layer", "options", "error"),
     [
-        (-1, {}, "layer = -1: must be at least 0"),
+        (-1, {}, "layer = -1: the model has 3 blocks: use 0 … 2"),
         (99, {}, r"layer = 99: the model has 3 blocks: use 0 … 2"),
         (LAYER, {"max_tokens": 0}, "max_tokens = 0: must be at least 1"),
         (LAYER, {"batch_size": -1}, "batch_size = -1: must be at least 1"),

@@ -5,12 +5,13 @@ import torch
 
 from archsae_core.interop import from_saelens, to_saelens
 from archsae_core.interop.saelens import OURS
+from archsae_core.models.about import About
 from archsae_core.models.dictionary import FreeDictionary
 from archsae_core.models.sae import SAE
 from archsae_study.engine.runs import arm_runs
 from archsae_study.engine.study import Study
 from archsae_study.explorer import of_study
-from archsae_study.explorer.of_study import guest_keys
+from archsae_study.explorer.of_study import guest_keys, subject_runs
 from archsae_study.settings.config import ConfigError, configure
 
 
@@ -50,3 +51,28 @@ def test_an_sae_of_another_width_is_named_before_anything_is_trained(tmp_path):
     with pytest.raises(ConfigError, match="saes = 'mine': has d_model = 5"):
         of_study(fresh, arms=("ra-own",), saes={"mine": SAE(FreeDictionary(torch.eye(5)), 1)})
     assert not list(tmp_path.glob("store/*"))
+
+
+def test_a_feature_is_matched_with_runs_from_other_centroids_only(study):
+    for seed, folds in ((0, 2), (3, 2), (5, 3)):
+        own = study.variant(seed=seed, anchor_folds=folds, n_seeds=2)
+        for arm in ("ra-own", "topk-kmeans-own"):
+            run, *others = subject_runs(own, arm)
+            assert run.seed == seed
+            assert others
+            assert own.fold(run) not in {own.fold(other) for other in others}
+        assert [run.seed for run in subject_runs(own, "topk-random-own")] == [seed, *({0, 1} - {seed})]
+
+
+@pytest.mark.parametrize(
+    ("about", "error"),
+    [
+        (About(layer=0), "saes = 'mine': is of layer 0, not 1: set `layer`"),
+        (About(source="SAELens, blocks.1.hook_mlp_out"), "saes = 'mine': does not read the residual stream"),
+    ],
+)
+def test_an_sae_of_another_place_is_named(study, about, error):
+    other = SAE(FreeDictionary(torch.eye(32)), 1)
+    other.about = about
+    with pytest.raises(ConfigError, match=error):
+        of_study(study, arms=("ra-own",), saes={"mine": other})

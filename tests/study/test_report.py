@@ -198,6 +198,13 @@ def test_a_switch_of_the_environment_can_say_no(monkeypatch, value, on):
     assert report.Report(configure({"preset": "smoke"})).results_only == on
 
 
+def test_a_report_that_must_not_compute_is_refused_before_it_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("ARCHSAE_RESULTS_ONLY", "1")
+    with pytest.raises(ConfigError, match="ARCHSAE_RESULTS_ONLY is set, and a report computes: unset it"):
+        runner.run_report({"preset": "smoke"}, root=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_notebook_that_was_edited_since_is_not_replaced(tmp_path):
     config = configure({"preset": "smoke"})
     folder = report.run_folder(config, tmp_path)

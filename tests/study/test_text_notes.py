@@ -2,8 +2,11 @@
 
 import json
 import random
+import re
 
-from archsae_core.config import CorpusConfig
+import pytest
+
+from archsae_core.config import ConfigError, CorpusConfig
 from archsae_core.data.corpus import describe, load_text
 from archsae_study.engine.study import Study
 from archsae_study.settings.config import configure
@@ -39,3 +42,23 @@ def test_rows_without_text_are_counted(tmp_path):
     assert describe(corpus, "a").endswith("4 documents of 2 words in the median, 4 without text left out")
     (tmp_path / "b.txt").write_text("one\n\n\n\ntwo\n\nthree")
     assert load_text(CorpusConfig(text=str(tmp_path / "b.txt"))).empty == 0
+
+
+def test_one_long_document_makes_the_parts_uneven_and_bounds_the_anchors(tmp_path):
+    generator = random.Random(0)
+    words = [f"word{i}" for i in range(2000)]
+    texts = [" ".join(generator.choices(words, k=4)) for _ in range(60)]
+    texts.append(" ".join(generator.choices(words, k=9000)))
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    study = Study(configure({"preset": "smoke", "text": str(tmp_path / "a.jsonl")}), tmp_path / "runs")
+    usable = study.usable_for_anchors()
+    assert f"the parts of the documents are uneven, .* as the smallest has: {usable:,}, of" in told(study)
+    with pytest.raises(ConfigError, match=rf"n_anchors = 2000: of 2 disjoint parts .*, the smallest has {usable} act"):
+        study.variant(n_anchors=2000).check()
+    study.check()
+    clustered = study._anchor_rows(0)
+    assert len(clustered) <= usable < 1.02 * len(clustered)
+
+
+def told(study):
+    return re.sub("and every k-means clusters as many activations", ".*", study.text_notes()[-1])
