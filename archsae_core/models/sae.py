@@ -290,16 +290,20 @@ def _require_own(folder: Path) -> None:
     if (folder / SAELENS_CONFIG).exists():
         raise ConfigError(f"{folder} holds {SAELENS_CONFIG} of SAELens, which is read first: save to another folder")
     card = folder / MODEL_CARD
-    if (
-        _is_own_card(card)
-        and weights.exists()
-        and _text_of(card) != str(load_sae(weights).generate_model_card()).strip()
-    ):
+    if weights.exists() and _is_own_card(card) and not _is_card_of(weights, card):
         raise ConfigError(f"{card} was edited since it was written and would be replaced: {fix}")
 
 
 def _is_own_card(path: Path) -> bool:
     return path.is_file() and f"library_name: {LIBRARY}" in _text_of(path)
+
+
+def _is_card_of(weights: Path, card: Path) -> bool:
+    """Whether a card is the one that is made of an SAE; of damaged weights, whatever it says."""
+    try:
+        return _text_of(card) == str(load_sae(weights).generate_model_card()).strip()
+    except CorruptArtifact:
+        return True
 
 
 def _text_of(path: Path) -> str:
