@@ -125,7 +125,7 @@ class Report:
         study = self.study
         shown = [study.main_run(role) for role in ("topk", "ra")]
         explored = explored_arms(self.config.activations.frame)
-        shown += [replace(shown[0], arm=arm, changes=()) for arm in explored]
+        shown += [study.shown_run(arm, self.config.comparison.seed) for arm in explored]
         return [study.store.path("runs", study.run_recipe(run)) for run in shown]
 
     def status(self) -> Markdown | None:

@@ -473,6 +473,7 @@ TEXTS = [
         {},
         "text = .*row 3 begins",
     ),
+    _file("CSV, two of them", "a.csv", 'text\none\n"two\nthree\n"four\nfive\n', {}, "text = .*row 2 begins"),
     _file("copies of one document", "a.txt", "one two\n\nOne two!\n\none  two", {}, "3 documents are copies of 1"),
     Bad("text", "folder named .jsonl", lambda folder: _text_folder(folder / "a.jsonl"), "text = .*is a folder"),
     Bad("text", "empty folder named .parquet", lambda folder: _text_folder(folder / "a.parquet"), "no parquet file"),

@@ -202,24 +202,31 @@ def _read_csv(text: str, config: CorpusConfig) -> Rows:
         raise _bad(
             config, f"not a readable CSV file ({shortened(str(error), 300)}): write it again, with a header"
         ) from error
-    if (row := _unclosed(text)) is not None:
-        raise _bad(config, f"row {row} begins a quoted value that is never closed: close it, or double the mark")
+    if '"' in text and (row := _misquoted(text)) is not None:
+        reason = (
+            f"row {row} begins a value with a quotation mark that is not closed before a comma or the end of a line"
+        )
+        raise _bad(config, f"{reason}: close it, and double every mark inside")
     for name in filter(None, (config.text_field, config.label_field)):
         if table.column_names.count(name) > 1:
             raise _bad(config, f"its header names {name!r} twice: give each column a name of its own")
     return _select(table.to_pydict(), config)
 
 
-def _unclosed(text: str) -> int | None:
-    """Number of the row, the header being 0, whose quoted value takes the rest of a CSV file with it; None for none."""
-    if text.count('"') % 2 == 0:
-        return None
-    end, before = "\0", csv.field_size_limit(sys.maxsize)
+def _misquoted(text: str) -> int | None:
+    """Number of the first row of a CSV file, the header being 0, with a quoted value that does not end as one.
+
+    None where there is none. pyarrow takes what follows, other rows too, for a part of such a value.
+    """
+    number, before = 0, csv.field_size_limit(sys.maxsize)
     try:
-        rows = list(csv.reader([*text.splitlines(keepends=True), "\n", end]))
+        for row in csv.reader((f"{line}\n" for line in text.split("\n")), strict=True):
+            number += bool(row)
+    except csv.Error:
+        return number
     finally:
         csv.field_size_limit(before)
-    return None if rows[-1] == [end] else sum(map(bool, rows)) - 1
+    return None
 
 
 def _read_parquet(path: Path, config: CorpusConfig) -> Rows:

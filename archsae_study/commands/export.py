@@ -8,7 +8,7 @@ from archsae_core.config import require, require_choice, require_given
 from archsae_core.interop import to_saelens
 from archsae_core.models.about import About
 from archsae_study.commands.outputs import output_folder
-from archsae_study.engine.runs import Run, arm_runs
+from archsae_study.engine.runs import Run
 from archsae_study.engine.study import HUB_NAMES, Study
 from archsae_study.protocol.arms import ARMS, explored_arms
 
@@ -62,7 +62,7 @@ def export(
     if of_features:
         _write_features(study, arm, folder, to, model_id, set_name)
     else:
-        run = arm_runs(study.config, arm)[0]
+        run = study.shown_run(arm, study.config.comparison.seed)
         sae = study.sae(run)
         sae.about = replace(about(study, run), licence=licence)
         sae.save_pretrained(folder) if to == "pretrained" else to_saelens(sae, folder)

@@ -188,10 +188,9 @@ class Study:
                 f"n_anchors = {config.anchors.n_anchors}: of {folds} disjoint parts of the training documents, the "
                 f"smallest has {usable} activations to cluster; {fix}"
             )
-        if config.comparison.n_seeds > folds:
-            raise ConfigError(
-                f"n_seeds = {config.comparison.n_seeds}: at most anchor_folds = {folds}: raise anchor_folds"
-            )
+        for name in ("n_seeds", "ablation_seeds"):
+            if config[name] > folds:
+                raise ConfigError(f"{name} = {config[name]}: at most anchor_folds = {folds}: raise anchor_folds")
 
     def usable_for_anchors(self) -> int:
         """How many activations every k-means clusters, outliers aside: those of the part with fewest."""
@@ -485,10 +484,16 @@ class Study:
 
         Unlike the arms of notebook 05, an archetypal one follows what the parameters say of the constraint and of W.
         """
-        arm = main_arms(frame or self.config.activations.frame)[role]
+        return self.shown_run(main_arms(frame or self.config.activations.frame)[role], self.config.comparison.seed)
+
+    def shown_run(self, arm: str, seed: int) -> Run:
+        """A run of an arm as it is looked at by itself, outside of the comparison of arms.
+
+        An archetypal one follows what the parameters say of the constraint and of W, as in `main_run`.
+        """
         chosen = ARMS[arm].dictionary == "archetypal"
         changes = tuple((name, self.config[name]) for name in MAIN_FIELDS if chosen and self._is_chosen(name))
-        return Run(arm, self.config.comparison.seed, self.config.training.steps, changes)
+        return Run(arm, seed, self.config.training.steps, changes)
 
     def _is_chosen(self, name: str) -> bool:
         return self.config[name] != configure({"preset": self.config.preset})[name]

@@ -14,7 +14,7 @@ from archsae_core.data.language_model import d_model
 from archsae_core.metrics.probing import NoPassages
 from archsae_core.models.sae import SAE
 from archsae_core.storage import environment
-from archsae_study.engine.runs import Run, arm_runs
+from archsae_study.engine.runs import Run, seeds_of
 from archsae_study.engine.study import Study
 from archsae_study.explorer.build import Explorer, Material, MaterialPart, Probes, Subject
 from archsae_study.protocol.arms import ARMS, explored_arms
@@ -75,8 +75,8 @@ def subject_runs(study: Study, arm: str) -> list[Run]:
 
     Of seeds with centroids of their own, those are left out whose centroids are the main seed's.
     """
-    run = Run(arm, study.config.comparison.seed, study.config.training.steps)
-    others = [other for other in arm_runs(study.config, arm) if other.seed != run.seed]
+    run = study.shown_run(arm, study.config.comparison.seed)
+    others = [study.shown_run(arm, seed) for seed in seeds_of(arm, study.config) if seed != run.seed]
     if ARMS[arm].own and ARMS[arm].anchors == "kmeans":  # there are as many parts of the text as `anchor_folds`
         others = [other for other in others if study.fold(other) != study.fold(run)]
     return [run, *others]

@@ -28,7 +28,7 @@ from archsae_core.config import (
     shown,
 )
 from archsae_core.storage import jsonable
-from archsae_study.protocol.arms import ARMS
+from archsae_study.protocol.arms import ARMS, CHOSEN
 from archsae_study.settings.values import PATHS, located, plain
 
 SCHEDULER = re.compile(r"local:[1-9]\d{0,3}|(tcp|tls|ws|wss)://[^\s/:]+:\d{1,5}")
@@ -295,4 +295,10 @@ def configure(parameters: Mapping[str, Any]) -> Config:
         own["scheduler"] = coerce("scheduler", address)
     preset = own.setdefault("preset", "quick")
     require_choice("preset", preset, PRESETS)
-    return _nested(PRESETS[preset] | own)
+    found = _nested(PRESETS[preset] | own)
+    usual = _nested(PRESETS[preset])
+    for name, chosen in CHOSEN[found.activations.frame].items():
+        if name in own and own[name] == usual[name] and usual[name] not in (None, chosen):
+            fix = f"there it is {chosen} where nothing else is given, and this value cannot be told from nothing"
+            require(False, name, own[name], f"in the frame {found.activations.frame!r}, {fix}: give one beside it")
+    return found

@@ -10,6 +10,7 @@ from archsae_core.models.sae import SAE
 from archsae_study.__main__ import main
 from archsae_study.engine.runs import arm_runs
 from archsae_study.engine.study import Study
+from archsae_study.explorer.of_study import subject_runs
 from archsae_study.settings.config import configure
 
 
@@ -118,3 +119,15 @@ def test_a_folder_that_holds_something_is_left_alone(root, tmp_path, capsys):
     assert export(root, tmp_path / "mine.txt", "saelens") == 2
     assert "mine.txt': it is a file: name a new folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("changes", [{"w_step": "sparse"}, {"w_step": "published"}, {"smoothing": 0.5}, {"w_lr": 0.01}])
+def test_what_is_shown_and_exported_follows_the_parameters_of_w(changes):
+    """As notebooks 02 to 04 do: the arms of the comparison alone are what they are."""
+    study = Study(configure({"preset": "smoke"} | changes))
+    name, value = next(iter(changes.items()))
+    for run in (study.main_run("ra"), *subject_runs(study, "ra-own")):
+        assert dict(run.changes)[name] == value
+        assert study.of(run).config[name] == value
+    assert subject_runs(study, "topk-kmeans-own")[0].changes == ()
+    assert arm_runs(study.config, "ra-own")[0].changes == ()

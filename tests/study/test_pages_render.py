@@ -4,6 +4,7 @@ import importlib
 import inspect
 import io
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jinja2
 import matplotlib.pyplot as plt
@@ -34,6 +35,7 @@ from archsae_study.pages import (
     style,
 )
 from archsae_study.pages.claims import claims_table
+from archsae_study.pages.style import finding
 from archsae_study.report import Report
 from archsae_study.settings.config import configure
 
@@ -426,3 +428,32 @@ def test_lines_from_names_to_points_do_not_cross():
 )
 def test_runs_of_two_arms_that_share_their_start_are_known(first, second, shared):
     assert stability._share(first, second) == shared
+
+
+def note(verdict, gain, *, unmoved=False):
+    found = Interval(gain, gain - 0.01, gain + 0.01)
+    return {"decision": SimpleNamespace(verdict=verdict, gain=found, delta_r2=found), "unmoved": unmoved}
+
+
+VERDICTS = {
+    "No: where atoms move, the constraint does not": ("not supported", "frozen", "frozen"),
+    "No in g1, undetermined in g2: where it is decided and atoms move": ("not supported", "undetermined", "frozen"),
+    "Undetermined: no contrast in which atoms move has an interval": ("undetermined", "frozen", "frozen"),
+    "Undetermined: in no contrast do atoms leave the centroids": ("frozen", "frozen", "frozen"),
+    "Undetermined: no contrast has an interval that decides.": ("undetermined", "undetermined", "undetermined"),
+    "Yes, in g1 and g3: independent runs agree more": ("supported", "undetermined", "supported at a cost"),
+}
+
+
+@pytest.mark.parametrize("lead", VERDICTS)
+def test_the_headline_says_no_more_than_the_verdicts(lead):
+    beside = {f"g{place}": note(verdict, 0.1) for place, verdict in enumerate(VERDICTS[lead], start=1)}
+    limit = {"elsewhere": [], "yes_elsewhere": False, "margin": 0.05}
+    assert lead in sound(finding("lead", beside=beside, limit=limit).data)
+
+
+def test_an_unmoved_contrast_that_is_not_supported_is_no_answer():
+    beside = {"g1": note("undetermined", 0.1), "g2": note("not supported", 0.0, unmoved=True)}
+    found = sound(finding("lead", beside=beside, limit={"elsewhere": [], "yes_elsewhere": False, "margin": 0.05}).data)
+    assert "Undetermined: no contrast in which atoms move has an interval that decides" in found
+    assert "No:" not in found

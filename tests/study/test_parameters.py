@@ -286,3 +286,12 @@ def test_a_script_reads_its_own_names(tmp_path):
 def test_run_folders_do_not_depend_on_how_a_value_was_written(here):
     one = run_folder(configure({"preset": "smoke", "text": "a.jsonl", "deltas": np.linspace(0, 1, 2)}), here)
     assert one == run_folder(configure({"preset": "smoke", "text": here / "a.jsonl", "deltas": [0, 1]}), here)
+
+
+def test_a_value_that_cannot_be_told_from_none_is_refused():
+    """W's smoothing is another one in the raw frame, where the preset's own is taken for not given."""
+    for changes in ({"smoothing": 0.9}, {"preset": "smoke", "smoothing": "0.9"}):
+        with pytest.raises(ConfigError, match=r"smoothing = 0\.9: in the frame 'raw', there it is 0\.1"):
+            configure({"frame": "raw"} | changes)
+    configure({"frame": "raw", "smoothing": 0.1, "w_step": "mirror", "w_lr": 3e-3})
+    configure({"frame": "centred", "smoothing": 0.9})
