@@ -87,7 +87,9 @@ def parameters_of(preset: str, assignments: Sequence[str]) -> dict[str, Any]:
         name, separator, value = assignment.partition("=")
         if not separator:
             raise ConfigError(f"--set {assignment!r}: expected NAME=VALUE, such as delta=0.5")
-        if (name := name.strip()) in parameters and name != "preset":
+        if (name := name.strip()) == "preset":
+            raise ConfigError(f"--set {assignment!r}: give the preset by --preset")
+        if name in parameters:
             raise ConfigError(f"--set {name}: given twice, as {parameters[name]} and {value.strip()}: give one of them")
         parameters[name] = value.strip()
         coerce(name, value.strip())

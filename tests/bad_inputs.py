@@ -62,8 +62,8 @@ VALUES = [
     ("n_seeds", 0), ("n_seeds", 1), ("ablation_seeds", 1), ("text", ""), ("tokens", ""), ("text", ["a.txt", "b.txt"]),
     ("deltas", {"low": 0, "high": 1}), ("arms", {"topk-random-own"}), ("revision", 4e10), ("layer", "all"),
     ("arms", ["topk-random-own", "nothing"]), ("arms", []), ("arms", ["ra-own", "ra-own"]), ("deltas", []),
-    ("deltas", [-1.0]), ("deltas", [1, 1]), ("deltas", "[1, "), ("ablation_steps", 0), ("ablation_seeds", 0),
-    ("longer_factor", 0), ("full_size_steps", -1), ("other_settings", "perhaps"), ("heldout_tokens", 0),
+    ("deltas", "0,,1"), ("deltas", [-1.0]), ("deltas", [1, 1]), ("deltas", "[1, "), ("ablation_steps", 0),
+    ("ablation_seeds", 0), ("longer_factor", 0), ("full_size_steps", -1), ("other_settings", "perhaps"), ("heldout_tokens", 0),
     ("probe_tasks", -1), ("probe_prompts", 7),
     ("behaviour_tokens", 0), ("feature", 99999), ("feature", -1), ("outlier_factor", 0),
     ("outlier_factor", 0.99), ("context", 2), ("heldout_tokens", 1), ("kmeans_iterations", 0),
@@ -167,6 +167,7 @@ COMMANDS = [
         ("k=65", "k = 65"), ("delta", "expected NAME=VALUE"), ("n_anchors=20000", "n_anchors = 20000"),
         ("text=missing.txt", "text = '.*/missing.txt'"), ("model=no/such-folder", "model = 'no/such-folder'"),
         ("context=1", "context = 1"), ("n_anchors=13500", "disjoint parts"), ("tokens=1", "tokens = 1"),
+        ("preset=medium", "--set 'preset=medium': give the preset by --preset"),
         ("scheduler=local:0", "scheduler = 'local:0'"), ("dtype=int8", "dtype = 'int8'"),
     )
 ] + [

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from archsae_core.metrics.probing import NoPassages
 from archsae_core.models.sae import SAE
 from archsae_core.storage import environment
 from archsae_study.engine.runs import Run, seeds_of
-from archsae_study.engine.study import Study
+from archsae_study.engine.study import HUB_NAMES, Study
 from archsae_study.explorer.build import Explorer, Material, MaterialPart, Probes, Subject
 from archsae_study.protocol.arms import ARMS, explored_arms
 
@@ -65,7 +65,7 @@ def of_study(
         model=config["model"],
         layer=config["layer"],
         text=config["text"],
-        note=_note(study),
+        note=" ".join([_note(study), *_other_models(study, saes or {})]),
         progress=progress,
     )
 
@@ -139,6 +139,18 @@ def _probes(study: Study) -> Probes | None:
         return None
     names = list(study.corpus.topics)
     return Probes((train.activations, train.about), (heldout.activations, heldout.about), names)
+
+
+def _other_models(study: Study, saes: Mapping[str, SAE]) -> Iterator[str]:
+    """A sentence for each of other people's SAEs that names another language model: tools have names of their own."""
+    mine = _short(HUB_NAMES.get(study.config["model"], study.config["model"]))
+    for name, sae in saes.items():
+        if sae.about.model and _short(sae.about.model) not in (mine, _short(study.config["model"])):
+            yield f"{name} says that it is of the language model {sae.about.model}."
+
+
+def _short(model: str) -> str:
+    return model.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
 def _note(study: Study) -> str:

@@ -79,7 +79,8 @@ def norms_table(activations: ActivationsResult) -> pd.DataFrame:
     return table(
         ["part", "documents", "tokens", "outliers dropped", "median ‖x‖", "‖x‖ at position 0", "γ = ‖mean‖ / spread"],
         rows,
-        "Activations by part. Outliers: beyond ten medians. Norms of the validation part, a dash, are not used.",
+        "Activations by part. Outliers: norms beyond `outlier_factor` medians. Norms of the validation part, a dash, "
+        "are not used.",
     )
 
 
@@ -92,7 +93,7 @@ def norms(activations: ActivationsResult) -> Figure:
     dropped = int(train["n_outliers_dropped"])
     beyond = (
         f"{counts[-1]:,} beyond 4 medians, the largest at {train['max_norm'] / train['median_norm']:,.0f};\n"
-        f"{dropped:,} beyond the cut at 10 medians are dropped"
+        f"{dropped:,} beyond the cut are dropped"
     )
     axis.annotate(
         beyond, (edges[-1], max(counts[-1], 1)), xytext=(-4, 18), textcoords="offset points", ha="right", fontsize=8

@@ -134,8 +134,8 @@ def overview_table(features: FeaturesResult) -> pd.DataFrame:
         ["median AUROC for the best topic", *(one.probe for one in parts)],
     ]
     caption = (
-        "Seed 0 of both dictionaries, from its own centroids: other runs than those of notebook 04, which share "
-        "theirs. Median numbers are over the judged features."
+        f"Seed {both[0].about.seed} of both dictionaries, from its own centroids: other runs than those of notebook "
+        "04, which share theirs. Median numbers are over the judged features."
     )
     return table(["", *(one.about.label for one in both)], rows, caption)
 

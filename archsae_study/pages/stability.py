@@ -146,7 +146,7 @@ def limit(result: StabilityResult, generality: GeneralityResult) -> dict[str, An
 def _elsewhere(generality: GeneralityResult) -> list[dict[str, Any]]:
     """What the rule would say at the sizes of `full` and of the second language model, where those were run."""
     leads = {
-        "smoothing": "On raw data with W spread over the anchors, so that atoms leave their centroids",
+        "smoothing": "On raw data with W spread over the anchors",
         "n_features": "At the sizes of the full protocol",
         "model": "On a second language model",
     }
@@ -157,9 +157,20 @@ def _elsewhere(generality: GeneralityResult) -> list[dict[str, Any]]:
             if changed in one.setting.changes and decisions:
                 merged = {decision.contrast.key: decision.gain for decision in one.decisions(merged=True)}
                 collapsed = {decision.contrast.key: _collapsed(one, decision) for decision in decisions}
-                said = dict(where=where, setting=one.setting, seeds=len(decisions[0].seeds))
+                said = dict(
+                    where=where + _moved(changed, decisions[0]), setting=one.setting, seeds=len(decisions[0].seeds)
+                )
                 found.append(said | dict(decisions=decisions, merged=merged, collapsed=collapsed))
     return found
+
+
+def _moved(changed: str, decision: Decision) -> str:
+    """Whether atoms left their start, in the setting that is there to let them."""
+    if changed != "smoothing" or decision.ra_cosine is None:
+        return ""
+    kept = decision.ra_cosine.estimate
+    moved = "where atoms still stay" if kept >= contrasts.UNMOVED else "so that atoms leave their centroids"
+    return f", {moved} (cosine {cell(kept)})"
 
 
 def _collapsed(result: SettingResult, decision: Decision) -> dict[str, float] | None:

@@ -250,7 +250,7 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
         if kind is float:
             if isinstance(value, bool):
                 raise ValueError
-            return float(value)
+            return float(value) + 0.0  # −0 is 0
     except (KeyError, ValueError, TypeError, OverflowError):
         raise ConfigError(f"{name} = {shown(value)}: expected {kind.__name__}") from None
     if isinstance(value, bool) and name == "bos":  # papermill's -p makes a boolean of the word
@@ -263,7 +263,12 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
 def _items(name: str, value: Any) -> list[Any]:
     if isinstance(value, str):
         if not (text := value.strip()).startswith(("[", "(")):
-            return [item.strip() for item in text.split(",") if item.strip()]
+            items = [item.strip() for item in text.removesuffix(",").split(",")]
+            for item in items:
+                require(
+                    bool(item), name, value, "holds an empty item, perhaps of a variable that is not set: leave it out"
+                )
+            return items
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two of lists in lists

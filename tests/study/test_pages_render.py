@@ -457,3 +457,46 @@ def test_an_unmoved_contrast_that_is_not_supported_is_no_answer():
     found = sound(finding("lead", beside=beside, limit={"elsewhere": [], "yes_elsewhere": False, "margin": 0.05}).data)
     assert "Undetermined: no contrast in which atoms move has an interval that decides" in found
     assert "No:" not in found
+
+
+ADVICE = {
+    "Nothing here makes features come back": (0.03, 0.02, 0.01, None),
+    "The constraint brings most, and the rule calls it frozen": (0.08, 0.02, 0.32, None),
+    "a shared start brings more than the constraint": (0.08, 0.2, 0.01, None),
+    "a shared start brings more": (0.3, 0.0, 0.01, 0.6),
+    "A k-means start brings more than the constraint": (0.3, 0.0, 0.1, None),
+}
+
+
+@pytest.mark.parametrize("lead", ADVICE)
+def test_the_advice_names_what_brings_most(lead):
+    start, share, constraint, random_shared = ADVICE[lead]
+    scores = {"topk-random-own": 0.2, "topk-kmeans-own": 0.2 + start, "topk-kmeans-shared": 0.2 + start + share}
+    scores |= {"ra-own": 0.2 + start + constraint, "ra-shared": 0.9}
+    scores |= {} if random_shared is None else {"topk-random-shared": 0.2 + random_shared}
+    values = dict(s=scores, r2=dict.fromkeys(scores, 0.7), margin=0.05, steps=100, planted={}, verdict="frozen")
+    assert lead in sound(finding("advice", **values).data)
+
+
+def test_a_match_that_does_harm_does_none_of_the_work():
+    row = SimpleNamespace(label="0.5 to 0.7", share={"partner": Interval(1.3, 1.2, 1.4)})
+    found = sound(finding("swap", reason="", bins=[row], arms=["a"]).data)
+    assert "do none of their feature's work: one in its place changes as much as taking it out" in found
+
+
+def test_without_a_radius_that_trained_soundly_the_headline_says_so(report):
+    ablation = report.table("ablation")
+    flagged = replace(ablation, sweeps=[Unsound(sweep) for sweep in ablation.sweeps])
+    assert "no radius trained without a flag on centred" in sound(delta_ablation.headline(flagged).data)
+
+
+class Unsound:
+    """A sweep of which every run has a flag."""
+
+    best = None
+
+    def __init__(self, sweep):
+        self.sweep = sweep
+
+    def __getattr__(self, name):
+        return getattr(self.sweep, name)
