@@ -15,17 +15,15 @@ from archsae_core.progress import in_jupyter, showing
 from archsae_core.storage import (
     CorruptArtifact,
     canonical_hash,
-    file_sha256,
     jsonable,
     mark,
     read_json,
     switched_on,
-    write_atomically,
     write_json,
 )
 from archsae_study import live
 from archsae_study.engine import estimate, execution
-from archsae_study.engine.made import note_made
+from archsae_study.engine.made import write_made
 from archsae_study.engine.plan import Table, made, plan
 from archsae_study.engine.source import PROJECT, default_root, local_inputs
 from archsae_study.engine.study import Study
@@ -190,8 +188,7 @@ class Report:
         mark(self.folder, "run")
         # No software version in the file: the same table gives the same bytes.
         options = dict(dpi=110, bbox_inches="tight", metadata={"Software": None}, format=path.suffix[1:])
-        write_atomically(path, lambda temporary: figure.savefig(temporary, **options))
-        note_made(self.folder, path)
+        write_made(self.folder, path, lambda unfinished: figure.savefig(unfinished, **options))
         return figure
 
     def stamp(self) -> "pd.DataFrame":
@@ -237,12 +234,11 @@ class Report:
             manifest["inputs"] = inputs
         content = {"manifest": manifest, "table": read_json(folder / "table.json")}
         mark(self.folder, "run")
-        written = [self.folder / "results" / table.file_name]
-        write_json(written[0], content | {"seal": canonical_hash(content)})
+        with_seal = content | {"seal": canonical_hash(content)}
+        write_made(self.folder, self.folder / "results" / table.file_name, lambda path: write_json(path, with_seal))
         for name, artefact in table.copies.items():
-            written.append(self.folder / name)
-            _copy(artefact(self.study), written[-1])
-        note_made(self.folder, *written)
+            source = artefact(self.study)
+            write_made(self.folder, self.folder / name, lambda path, source=source: shutil.copyfile(source, path))
         return content
 
     def _make(self, table: Table[Any]) -> None:
@@ -274,11 +270,6 @@ def _same(asked: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
     """Whether results were made with the parameters asked for; one that is newer than the results has to be None."""
     besides = BESIDE if asked.get("other_model") is None else ()
     return all(found.get(name) == value for name, value in asked.items() if name not in besides)
-
-
-def _copy(source: Path, target: Path) -> None:
-    if not target.exists() or file_sha256(target) != file_sha256(source):
-        write_atomically(target, lambda path: shutil.copyfile(source, path))
 
 
 def table_named(name: str) -> Table[Any]:

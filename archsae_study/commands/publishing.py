@@ -92,7 +92,8 @@ def publish(folder: Path) -> None:
     """Make a finished run the committed report: stripped notebooks, results/ and figures/ move into place.
 
     Everything is written before anything is put in place, so that a disk that fills leaves the committed report whole.
-    Only what the report made is published; what an earlier one published goes, unless someone has changed it since.
+    Only what the report made is published. It replaces files of these names; others that an earlier one published go,
+    unless someone has changed them since.
     Raises NotebookFailed for a run without all notebooks or of others than those that are here now, and for results
     that are not as the report wrote them.
     """

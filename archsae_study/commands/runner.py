@@ -66,7 +66,9 @@ def run_report(
     say(estimate.summary(found, root or default_root()))
     estimate.check_room(found, root or default_root())
     folder = run_folder(config, root)
-    for path in sorted(changed_files(folder) & {folder / f"{name}.ipynb" for name in notebooks}):
+    changed = [path for path in changed_files(folder) if not path.is_relative_to(folder / "explorer")]
+    if changed:
+        path = min(changed)
         raise ConfigError(f"{path} was changed since the report wrote it and would be replaced: move it elsewhere")
     mark(folder, "run")
     # where a run was computed is no part of the notebook

@@ -1,6 +1,7 @@
 """What a report wrote into its run folder, by name and content: only that is published, and only that is deleted."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from archsae_core.storage import append_entries, file_sha256, read_entries
@@ -17,9 +18,24 @@ def note_made(folder: Path, *paths: Path) -> None:
         append_entries(folder / RECORD, new)
 
 
+def write_made(folder: Path, path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path` in a run folder, and put it in its place (`replace_made`)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(unfinished)
+        with open(unfinished, "rb") as file:
+            os.fsync(file.fileno())
+        replace_made(folder, unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def replace_made(folder: Path, unfinished: Path, path: Path) -> None:
     """Put a finished file in its place. It is recorded first: a kill in between leaves the former, recorded as well."""
-    append_entries(folder / RECORD, [(path.relative_to(folder).as_posix(), file_sha256(unfinished))])
+    entry = (path.relative_to(folder).as_posix(), file_sha256(unfinished))
+    if entry not in noted(folder):
+        append_entries(folder / RECORD, [entry])
     os.replace(unfinished, path)
 
 

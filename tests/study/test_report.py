@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from archsae_core.storage import CorruptArtifact, canonical_hash
 from archsae_study import report
 from archsae_study.__main__ import main
 from archsae_study.commands import publishing, runner
-from archsae_study.engine.made import changed_files, replace_made
+from archsae_study.engine.made import changed_files, write_made
 from archsae_study.engine.source import default_root, local_inputs
 from archsae_study.engine.study import Study
 from archsae_study.engine.typed import to_json
@@ -205,19 +206,18 @@ def test_a_report_that_must_not_compute_is_refused_before_it_does(tmp_path, monk
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_notebook_that_was_edited_since_is_not_replaced(tmp_path):
+@pytest.mark.parametrize("edited", ["05_stability.ipynb", "figures/swap.png", "results/swap.json"])
+def test_a_file_of_a_run_that_was_edited_since_is_not_replaced(tmp_path, edited):
     config = configure({"preset": "smoke"})
     folder = report.run_folder(config, tmp_path)
     folder.mkdir(parents=True)
-    for name in ("05_stability", "06_delta_ablation"):
-        unfinished = folder / "unfinished"
-        unfinished.write_text("as written")
-        replace_made(folder, unfinished, folder / f"{name}.ipynb")
+    for name in ("05_stability.ipynb", "figures/swap.png", "results/swap.json", "explorer/index.html"):
+        write_made(folder, folder / name, lambda path: path.write_text("as written"))
     assert changed_files(folder) == set()
-    (folder / "05_stability.ipynb").write_text("edited")
-    with pytest.raises(ConfigError, match=r"05_stability\.ipynb was changed since the report wrote it"):
+    (folder / edited).write_text("edited")
+    with pytest.raises(ConfigError, match=rf"{re.escape(edited)} was changed since the report wrote it"):
         runner.run_report({"preset": "smoke"}, root=tmp_path)
-    assert (folder / "05_stability.ipynb").read_text() == "edited"
+    assert (folder / edited).read_text() == "edited"
     assert {path.name for path in tmp_path.iterdir()} == {folder.name}
 
 
