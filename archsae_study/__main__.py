@@ -158,6 +158,7 @@ def _run(arguments: argparse.Namespace) -> int:
         folder = runner.run_report(parameters, root=root, say=_say)
     if arguments.publish:
         publish(folder)
+        _say("published: `make readme` puts its answer and its tables into README.md and docs")
     sys.stdout.write(answer(folder) + f"\nrun folder: {folder}\n")
     return 0
 

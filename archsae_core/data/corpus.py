@@ -98,7 +98,7 @@ def composition(corpus: Corpus, name: str) -> tuple[Part, ...]:
 def describe(corpus: Corpus, name: str) -> str:
     """One line for people: how many documents of which length, how many topics, how many were left out."""
     length = statistics.median(len(text.split()) for text in corpus.texts)
-    topics = f", {len(corpus.topics)} topics" if corpus.topics else ""
+    topics = f", {len(corpus.topics)} topic{'s' * (len(corpus.topics) > 1)}" if corpus.topics else ""
     decoded = f", HTML entities decoded in {corpus.decoded:,}" if corpus.decoded else ""
     empty = f", {corpus.empty:,} without text left out" if corpus.empty else ""
     return f"{name}: {len(corpus.texts):,} documents of {length:,.0f} words in the median{topics}{decoded}{empty}"
