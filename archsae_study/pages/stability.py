@@ -170,7 +170,8 @@ def _moved(changed: str, decision: Decision) -> str:
         return ""
     kept = decision.ra_cosine.estimate
     moved = "where atoms still stay" if kept >= contrasts.UNMOVED else "so that atoms leave their centroids"
-    return f", {moved} (cosine {cell(kept)})"
+    free = f", that of free ones {cell(decision.free_cosine.estimate)}" if decision.free_cosine else ""
+    return f", {moved} (cosine {cell(kept)}{free})"
 
 
 def _collapsed(result: SettingResult, decision: Decision) -> dict[str, float] | None:
