@@ -224,6 +224,8 @@ class AnchorConfig:
 
     def __post_init__(self) -> None:
         require_counts(self, ("n_anchors", "anchor_tokens", "kmeans_iterations", "anchor_folds"))
+        fix = "must be at least 2: the hull of one anchor is a point, and anchors are compared less their mean"
+        require(self.n_anchors >= 2, "n_anchors", self.n_anchors, fix)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ ALONE: dict[str, tuple[Any, ...]] = {
     "validation_fraction": (LEAST, 0.499),
     "frame": ("raw",),
     "outlier_factor": (1.0, 1e300),
-    "n_anchors": (1, 2, 3, 23, 25, 10**9),
+    "n_anchors": (2, 3, 23, 25, 10**9),
     "anchor_tokens": (1, 16, 17, "all", 10**12),
     "kmeans_iterations": (1, 60),
     "anchor_folds": (1, 2, 3, 10**6),
@@ -64,9 +64,9 @@ ALONE: dict[str, tuple[Any, ...]] = {
 }
 """Values by field. Those that name files, models and texts have tests of their own."""
 TOGETHER: tuple[dict[str, Any], ...] = (
-    {"n_features": 1, "k": 1},
+    {"n_features": 2, "k": 1},
     {"n_features": 2, "k": 2},
-    {"n_anchors": 1, "n_features": 1, "k": 1},
+    {"n_anchors": 2, "n_features": 2, "k": 1},
     {"unit_norm": False, "learn_scale": True, "w_step": "published"},
     {"w_step": "sparse", "support": 1},
     {"w_step": "sparse", "support": 16, "delta": 0},
@@ -74,7 +74,7 @@ TOGETHER: tuple[dict[str, Any], ...] = (
     {"steps": 1, "ablation_steps": 1, "batch_size": 1},
     {"delta": 0, "deltas": (0,), "unit_norm": False},
     {"heldout_tokens": 2, "behaviour_tokens": 1},
-    {"frame": "raw", "n_features": 1, "k": 1},
+    {"frame": "raw", "n_features": 2, "k": 1},
 )
 ELSEWHERE = frozenset(
     {

@@ -24,6 +24,9 @@ def test_an_extreme_is_a_configuration(parameters):
     [
         ({"n_seeds": 1}, "n_seeds = 1: must be at least 2"),
         ({"ablation_seeds": 1}, "ablation_seeds = 1: must be at least 2"),
+        ({"n_features": 1, "k": 1}, "n_features = 1: must be at least 2"),
+        ({"n_anchors": 1}, "n_anchors = 1: must be at least 2"),
+        ({"ablation_seeds": 4}, "ablation_seeds = 4: at most anchor_folds = 2"),
         ({"anchor_folds": 1}, "n_seeds = 2: at most anchor_folds = 1: raise anchor_folds"),
         ({"n_anchors": 10**9}, "n_anchors = 1000000000: .*lower n_anchors or anchor_folds"),
         ({"tokens": 1}, "tokens = 1: .*raise it"),
@@ -53,7 +56,7 @@ def test_held_out_windows_without_a_next_token_are_refused(tmp_path):
 
 
 def test_the_smallest_study_has_every_table(tmp_path):
-    smallest = {"n_features": 1, "k": 1, "n_anchors": 1, "steps": 1, "ablation_steps": 1, "batch_size": 1, "delta": 0}
+    smallest = {"n_features": 2, "k": 1, "n_anchors": 2, "steps": 1, "ablation_steps": 1, "batch_size": 1, "delta": 0}
     smallest |= {"deltas": (0,), "heldout_tokens": 2, "behaviour_tokens": 20, "layer": 0, "longer_factor": 1}
     assert attempt(smallest | {"arms": ("topk-random-own", "ra-own")}, tmp_path / "runs", tables) == Ended("done")
 

@@ -18,11 +18,14 @@ def study(tmp_path_factory):
     return Study(configure({"preset": "smoke", "tokens": 4000}), tmp_path_factory.mktemp("runs"))
 
 
-@pytest.mark.parametrize("labels", [None, ("sport",) * 2])
-def test_text_without_topics_cannot_be_probed(tmp_path, labels):
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [(None, "the text has no topic labels"), (("sport",) * 2, "the text has one topic")],
+)
+def test_text_without_topics_cannot_be_probed(tmp_path, labels, reason):
     study = Study(configure({"preset": "smoke"}), tmp_path)
     study.__dict__["corpus"] = Corpus(("a", "b"), labels, "0" * 16)
-    assert probing.build(study).reason == "the text has no topic labels"
+    assert probing.build(study).reason == reason
 
 
 def test_documents_that_are_too_short_for_a_passage_are_said(tmp_path):
