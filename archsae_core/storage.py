@@ -83,8 +83,13 @@ def cache_dir() -> Path:
     return Path(os.path.abspath(os.path.expanduser(os.environ.get("ARCHSAE_CACHE") or "~/.cache/archsae")))
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it into place."""
+def write_atomically(
+    path: str | Path, write: Callable[[Path], object], note: Callable[[Path], object] | None = None
+) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it into place.
+
+    `note` is given the finished temporary file before the rename, for who keeps a record of files.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -94,6 +99,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
             os.fsync(file.fileno())
         if path.parent.suffix == PARTIAL:
             _note_written(path, file_sha256(temporary))
+        if note is not None:
+            note(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from archsae_core.progress import in_jupyter, showing
 from archsae_core.storage import (
     CorruptArtifact,
     canonical_hash,
+    file_sha256,
     jsonable,
     mark,
     read_json,
@@ -23,7 +24,7 @@ from archsae_core.storage import (
 )
 from archsae_study import live
 from archsae_study.engine import estimate, execution
-from archsae_study.engine.made import write_made
+from archsae_study.engine.made import note_made, write_made
 from archsae_study.engine.plan import Table, made, plan
 from archsae_study.engine.source import PROJECT, default_root, local_inputs
 from archsae_study.engine.study import Study
@@ -237,8 +238,7 @@ class Report:
         with_seal = content | {"seal": canonical_hash(content)}
         write_made(self.folder, self.folder / "results" / table.file_name, lambda path: write_json(path, with_seal))
         for name, artefact in table.copies.items():
-            source = artefact(self.study)
-            write_made(self.folder, self.folder / name, lambda path, source=source: shutil.copyfile(source, path))
+            _copy(self.folder, artefact(self.study), self.folder / name)
         return content
 
     def _make(self, table: Table[Any]) -> None:
@@ -270,6 +270,14 @@ def _same(asked: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
     """Whether results were made with the parameters asked for; one that is newer than the results has to be None."""
     besides = BESIDE if asked.get("other_model") is None else ()
     return all(found.get(name) == value for name, value in asked.items() if name not in besides)
+
+
+def _copy(folder: Path, source: Path, target: Path) -> None:
+    """A copy in a run folder, written where it is not there already: it may hold a hundred megabytes."""
+    if target.exists() and file_sha256(target) == file_sha256(source):
+        note_made(folder, target)
+    else:
+        write_made(folder, target, lambda path: shutil.copyfile(source, path))
 
 
 def table_named(name: str) -> Table[Any]:

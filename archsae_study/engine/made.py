@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from archsae_core.storage import append_entries, file_sha256, read_entries
+from archsae_core.storage import append_entries, file_sha256, read_entries, write_atomically
 
 RECORD = ".made"
 """In a run folder: a line for each file that a report put there, with its name and SHA-256."""
@@ -19,24 +20,21 @@ def note_made(folder: Path, *paths: Path) -> None:
 
 
 def write_made(folder: Path, path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path` in a run folder, and put it in its place (`replace_made`)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(unfinished)
-        with open(unfinished, "rb") as file:
-            os.fsync(file.fileno())
-        replace_made(folder, unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """`write_atomically` into a run folder, recorded before the rename: a kill in between leaves the former file."""
+    write_atomically(path, write, partial(_note, folder, path))
 
 
 def replace_made(folder: Path, unfinished: Path, path: Path) -> None:
-    """Put a finished file in its place. It is recorded first: a kill in between leaves the former, recorded as well."""
-    entry = (path.relative_to(folder).as_posix(), file_sha256(unfinished))
+    """Put a finished file in its place, recorded before as `write_made` does."""
+    _note(folder, path, unfinished)
+    os.replace(unfinished, path)
+
+
+def _note(folder: Path, path: Path, finished: Path) -> None:
+    """Record for `path` the content that it is about to get."""
+    entry = (path.relative_to(folder).as_posix(), file_sha256(finished))
     if entry not in noted(folder):
         append_entries(folder / RECORD, [entry])
-    os.replace(unfinished, path)
 
 
 def changed_files(folder: Path) -> set[Path]:
