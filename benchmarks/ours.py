@@ -29,6 +29,7 @@ def make_trainer(problem: Problem, case: str, seed: int) -> Trainer:
     kind, parameters = CASES[case]
     sizes = {"n_features": problem.n_features, "k": problem.k, "n_anchors": problem.n_anchors, "lr": problem.lr}
     sizes["decay"] = 0.0  # the other packages' rates do not fall within the steps that are timed either
+    sizes["aux_k"] = problem.aux_k
     config = configure(sizes | {"batch_size": problem.batch} | parameters)
     generator = torch.Generator().manual_seed(seed)
     dictionary = make_dictionary(
@@ -54,6 +55,9 @@ def main(case: str, text: str) -> None:
     def run_round() -> None:
         for x in batches:
             for trainer, stream in zip(trainers, streams, strict=True):
+                if problem.n_dead:
+                    trainer.last_fired.fill_(trainer.step)
+                    trainer.last_fired[: problem.n_dead] = trainer.step - trainer.config.dead_after - 1
                 with stream:
                     trainer.train_step(x)
 

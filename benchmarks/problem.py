@@ -25,6 +25,9 @@ class Problem:
     lr: float = 3e-4
     support: int = 64
     """Anchors that an atom mixes at most in the step `ra-sparse`."""
+    n_dead: int = 0
+    """Features that are dead at every step, and so take part in AuxK (this package only)."""
+    aux_k: int = 128
     seeds: int = 1
     """Dictionaries trained at once (this package only); times are per step of one of them."""
     device: str = "cpu"

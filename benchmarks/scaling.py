@@ -33,12 +33,13 @@ AXES: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     "n_anchors": (CASES[1:], DOUBLING),
     "batch": (CASES, tuple(256 * 2**i for i in range(6))),
     "d_model": (CASES, (576, 768, 2048)),
+    "n_dead": (CASES, tuple(256 * 2**i for i in range(5))),
     "n_features = n_anchors": (CASES[1:], DOUBLING),
     "tokens of k-means": (("k-means, one iteration",), tuple(2**i for i in range(15, 21))),
     "atoms to match": (("assignment",), tuple(2**i for i in range(9, 15))),
 }
 """Cases and sizes of each axis; everything else is as in `Problem`."""
-STEP_AXES = ("n_features", "n_anchors", "batch", "d_model", "n_features = n_anchors")
+STEP_AXES = ("n_features", "n_anchors", "batch", "d_model", "n_dead", "n_features = n_anchors")
 KMEANS_CLUSTERS, KMEANS_ITERATIONS, WIDTH = 4096, 3, 576
 SHARE_OF_MEMORY = 0.8
 """Of the machine's memory that a point may need; the system and the process itself need the rest."""

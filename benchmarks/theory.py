@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from archsae_core.models.auxk import DENSE
+from archsae_core.models.dictionary import SPARSE_ENTRY
 from archsae_core.models.w_step import BLOCKS
 from benchmarks.problem import Problem
 
@@ -28,12 +30,16 @@ def step(problem: Problem, case: str) -> Cost:
     `case`: topk, ra, ra-bf16, ra-published, ra-published-bf16 or ra-sparse.
 
     Sparse work (decode, and the gradients of codes, atoms and encoder) reads a row of d_model for each active code. The
-    published step multiplies z W by C, a row for each token, where the batch is at most half of the features: then
+    published step multiplies z W by C, a row for each token, where that takes less time: then
     decode and the gradients of codes and W read rows of n_anchors; decode and W's gradient may read them in bfloat16.
+    AuxK multiplies all dead features where they are few; of many, each token has `aux_k` more codes.
     """
     d, n, m, batch = problem.d_model, problem.n_features, problem.n_anchors, problem.batch
     flops = 2 * batch * n * d
-    traffic = FLOAT * (4 * batch * problem.k * d + 3 * batch * n) + ADAM * 2 * n * d
+    aux_codes, sparse = min(problem.aux_k, problem.n_dead), problem.n_dead > DENSE * problem.aux_k
+    codes = problem.k + aux_codes * sparse
+    traffic = FLOAT * (4 * batch * codes * d + 3 * batch * n) + ADAM * 2 * n * d
+    flops += 2 * batch * problem.n_dead * d * (1 if sparse else 5)
     kind, _, variant = case.partition("-")
     if variant == "sparse":
         # the slope along every anchor for the rows that move, then their hull points as sums of a few anchors
@@ -41,9 +47,10 @@ def step(problem: Problem, case: str) -> Cost:
         traffic += FLOAT * n / BLOCKS * (4 * m + problem.support * d)
     elif kind == "ra":
         published = variant.startswith("published")
-        share, by_token = 1 if published else 1 / BLOCKS, published and 2 * batch <= n
-        flops += 2 * 2 * (batch if by_token else n) * m * d * share
-        traffic += FLOAT * (2 if variant.endswith("bf16") else 3) * batch * problem.k * m * by_token
+        by_atom = SPARSE_ENTRY * batch * (problem.k + aux_codes) > (n - batch) * d
+        share, by_token = 1 if published else 1 / BLOCKS, published and not by_atom
+        flops += 2 * 2 * (batch + problem.n_dead * (not sparse) if by_token else n) * m * d * share
+        traffic += FLOAT * (2 if variant.endswith("bf16") else 3) * batch * codes * m * by_token
         # W once for each product and, projected or multiplied, read and written; Adam where it moves W
         traffic += share * n * m * (4 * FLOAT + (ADAM if share == 1 else 0))
     return Cost(flops, traffic)

@@ -96,12 +96,20 @@ def test_other_benchmarks_run(module):
         assert run(f"benchmarks.{module}", "--smoke", *only)
 
 
-def test_theory_counts_products_by_hand():
+def test_theory_counts_products_by_hand(monkeypatch):
+    monkeypatch.setattr(theory, "SPARSE_ENTRY", 4)
     problem = Problem(d_model=3, n_features=5, n_anchors=7, k=1, batch=2)
     assert theory.step(problem, "topk").flops == 2 * 2 * 3 * 5
     # with 5 features and batches of 2, z W is multiplied by C; with batches of 3, W is
     assert theory.step(problem, "ra-published").flops == 2 * 2 * 3 * 5 + 2 * (2 * 2 * 7 * 3)
     assert theory.step(replace(problem, batch=3), "ra-published").flops == 2 * 3 * 3 * 5 + 2 * (2 * 5 * 7 * 3)
+    # 2 dead features: their codes, reconstruction and three gradients; of more than 8 times aux_k, codes alone
+    dead = replace(problem, n_dead=2, aux_k=1)
+    assert theory.step(dead, "topk").flops == 2 * 2 * 3 * 5 + 5 * (2 * 2 * 2 * 3)
+    many = replace(problem, n_features=20, n_dead=9, aux_k=1)
+    assert theory.step(many, "topk").flops == 2 * 2 * 3 * 20 + 2 * 2 * 9 * 3
+    more = theory.step(many, "topk").traffic - theory.step(replace(many, n_dead=0), "topk").traffic
+    assert more == 4 * (4 * 2 * 1 * 3)
     assert theory.Cost(6.0, 8.0).seconds(2.0, 4.0) == 5.0
 
 

@@ -10,6 +10,9 @@ from archsae_core.kernels.topk import top_k
 from archsae_core.models.dictionary import Decoder
 from archsae_core.models.sae import SAE
 
+DENSE = 8
+"""Dead features, as a multiple of `aux_k`, up to which dense products of all take less time than sparse ones."""
+
 
 def by_features(
     sae: SAE,
@@ -36,11 +39,13 @@ def by_dead_features(
         values, indices = top_k(centred, sae.W_enc, bias, min(aux_k, sae.n_features))
         return by_features(sae, values, indices, centred, decode)[1]
     rows = dead.nonzero().flatten()
-    if len(rows) > aux_k:
+    if len(rows) > DENSE * aux_k:
         values, chosen = top_k(centred, sae.W_enc[rows], sae.b_enc[rows], aux_k)
         return by_features(sae, values, rows[chosen], centred, decode)[1]
-    # every token has all of them: dense products take less time
     weight = sae.W_enc.index_select(0, rows)
     no_shift = (sae.b_dec.detach() - sae.b_dec) @ weight.detach().T  # b_dec's gradient, which `centred` is without
-    values = F.linear(centred, weight, sae.b_enc.index_select(0, rows) + no_shift).relu()
-    return decode(values, rows, None)
+    values = F.linear(centred, weight, sae.b_enc.index_select(0, rows) + no_shift)
+    if len(rows) > aux_k:
+        largest = values.topk(aux_k, dim=1, sorted=False)
+        values = torch.zeros_like(values).scatter(1, largest.indices, largest.values)
+    return decode(values.relu(), rows, None)

@@ -22,6 +22,8 @@ from archsae_core.kernels.processor import fast_bfloat16
 
 CACHED_ROWS = 64
 """Rows of W worked on at a time, few enough to stay in the processor's cache."""
+SPARSE_ENTRY = 12
+"""Multiplications of a dense product that take as long as one of a sparse one, which waits for memory."""
 
 Decoder = Callable[[Float[Tensor, "batch k"], Tensor, kernels.ByFeature | None], Float[Tensor, "batch d_model"]]
 """Values, indices [batch, k] and their grouping to the sum of the active atoms, differentiable.
@@ -71,8 +73,8 @@ class FreeDictionary(nn.Module):
         """The dictionary D, rows of norm 1 where `unit_norm` is true."""
         return self.D
 
-    def decoder(self, batch: int) -> Decoder:
-        """Sum of active atoms, for a batch of this size."""
+    def decoder(self, batch: int, codes: int) -> Decoder:
+        """Sum of active atoms, for a batch of this size with so many codes a token."""
         return decoder_of(self.D)
 
     @torch.no_grad()
@@ -172,18 +174,27 @@ class ArchetypalDictionary(nn.Module):
         points = (self.hull_points() if hull_points is None else hull_points) + self.relax
         return kernels.unit_rows(points) if self.unit_norm else points * self.log_scale.exp()
 
-    def decoder(self, batch: int, hull_points: Float[Tensor, "n_features d_model"] | None = None) -> Decoder:
-        """Sum of active atoms, for a batch of this size.
+    def decoder(
+        self, batch: int, codes: int, hull_points: Float[Tensor, "n_features d_model"] | None = None
+    ) -> Decoder:
+        """Sum of active atoms, for a batch of this size with so many codes a token.
 
-        Without norms to divide by, z (W C) = (z W) C: a product for each token instead of one for each atom.
+        Without norms to divide by, z (W C) = (z W) C: a product for each token instead of one for each atom, but sums
+        of rows of W instead of atoms.
         """
-        if self.unit_norm or hull_points is not None or 2 * batch > len(self.W):
+        by_atom = SPARSE_ENTRY * batch * codes > (len(self.W) - batch) * self.C.shape[1]
+        if self.unit_norm or hull_points is not None or by_atom:
             if hull_points is None:
                 hull_points = kernels.product(self.W, self.C, self._rounded_weights())
             return decoder_of(self.atoms(hull_points))
         weights, relax = decoder_of(self.W, self._rounded_weights()), decoder_of(self.relax)
 
         def decode(values: Tensor, indices: Tensor, grouped: kernels.ByFeature | None) -> Tensor:
+            if grouped is None:  # atoms that every token has are fewer than the tokens
+                rounded = self._rounded_weights()
+                rounded = None if rounded is None else rounded.index_select(0, indices)
+                hull_points = kernels.product(self.W.index_select(0, indices), self.C, rounded)
+                return values @ ((hull_points + self.relax.index_select(0, indices)) * self.log_scale.exp())
             mixed = weights(values, indices, grouped)
             inside = kernels.product(mixed, self.C, mixed.detach().bfloat16() if self.rounded else None)
             return (inside + relax(values, indices, grouped)) * self.log_scale.exp()
@@ -304,8 +315,10 @@ class SparseArchetypalDictionary(ArchetypalDictionary):
         """W C: one point of the anchors' convex hull per atom."""
         return kernels.weighted_rows(self.W_values, self.W_indices, self.C)
 
-    def decoder(self, batch: int, hull_points: Float[Tensor, "n_features d_model"] | None = None) -> Decoder:
-        """Sum of active atoms, for a batch of this size."""
+    def decoder(
+        self, batch: int, codes: int, hull_points: Float[Tensor, "n_features d_model"] | None = None
+    ) -> Decoder:
+        """Sum of active atoms, for a batch of this size with so many codes a token."""
         return decoder_of(self.atoms(hull_points))
 
     @torch.no_grad()

@@ -7,7 +7,10 @@ import torch
 
 from archsae_core.config import ConfigError
 from archsae_core.data.activations import Normalizer
+from archsae_core.kernels import sparse
 from archsae_core.metrics.reconstruction import quality
+from archsae_core.models import auxk
+from archsae_core.models import dictionary as dictionaries
 from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary
 from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.snapshots import snapshot_sae, snapshot_steps
@@ -170,6 +173,23 @@ def test_auxk_revives_features_whose_encoder_is_too_short_to_be_chosen():
     assert revived(1 / 32) >= 4
 
 
+@pytest.mark.parametrize("arm", ["topk", "ra"])
+def test_momenta_of_dead_features_do_not_become_denormal_numbers(arm):
+    """Adam takes many times as long for them. 0.9^830 is 1e-38, which float32 keeps as a denormal number for ever."""
+    sae, config = build(arm, aux_coefficient=0.0, steps=1100, w_step="published")
+    trainer = Trainer(sae, config)
+    trainer.train_step(data(0))
+    with torch.no_grad():
+        sae.b_enc[::2] = -100.0
+    for _ in range(1000):
+        trainer.train_step(data(1))
+    tiny = torch.finfo(torch.float32).tiny
+    momenta = [state["exp_avg"].abs() for state in trainer.optimizer.state.values()]
+    assert not any(((momentum > 0) & (momentum < tiny)).any() for momentum in momenta)
+    assert (momenta[0][::2] == 0).all()
+    assert (momenta[0] > tiny).any()
+
+
 def test_aux_loss_is_the_unexplained_share_of_the_residual():
     sae, config = build("topk")
     trainer = Trainer(sae, config)
@@ -213,11 +233,18 @@ def dense_loss(sae, config, x, dead):
 FACTORISED = FREE_NORMS | {"n_features": 512}
 
 
+@pytest.fixture(autouse=True)
+def by_token_where_there_are_many_atoms(monkeypatch):
+    monkeypatch.setattr(dictionaries, "SPARSE_ENTRY", 1)
+
+
+@pytest.mark.parametrize("dense", [8, 1], ids=["dense", "sparse"])
 @pytest.mark.parametrize("dead", [[], [1, 30, 41], list(range(12, 46))], ids=["none", "few", "more-than-aux_k"])
 @pytest.mark.parametrize(
     ("arm", "more"), [("topk", {}), ("ra", {}), ("ra", {"w_step": "published"}), ("ra", FACTORISED)]
 )
-def test_loss_and_gradients_are_those_of_the_dense_formula(arm, more, dead):
+def test_loss_and_gradients_are_those_of_the_dense_formula(monkeypatch, arm, more, dead, dense):
+    monkeypatch.setattr(auxk, "DENSE", dense)
     sae, config = build(arm, aux_k=8, w_dtype="float32", **more)
     trainer = Trainer(sae, config)
     for step in range(3):
@@ -245,6 +272,19 @@ def test_gradients_with_products_in_bfloat16_are_within_half_a_percent(more):
     pairs = zip(torch.autograd.grad(losses.fvu, parameters), torch.autograd.grad(wanted, parameters), strict=True)
     for gradient, reference in pairs:
         assert 0 < (gradient - reference).norm() <= 5e-3 * reference.norm()
+
+
+@pytest.mark.parametrize(("codes", "width"), [(3, N_ANCHORS), (20, D_MODEL)])
+def test_rows_that_are_summed_are_those_that_take_less_time(monkeypatch, codes, width):
+    """Of W, then mapped by C, where tokens have few codes; else of D, which is computed once."""
+    sae, _ = build("ra", w_dtype="float32", **FACTORISED)
+    summed, decode = [], sparse.decode
+    monkeypatch.setattr(sparse, "decode", lambda *given: summed.append(given[2]) or decode(*given))
+    indices = torch.arange(codes).expand(256, -1)
+    values = torch.ones(256, codes)
+    found = sae.dictionary.decoder(256, codes)(values, indices, sparse.group_by_feature(indices, sae.n_features))
+    assert summed[0].shape[1] == width
+    torch.testing.assert_close(found, sae.dictionary.atoms()[:codes].sum(dim=0).expand(256, -1))
 
 
 def test_rounded_weights_follow_what_is_written_to_them():
