@@ -38,6 +38,10 @@ RELAX_SHARE = 0.1
 """Longest step of Λ_i as a share of its radius δ."""
 
 
+class ForeignCheckpoint(ConfigError):
+    """A checkpoint is of another run."""
+
+
 class TrainingDiverged(RuntimeError):
     """The loss is no longer a number; the last good checkpoint is kept."""
 
@@ -251,13 +255,13 @@ class Trainer:
         write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
     def load(self, path: Path, origin: str = "") -> None:
-        """Continue from a checkpoint. Raises ConfigError for a damaged one, and for one of a run of another origin."""
+        """Continue from a checkpoint. Raises ConfigError for a damaged one, ForeignCheckpoint for another origin."""
         try:
             tensors, metadata = read_tensors(path)
         except SafetensorError as error:
             raise ConfigError(f"work: {path} cannot be read ({error}): delete it, and the run begins anew") from None
         if metadata.get("origin", "") != origin:
-            raise ConfigError(
+            raise ForeignCheckpoint(
                 f"work: {path} is of another run: its data, start, seed or settings were others: give another folder, "
                 "or delete it"
             )
@@ -305,9 +309,9 @@ def train(
     `snapshot_steps`. `progress` shows a bar; None is as `showing` says.
     A finished run that is there is replaced.
     Raises TrainingDiverged where the loss is not finite; the last checkpoint stays. Raises ConfigError before anything
-    is trained or written for an `x` that `SAE.encode` would refuse (of a function, its first batch), for a checkpoint
-    of another run: of another `config`, another `sae` as it is given, or another first batch, and for files of
-    something else under the names that are written.
+    is trained or written for an `x` that `SAE.encode` would refuse (of a function, its first batch), and for files of
+    something else under the names that are written; ForeignCheckpoint, which is one, for a checkpoint of another
+    `config`, another `sae` as it is given, or another first batch.
     """
     if work is not None:
         work = Path(work)

@@ -1,5 +1,6 @@
 """The artefacts of a study, each computed once: tokens, activations, anchors, trained dictionaries."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ from archsae_core.models.about import About
 from archsae_core.models.anchors import Anchors, anchor_statistics, fit_anchors
 from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary, rounds
 from archsae_core.models.sae import SAE, load_sae
-from archsae_core.models.training import train
+from archsae_core.models.training import CHECKPOINT, ForeignCheckpoint, train
 from archsae_core.progress import track
 from archsae_core.storage import Store, canonical_hash, read_json, recomputing, write_atomically, write_json
 from archsae_core.tensor_files import read_tensors
@@ -421,7 +422,14 @@ class Study:
         config = self.config.changed(steps=run.steps).training
         sae = self.untrained(run)
         sae.about = self.about(run)
-        train(sae, self.train_activations, config, work, seed=run.seed, progress=self.progress or None)
+        given = sae, self.train_activations, config, work
+        options = {"seed": run.seed, "progress": self.progress or None}
+        try:
+            train(*given, **options)
+        except ForeignCheckpoint:  # its steps cannot be continued, and the store is ours
+            warnings.warn(f"{run}: begun by another version or from other activations, so trained anew", stacklevel=2)
+            (work / CHECKPOINT).unlink()
+            train(*given, **options)
 
     def about(self, run: Run) -> About:
         """Where the dictionary of a run comes from: what determines the run, and so not its arm, which others share."""

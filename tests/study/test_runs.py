@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from archsae_core.models import training
 from archsae_study.engine.runs import Run, arm_runs, sweep_runs
 from archsae_study.engine.study import Study
 from archsae_study.settings.config import ConfigError, configure
@@ -111,3 +112,27 @@ def test_the_main_dictionary_follows_the_parameters_and_the_arms_of_05_do_not(st
     assert other.of(other.main_run("ra")).config["smoothing"] == 0.5
     assert other.of(Run("ra-own", 0, 40)).config["smoothing"] == 0.9
     assert other.main_run("topk").changes == ()
+
+
+def test_what_another_version_began_is_trained_anew_and_said(study, monkeypatch):
+    """Its steps cannot be continued: the user would have to find and delete it in the store."""
+    run = Run("topk-kmeans-own", 0, 45)
+
+    def killed(trainer, *given):
+        keep(trainer, *given)
+        if trainer.step == 25:
+            raise KeyboardInterrupt
+
+    keep = training._keep
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_keep", killed)
+        patch.setattr(training, "_origin", lambda *given: "another version's")
+        with pytest.raises(KeyboardInterrupt):
+            study.run_folder(run)
+    (partial,) = study.store.root.glob("runs/*.partial")
+    assert (partial / training.CHECKPOINT).exists()
+    with pytest.warns(UserWarning, match="topk-kmeans-own, seed 0, 45 steps.*: begun by another version .* anew"):
+        folder = study.run_folder(run)
+    fresh = Study(study.config, study.root.parent / "fresh")
+    assert (folder / "sae.safetensors").read_bytes() == (fresh.run_folder(run) / "sae.safetensors").read_bytes()
+    assert not partial.exists()
