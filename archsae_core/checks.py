@@ -100,19 +100,20 @@ def require_codes(name: str, codes: Any, n_features: int) -> None:
     """Codes must be finite, and of features that there are: native code reads and writes at these places."""
     require_rows(f"{name}.values", codes.values, empty=True)
     require_shape(f"{name}.indices", codes.indices, tuple(codes.values.shape))
-    if codes.indices.dtype != torch.int64:
-        raise ConfigError(f"{name}.indices holds {_dtype(codes.indices)}: it must hold int64, as those of torch.topk")
-    if ((codes.indices < 0) | (codes.indices >= n_features)).any():
-        fix = "are they of another dictionary?"
-        raise ConfigError(f"{name}.indices: features must lie between 0 and {n_features - 1}: {fix}")
+    require_indices(f"{name}.indices", codes.indices, n_features, "are they of another dictionary?")
 
 
-def require_places(name: str, indices: Tensor, size: int) -> None:
-    """Each row of indices must name different places from 0 to `size` − 1."""
+def require_indices(name: str, indices: Tensor, size: int, fix: str = "") -> None:
+    """Each index must be one of `size` places."""
     if indices.dtype != torch.int64:
         raise ConfigError(f"{name} holds {_dtype(indices)}: it must hold int64, as the indices of torch.topk")
     if ((indices < 0) | (indices >= size)).any():
-        raise ConfigError(f"{name}: indices must lie between 0 and {size - 1}")
+        raise ConfigError(f"{name} must lie between 0 and {size - 1}" + f": {fix}" * bool(fix))
+
+
+def require_places(name: str, indices: Tensor, size: int) -> None:
+    """Each row of indices must name different ones of `size` places."""
+    require_indices(name, indices, size)
     if indices.shape[1] > 1 and (indices.sort(dim=1).values.diff(dim=1) == 0).any():
         raise ConfigError(f"{name}: the indices of a row must differ; add up the values of equal ones")
 

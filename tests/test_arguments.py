@@ -252,7 +252,7 @@ MIX = torch.eye(12)
         ),
         (
             lambda: SparseArchetypalDictionary(points(), (torch.ones(3, 2), torch.tensor([[0, 12]] * 3)), delta=1),
-            r"weights\[1\]: indices must lie between 0 and 11",
+            r"weights\[1\] must lie between 0 and 11",
         ),
         (
             lambda: SparseArchetypalDictionary(points(), (torch.ones(3, 2), torch.tensor([[4, 4]] * 3)), delta=1),
@@ -387,8 +387,8 @@ def test_one_atom_has_no_direction_less_its_mean():
 
 CODES_OF_12 = core.Codes(torch.ones(12, 2), torch.tensor([[0, 1]] * 12))
 OTHER_CODES = {
-    "too large": (torch.tensor([[0, 40]] * 12), "features must lie between 0 and 11"),
-    "negative": (torch.tensor([[-1, 0]] * 12), "features must lie between 0 and 11"),
+    "too large": (torch.tensor([[0, 40]] * 12), "must lie between 0 and 11"),
+    "negative": (torch.tensor([[-1, 0]] * 12), "must lie between 0 and 11"),
     "int32": (torch.zeros(12, 2, dtype=torch.int32), "holds int32: it must hold int64"),
     "another shape": (torch.zeros(12, 3, dtype=torch.int64), r"is \[12, 3\]: it must be a tensor of the shape"),
 }
