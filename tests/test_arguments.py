@@ -12,7 +12,7 @@ from toy import unit_sae
 import archsae_core as core
 from archsae_core.checks import BLOCK_ROWS, require_finite
 from archsae_core.config import ConfigError, DictionaryConfig, TrainingConfig
-from archsae_core.metrics.stability import scores
+from archsae_core.metrics.stability import collapse_corrected, scores
 from archsae_core.models.about import About
 from archsae_core.models.dictionary import SparseArchetypalDictionary
 from archsae_core.models.sae import structure as structure_of
@@ -511,3 +511,36 @@ def test_the_default_dtype_of_torch_changes_nothing(activation, tmp_path):
         torch.set_default_dtype(torch.float32)
     for one, other in zip(before, after, strict=True):
         assert torch.equal(one, other)
+
+
+def test_metrics_leave_what_they_are_given_as_it_is_whatever_the_default_dtype():
+    """Codes share their memory with the sparse matrices of metrics; half of these codes are 0, as after ReLU."""
+    x, sides = points(200, seed=3), []
+    for seed in (0, 1):
+        one = core.SAE(core.FreeDictionary(points(12, seed=seed)), 8)
+        codes = one.encode(x)
+        assert (codes.values == 0).float().mean() > 0.1
+        sides.append(core.Side(one.atoms().detach(), one.W_enc.detach(), codes=codes))
+    a, b = sides
+    tensors = [x, *(t for side in sides for t in (side.atoms, side.encoder, *side.codes))]
+    before = [t.clone() for t in tensors]
+
+    def measured():
+        return [
+            core.compare(a, b),
+            core.chance_levels(a, b),
+            core.structure(a.atoms, x, a.codes),
+            core.collapse(a.atoms),
+            core.collapse(a.atoms, centred=False),
+            collapse_corrected(a.atoms, b.atoms),
+        ]
+
+    found = measured()
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = measured()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert str(again) == str(found)
+    for tensor, kept in zip(tensors, before, strict=True):
+        assert torch.equal(tensor, kept)

@@ -97,7 +97,7 @@ def _dictionary(name: str, state: Mapping[str, Tensor], atoms: Tensor | None, de
         raise ConfigError(f"{name} is no overcomplete SAE: it has neither dictionary._weights nor dictionary.Relax")
     if atoms is None:
         rows = state["dictionary._weights"]
-        if not torch.allclose(rows.norm(dim=1), torch.ones(len(rows)), atol=1e-3):
+        if not torch.allclose(rows.norm(dim=1), torch.ones(len(rows), dtype=rows.dtype), atol=1e-3):
             fix = "call sae.eval() before its state dict is saved, or pass the SAE itself"
             raise ConfigError(
                 f"{name}: dictionary._weights are not normalised, and a state dict does not say how: {fix}"
@@ -116,4 +116,4 @@ def _encoder(name: str, state: Mapping[str, Tensor], dictionary: Dictionary) -> 
         what = f"encoder part {other[0]!r}" if other else "its encoder"
         raise ConfigError(f"{name}: {what} is not linear, so this package's encoder cannot stand for it")
     weight = dictionary.atoms() if tied else state[key]
-    return weight, state.get(key.replace("weight", "bias"), torch.zeros(len(weight)))
+    return weight, state.get(key.replace("weight", "bias"), torch.zeros(len(weight), dtype=weight.dtype))

@@ -62,5 +62,5 @@ def _largest(x: Tensor, weight: Tensor, bias: Tensor, width: int) -> tuple[Tenso
 def _trimmed(values: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Largest first, without the columns that are 0 in every token; one column stays."""
     values, order = values.sort(dim=1, descending=True)
-    width = max(1, int((values > 0).sum(dim=1).max()))
+    width = int((values > 0).any(dim=0).sum().clamp_min(1))
     return values[:, :width].contiguous(), indices.gather(1, order[:, :width])

@@ -38,7 +38,8 @@ def top_k(
     """The k largest entries of `x @ weight.T + bias` in each row, in no order, and their features. Without autograd."""
     n_groups = GROUPS_PER_CODE * k
     with torch.no_grad():
-        if not kernels.on_gpu(x) and len(weight) % math.lcm(8, n_groups) == 0 and len(weight) >= 4 * n_groups:
+        grouped = len(weight) % math.lcm(8, n_groups) == 0 and len(weight) >= 4 * n_groups
+        if not kernels.on_gpu(x) and len(x) and grouped:
             candidates = (_rescored if fast_bfloat16() else _computed)(x, weight, bias, k, n_groups)
             if (largest := _largest(candidates, k)) is not None:
                 return largest

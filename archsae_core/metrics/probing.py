@@ -200,11 +200,13 @@ def single_feature_probe(
 ) -> SingleProbe:
     """Held-out AUROC of each feature alone for the one topic that it tells best on the training passages.
 
-    The sign too is the training passages': a feature may be the absence of a topic.
+    The sign too is the training passages': a feature may be the absence of a topic. Only topics that the held-out
+    passages have too, beside others, are candidates: no other could be scored.
     """
     best = np.zeros(train[0].shape[1])
     held, topic = np.full(train[0].shape[1], 0.5), np.full(train[0].shape[1], -1)
-    names = np.unique(train[1].topic)
+    scored_topics = np.unique(test[1].topic)
+    names = np.intersect1d(train[1].topic, scored_topics) if len(scored_topics) > 1 else scored_topics[:0]
     for name, fitted, scored in zip(names, _topic_aucs(*train, names), _topic_aucs(*test, names), strict=True):
         better = np.abs(fitted - 0.5) > best
         best[better] = np.abs(fitted - 0.5)[better]

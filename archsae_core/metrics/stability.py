@@ -213,12 +213,14 @@ def unrelated(side: Side, seed: int, *, covariance: bool = True) -> Side:
     generator = torch.Generator().manual_seed(seed)
     if covariance:
         root = torch.linalg.qr(rows - mean, mode="r").R
-        noise = torch.randn(n, len(root), generator=generator).to(rows.device) @ root / n**0.5
+        drawn = torch.randn(n, len(root), generator=generator, dtype=torch.float32)
+        noise = drawn.to(rows.device) @ root / n**0.5
     else:
         spread = [(part - part.mean(dim=0)).square().mean().sqrt().expand(part.shape[1]) for part in parts]
-        noise = torch.randn(rows.shape, generator=generator).to(rows.device) * torch.cat(spread)
-    drawn = (mean + noise).split(side.atoms.shape[1], dim=1)
-    return Side(drawn[0], drawn[1] if len(drawn) > 1 else None, side.alive)
+        drawn = torch.randn(rows.shape, generator=generator, dtype=torch.float32)
+        noise = drawn.to(rows.device) * torch.cat(spread)
+    found = (mean + noise).split(side.atoms.shape[1], dim=1)
+    return Side(found[0], found[1] if len(found) > 1 else None, side.alive)
 
 
 def chance_levels(a: Side, b: Side, *, seed: int = 0, covariance: bool = True) -> dict[str, float]:

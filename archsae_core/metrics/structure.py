@@ -111,7 +111,7 @@ def merge_duplicates(
     joined = csr_array((alike | (at_mean[:, None] & at_mean)).numpy())
     count, labels = connected_components(joined, directed=False)
     group = torch.from_numpy(labels.astype(np.int64))
-    sums = torch.zeros(count, unit.shape[1]).index_add_(0, group, unit)
+    sums = unit.new_zeros(count, unit.shape[1]).index_add_(0, group, unit)
     return Merged(sums / torch.bincount(group)[:, None], group)
 
 
@@ -139,7 +139,7 @@ def ood_score(D: Float[Tensor, "n_features d_model"], batches: Iterable[Float[Te
 
     `batches` in the units of the atoms: here centred activations, since the dictionary works on those.
     """
-    nearest = torch.full((len(D),), -1.0)
+    nearest = torch.full((len(D),), -1.0, dtype=torch.float32)
     for x in batches:
         nearest = torch.maximum(nearest, cosines(D, x).amax(dim=1))
     return 1 - nearest.double().mean().item()
@@ -149,7 +149,8 @@ def coactivation(codes: Codes, n_features: int) -> csr_array:
     """Zᵀ Z / n of n tokens, sparse: entry (i, j) is the mean of z_i z_j."""
     values, indices = codes.values.cpu().double().numpy(), codes.indices.cpu().numpy()
     starts = np.arange(0, values.size + 1, values.shape[1])
-    z = csr_array((values.ravel(), indices.ravel(), starts), shape=(len(values), n_features))
+    entries = values.ravel(), indices.ravel(), starts
+    z = csr_array(entries, shape=(len(values), n_features), copy=True)  # else zeros would be dropped from `codes` too
     z.eliminate_zeros()
     return csr_array(z.T @ z) / len(values)
 

@@ -59,7 +59,8 @@ def choose_pairs(
     partner = torch.full((len(cosine),), -1).scatter_(0, matching.rows, matching.cols)
     eligible = eligible[partner[eligible] >= 0]
     eligible = eligible[cosine[eligible, partner[eligible]].argsort()]
-    feature = eligible[torch.linspace(0, len(eligible) - 1, min(count, len(eligible))).round().long()]
+    places = torch.linspace(0, len(eligible) - 1, min(count, len(eligible)), dtype=torch.float32)
+    feature = eligible[places.round().long()]
     partners = partner[feature]
     rest = cosine[feature].scatter(1, partners[:, None], -2.0)
     second = rest.argmax(dim=1)

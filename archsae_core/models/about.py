@@ -41,6 +41,11 @@ class About:
     note: str | None = None
     """What else whoever uses it has to know, as a sentence."""
 
+    @property
+    def reads_elsewhere(self) -> bool:
+        """Whether its source names a place of the model other than the residual stream after a block."""
+        return self.layer is None and "hook_" in (self.source or "")
+
     def known(self) -> dict[str, Any]:
         """The fields that say something, ready for JSON."""
         found = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}

@@ -51,7 +51,10 @@ Batches = Callable[[int], Tensor]
 
 
 class ShuffledBatches:
-    """Shuffled batches: every activation once an epoch. A function of the step, so that runs can be resumed."""
+    """Shuffled batches, a function of the step, so that runs can be resumed.
+
+    In an epoch each activation is drawn at most once; those that would not fill another batch wait for the next.
+    """
 
     def __init__(
         self, gather: Callable[[Tensor], Tensor], rows: Int[Tensor, " n"], batch_size: int, seed: int = 0

@@ -192,8 +192,10 @@ def warnings(entries: Sequence[Entry]) -> Iterator[str]:
             listed = visible(", ".join(sorted(map(str, values))))
             yield f"the SAEs are of different {field}s ({listed}): atoms of different spaces are compared"
     for entry in entries:
-        if entry.sae.about.layer is None and "hook_" in (source := entry.sae.about.source or ""):
-            yield f"{entry.name} does not read the residual stream ({visible(source)}): other spaces may be compared"
+        about = entry.sae.about
+        if about.reads_elsewhere:
+            source = visible(about.source or "")
+            yield f"{entry.name} does not read the residual stream ({source}): other spaces may be compared"
 
 
 def report(comparison: Comparison) -> str:

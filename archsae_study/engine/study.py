@@ -165,6 +165,8 @@ class Study:
         """Raise ConfigError where the second language model cannot be used, or the text is too short for it."""
         other, layer = self.variant(**self.of_other_model), self.config.comparison.other_model_layer
         try:
+            fix = "it is the study's own model; another layer of it is compared anyway: name another model"
+            require(other.source["model_hash"] != self.source["model_hash"], "model", other.config["model"], fix)
             n_blocks, context = len(blocks(other.model)), self.config.language_model.context
             fix = f"the model has {n_blocks} blocks: use 0 … {n_blocks - 1}"
             require(layer < n_blocks, "other_model_layer", layer, fix)

@@ -31,7 +31,7 @@ from archsae_study.settings.config import FULL_SIZES
 SEEDS, AT_FULL_SIZE_SEEDS = 3, 4
 """Seeds per arm, at most. The fourth at the sizes of `full` came after three had been seen, as notebook 05 says."""
 AT_FULL_SIZE = tuple(arm for one in contrasts.PRIMARY if one.key == "g1" for arm in (one.ra, one.free))
-"""The arms of g1. On raw data a step of this size takes three times as long: a fifth of the features is dead."""
+"""The arms of g1. On raw data most features of the published step are dead at this size, and AuxK takes time."""
 
 ON_RAW = tuple(arm for one in contrasts.PRIMARY if one.key == "g3" for arm in (one.ra, one.free))
 """The arms of g3."""

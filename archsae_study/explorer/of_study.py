@@ -54,8 +54,8 @@ def of_study(
         require(
             own, "saes", name, f"is of layer {sae.about.layer}, not {config['layer']}: set `layer`, or leave it out"
         )
-        elsewhere = sae.about.layer is None and "hook_" in (sae.about.source or "")
-        require(not elsewhere, "saes", name, f"does not read the residual stream ({sae.about.source}): leave it out")
+        fix = f"does not read the residual stream ({sae.about.source}): leave it out"
+        require(not sae.about.reads_elsewhere, "saes", name, fix)
     keys = guest_keys(saes or {}, arms)
     guests = [_guest(study, key, *named) for key, named in zip(keys, (saes or {}).items(), strict=True)]
     return Explorer(

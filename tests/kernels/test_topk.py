@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archsae_core.kernels import topk
+from archsae_core.kernels import batch_topk, topk
 
 
 def problem(seed, batch=40, d_model=32, n_features=256, scale=1.0, bias=0.0):
@@ -89,3 +89,12 @@ def test_nan_comes_through(monkeypatch, fast):
     values, _ = topk.top_k(x, weight, bias, 4)
     assert values[3].isnan().all()
     assert values[[0, 1, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_no_tokens_have_no_codes(monkeypatch, fast):
+    monkeypatch.setattr(topk, "fast_bfloat16", lambda: fast)
+    x, weight, bias = problem(0, batch=0)
+    assert [found.shape for found in topk.top_k(x, weight, bias, 4)] == [(0, 4), (0, 4)]
+    assert [found.shape for found in batch_topk.above(x, weight, bias, torch.tensor(0.1), 4)] == [(0, 1), (0, 1)]
+    assert [found.shape for found in batch_topk.batch_top_k(x, weight, bias, 4)] == [(0, 1), (0, 1)]

@@ -147,3 +147,9 @@ def test_dropping_the_passages_of_a_topic_leaves_the_others_accuracy():
     alone = [probing.accuracy(whole.correct.sum(0)[[t]], whole.total.sum(0)[[t]]) for t in (0, 1)]
     assert probing.accuracy_interval([whole]).estimate == pytest.approx(np.mean(alone))
     assert probing.accuracy_interval([whole]).estimate > 0.5
+    # nor is a feature said to tell that topic at chance
+    found = probing.single_feature_probe(train, test)
+    assert set(found.topic) == {0, 1}
+    assert (found.auc[found.topic >= 0] != 0.5).all()
+    one = (x[kept][:3], Passages(about.rows[:3], about.document[:3], np.zeros(3, int)))
+    assert set(probing.single_feature_probe(train, one).topic) == {-1}

@@ -53,6 +53,8 @@ def test_a_second_model_that_cannot_be_used_is_refused_by_name(study):
         study.variant(other_model_layer=3).check()
     with pytest.raises(ConfigError, match="other_model = 'no/such': "):
         study.variant(other_model="no/such").check()
+    with pytest.raises(ConfigError, match=r"other_model = 'random-gpt2': .* it is the study's own model"):
+        study.variant(other_model="random-gpt2").check()
     study.check()
 
 
