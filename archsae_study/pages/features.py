@@ -277,9 +277,11 @@ def _topics(axis: Axes, features: FeaturesResult, colour: str) -> None:
         axis.set_title("The text has no topics, or it never fires")
         axis.set_axis_off()
         return
-    names = [visible(each.topic).replace("$", r"\$") for each in found]  # data: no formula starts in a label
+    names = [visible(each.topic) for each in found]
+    names = [name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}" for name in names]
+    names = [name.replace("$", r"\$") for name in names]  # data: no formula starts in a label
     axis.barh(range(len(names)), [100 * each.rate for each in found], color=colour, alpha=0.8)
-    axis.set_yticks(range(len(names)), [name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}" for name in names])
+    axis.set_yticks(range(len(names)), names)
     axis.axvline(100 * one.summary.density, color="0.3", linestyle=":", linewidth=1)
     axis.set(xlabel="fires on (% of the topic's tokens; dotted: of all)")
     axis.set_title(f"{found[-1].rate / max(one.summary.density, 1e-12):.1f} times its mean rate in one topic")

@@ -198,6 +198,12 @@ def test_figures_can_be_drawn():
     figure = page.profile(hostile())
     figure.canvas.draw()  # a formula in a label would fail here
     assert figure.axes[2].lines[0].get_ydata().tolist() == [0.6, 0.4]
+    long = hostile()
+    alike = [replace(long.inspected.feature.topics[0], topic=f"https://example.org/topics/{i}") for i in range(3)]
+    feature = replace(long.inspected.feature, topics=alike)
+    figure = page.profile(replace(long, inspected=replace(long.inspected, feature=feature)))
+    assert [label.get_text()[-9:] for label in figure.axes[1].get_yticklabels()] == [f"/topics/{i}" for i in (2, 1, 0)]
+    assert len({bar.get_y() for bar in figure.axes[1].patches}) == 3
     silent = hostile()
     feature = replace(silent.inspected.feature, firings=0, topics=[], bands=[], histogram=Histogram([0.0, 1.0], [0]))
     silent = replace(silent, inspected=replace(silent.inspected, feature=feature))
