@@ -168,8 +168,10 @@ def _export(arguments: argparse.Namespace) -> int:
     from archsae_study.engine.study import Study
     from archsae_study.settings.config import configure
 
-    config = configure(parameters_of(arguments.preset, arguments.set))
-    study = Study(config, arguments.runs, progress=sys.stderr.isatty())
+    parameters = parameters_of(arguments.preset, arguments.set)
+    study = Study(configure(parameters), arguments.runs, progress=sys.stderr.isatty())
+    if arguments.arm is not None:
+        study.require_followed(arguments.arm, parameters)
     options = {name: getattr(arguments, name) for name in ("licence", "model_id", "set_name")}
     for file in export(study, arguments.arm, arguments.folder, arguments.to, **options):
         sys.stdout.write(f"{file}\n")

@@ -259,8 +259,10 @@ MIX = torch.eye(12)
             r"weights\[1\]: the indices of a row must differ",
         ),
         (
-            lambda: SparseArchetypalDictionary(points(), (torch.zeros(3, 2), torch.tensor([[4, 5]] * 3)), delta=1),
-            r"weights\[0\]: row 0 has the sum nan",
+            lambda: SparseArchetypalDictionary(
+                points(), (torch.tensor([[2.0, -1]] * 3), torch.tensor([[4, 5]] * 3)), delta=1
+            ),
+            r"weights\[0\]: row 0 has the sum 1 and the smallest entry -1",
         ),
     ],
 )
@@ -544,3 +546,23 @@ def test_metrics_leave_what_they_are_given_as_it_is_whatever_the_default_dtype()
     assert str(again) == str(found)
     for tensor, kept in zip(tensors, before, strict=True):
         assert torch.equal(tensor, kept)
+
+
+def test_a_file_of_something_else_is_not_saved_over(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for place in (tmp_path / "notes.txt", tmp_path):
+        with pytest.raises(ConfigError, match="is of something else than an SAE and would be replaced"):
+            core.save_sae(sae(), place)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    for _ in range(2):
+        core.save_sae(sae(), tmp_path / "mine.safetensors")
+
+
+def test_codes_of_a_feature_that_is_named_twice_are_added():
+    codes = core.Codes(torch.tensor([[2.0, 0.0]]), torch.tensor([[0, 0]]))
+    assert codes.dense(8)[0].tolist() == [2.0] + [0.0] * 7
+    assert torch.allclose(codes.dense(8) @ sae().atoms(), sae().decode(codes))
+
+
+def test_training_leaves_no_gradients():
+    assert all(weights.grad is None for weights in trained_on(points()).parameters())

@@ -13,7 +13,7 @@ import html.entities
 import re
 import unicodedata
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +35,12 @@ PART = 2**22
 # Thai to Tibetan, Burmese, Khmer, kana and Han have no spaces: there, two characters count as a word
 _UNSPACED = r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _ENTITY = re.compile(r"&(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]*);")
-_WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|[^\W_{_UNSPACED}]+")
+# vowel signs and accents are of the word that they stand in; Python counts them as punctuation
+_MARKS = (
+    r"\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
+    r"\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u0900-\u0963\u0966-\u096f\u0971-\u0df3"
+)
+_WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|(?:[^\W_{_UNSPACED}]|[{_MARKS}])+")
 
 
 class Example(NamedTuple):
@@ -142,7 +147,7 @@ def find_copies(texts: Sequence[str], passage_words: int | None = PASSAGE_WORDS,
     """
     exact, words = _exact(texts)
     again = np.flatnonzero(exact != np.arange(len(texts)))
-    examples = [Example(int(exact[i]), int(i), _passage(texts[i], 0)) for i in again[:n_examples]]
+    examples = [Example(int(exact[i]), int(i), _common(texts[i], texts[i], (0, 0))) for i in again[:n_examples]]
     if passage_words is None:
         return Copies(exact, exact, np.zeros(len(texts), dtype=bool), tuple(examples))
     shared = _shared_passages(words, passage_words)
@@ -157,7 +162,8 @@ def find_copies(texts: Sequence[str], passage_words: int | None = PASSAGE_WORDS,
     _, distinct = np.unique(groups[document[links]], return_index=True)
     for link in links[distinct[: n_examples - len(examples)]]:
         one, other = int(document[link]), int(document[link + 1])
-        examples.append(Example(one, other, _passage(texts[one], int(place[link] - start[one]))))
+        places = (int(place[link] - start[one]), int(place[link + 1] - start[other]))
+        examples.append(Example(one, other, _common(texts[one], texts[other], places)))
     return Copies(exact, groups, boilerplate, tuple(examples))
 
 
@@ -193,7 +199,8 @@ def _exact(texts: Sequence[str]) -> tuple[Int[np.ndarray, " n_documents"], _Word
         ids.append(found if exact[i] == i else found[:0])
     # one random number a word, so that a sum of products is a hash of a passage
     random = np.random.default_rng(0).integers(2**64, size=len(vocabulary), dtype=np.uint64)
-    return exact, _Words(random[np.concatenate(ids)], np.array([len(found) for found in ids]))
+    joined = np.concatenate([np.empty(0, np.int32), *ids])
+    return exact, _Words(random[joined], np.array([len(found) for found in ids], dtype=np.int64))
 
 
 def _shared_passages(words: _Words, n: int) -> _Shared:
@@ -256,5 +263,8 @@ def _components(
     return first_member[component]
 
 
-def _passage(text: str, position: int) -> str:
-    return " ".join(normalised_words(text)[position : position + EXAMPLE_WORDS])
+def _common(one: str, other: str, places: tuple[int, int]) -> str:
+    """The words that two texts share from these places on, as many as are quoted."""
+    words = (normalised_words(text)[place:][:EXAMPLE_WORDS] for text, place in zip((one, other), places, strict=True))
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(*words, strict=False))
+    return " ".join(word for word, _ in pairs)

@@ -1,9 +1,10 @@
 """Which features fire on a text that is given as it is, token by token."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -20,9 +21,10 @@ class Explained(NamedTuple):
     """As text; those of a window join to its decoded text."""
     read: Bool[Tensor, " tokens"]
     """False at the first token of a window, which no dictionary is trained on, and at others with a norm like its."""
-    values: Float[Tensor, "tokens k"]
-    """Codes, largest first; 0 where fewer than k features fire and where `read` is False."""
-    indices: Int64[Tensor, "tokens k"]
+    values: Float[Tensor, "tokens width"]
+    """Codes, largest first; 0 where fewer features fire and where `read` is False. `width` is k, or of a BatchTopK SAE
+    as many as the token with the most has."""
+    indices: Int64[Tensor, "tokens width"]
     """Feature of each code."""
 
 
@@ -50,8 +52,17 @@ def explain(
     if sum(map(len, windows)) < 2:
         raise ValueError(f"text = {text!r}: give at least 2 tokens: the first of a window is not read")
     parts = [_window(model, layer, sae, tokenizer, ids, max_norm) for ids in windows]
-    tokens = [token for part in parts for token in part.tokens]
-    return Explained(tokens, *(torch.cat(pieces) for pieces in zip(*(part[1:] for part in parts), strict=True)))
+    width = max(part.values.shape[1] for part in parts)  # a BatchTopK SAE's windows have codes of several widths
+
+    def joined(pieces: Iterable[Tensor]) -> Tensor:
+        return torch.cat([F.pad(piece, (0, width - piece.shape[1])) for piece in pieces])
+
+    return Explained(
+        [token for part in parts for token in part.tokens],
+        torch.cat([part.read for part in parts]),
+        joined(part.values for part in parts),
+        joined(part.indices for part in parts),
+    )
 
 
 def _window(

@@ -64,7 +64,7 @@ def leading_topic(topics: Mapping[str, float], usual: Mapping[str, float]) -> st
 
     Per token, since topics have unequally long documents: the largest one would lead most features by its size.
     """
-    dense = {name: share / usual[name] for name, share in topics.items() if usual[name] > 0}
+    dense = {name: share / usual[name] for name, share in topics.items() if usual.get(name, 0) > 0}
     first, *others = sorted(dense, key=lambda name: -dense[name]) or [None]
     leads = first is not None and bool(others) and dense[first] > 0 and dense[first] >= LIFT * dense[others[0]]
     return first if leads else None

@@ -87,8 +87,9 @@ class FreeDictionary(nn.Module):
 class ArchetypalDictionary(nn.Module):
     """D = (W C + Λ)·exp(m), W row-stochastic, ‖Λ_i‖₂ ≤ delta (Fel et al. 2025, eq. 4 and 5).
 
-    With `unit_norm` the atoms are (W C + Λ) scaled to norm 1 instead; exp(m) then has no effect. `rounded` lets
-    training multiply by C in bfloat16; `hull_points` and `atoms` are exact.
+    With `unit_norm` the atoms are (W C + Λ) scaled to norm 1 instead; exp(m) then has no effect.
+    Training multiplies by C in bfloat16 where `rounded` is true, which a `Trainer` sets by `TrainingConfig.w_dtype`;
+    `hull_points` and `atoms` are exact.
 
     The constraint holds after every training step. Λ is always kept in its ball by `project_relax_()`. What keeps W's
     rows on the simplex depends on `TrainingConfig.w_step`: with `published`, `project_()` after Adam's step; with
@@ -105,17 +106,16 @@ class ArchetypalDictionary(nn.Module):
         delta: float,
         unit_norm: bool = True,
         learn_scale: bool = False,
-        rounded: bool = False,
     ) -> None:
         """`delta` is in the units of the anchors. Raises ConfigError for a radius below 0, for anchors that are NaN or
         infinite, and for weights of another size or whose rows do not mix anchors (`require_mixing`)."""
         super().__init__()
         require_number("delta", delta, 0.0, "must be 0 or larger, and finite")
-        for name, value in (("unit_norm", unit_norm), ("learn_scale", learn_scale), ("rounded", rounded)):
+        for name, value in (("unit_norm", unit_norm), ("learn_scale", learn_scale)):
             require_bool(name, value)
         require_rows("anchors", anchors)
         anchors = anchors.detach().float()
-        self.delta, self.unit_norm, self.rounded = float(delta), unit_norm, rounded
+        self.delta, self.unit_norm, self.rounded = float(delta), unit_norm, False
         self.register_buffer("C", anchors.clone())
         self._hold(weights)
         self.relax = nn.Parameter(anchors.new_zeros(len(self.weights), anchors.shape[1]))
@@ -291,7 +291,8 @@ class SparseArchetypalDictionary(ArchetypalDictionary):
         values = values.detach().float()
         require_shape("weights[1]", indices, tuple(values.shape))
         require_places("weights[1]", indices, len(self.C))
-        values = values / values.sum(dim=1, keepdim=True)
+        sums = values.sum(dim=1, keepdim=True)
+        values = values / sums.where(sums != 0, 1.0)
         require_mixing("weights[0]", values)
         self.register_buffer("W_indices", indices.clone())
         self.register_buffer("W_values", values)
@@ -390,7 +391,7 @@ def make_dictionary(
     options = {name: getattr(config, name) for name in ("delta", "unit_norm", "learn_scale")}
     if training.w_step == "sparse":
         largest = weights.topk(min(training.support, len(anchors)), dim=1)
-        return SparseArchetypalDictionary(anchors, tuple(largest), rounded=rounds(training), **options)
+        return SparseArchetypalDictionary(anchors, tuple(largest), **options)
     if training.w_step == "mirror":
         weights = smoothed(weights, config.smoothing)  # a weight of exactly 0 could never grow by multiplication
-    return ArchetypalDictionary(anchors, weights, rounded=rounds(training), **options)
+    return ArchetypalDictionary(anchors, weights, **options)

@@ -74,9 +74,9 @@ class Codes(NamedTuple):
     """Feature of each value."""
 
     def dense(self, n_features: int) -> Float[Tensor, "batch n_features"]:
-        """The same codes with their zeros."""
+        """The same codes with their zeros; those of a feature that a token names twice are added, as in `decode`."""
         zeros = self.values.new_zeros(len(self.values), n_features)
-        return zeros.scatter_(1, self.indices, self.values)
+        return zeros.scatter_add_(1, self.indices, self.values)
 
 
 class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
@@ -397,9 +397,12 @@ def _require_constraint(dictionary: Dictionary) -> None:
 def save_sae(sae: SAE, path: str | Path) -> None:
     """Write the SAE to one safetensors file, its structure and what is known of it in the metadata; atomically.
 
-    Raises ConfigError, before anything is written, for what `load_sae` would refuse.
+    Raises ConfigError, before anything is written, for what `load_sae` would refuse, and for a folder or a file of
+    something else under that name.
     """
     require_sound(sae)
+    if Path(path).exists() and not is_saved_sae(Path(path)):
+        raise ConfigError(f"{path} is of something else than an SAE and would be replaced: name another file")
     tensors, metadata = {name: x.detach().contiguous().cpu() for name, x in sae.state_dict().items()}, described(sae)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 

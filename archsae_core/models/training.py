@@ -21,7 +21,7 @@ from archsae_core.data.activations import ActivationSet
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.processor import keep_freed_memory
 from archsae_core.models.auxk import by_dead_features, by_features
-from archsae_core.models.dictionary import ArchetypalDictionary, Decoder, SparseArchetypalDictionary
+from archsae_core.models.dictionary import ArchetypalDictionary, Decoder, SparseArchetypalDictionary, rounds
 from archsae_core.models.sae import SAE, is_saved_sae, save_sae, structure
 from archsae_core.models.snapshots import is_snapshot, snapshot_file, snapshot_steps, write_snapshot
 from archsae_core.models.w_step import MirrorStep, SparseMirrorStep
@@ -121,6 +121,12 @@ def _require_gradients(sae: SAE) -> None:
         raise ConfigError(f"sae: weights of inference mode have no gradients: {fix}")
 
 
+def _require_support(dictionary: SparseArchetypalDictionary, config: TrainingConfig) -> None:
+    held, n_anchors = dictionary.W_values.shape[1], len(dictionary.C)
+    fix = f"an atom of the dictionary mixes {held} of {n_anchors} anchors at most: give both the same support"
+    require(held == min(config.support, n_anchors), "support", config.support, fix)
+
+
 class Trainer:
     """State of one run: model, optimisers, dead-feature clock, log."""
 
@@ -135,6 +141,12 @@ class Trainer:
         sparse = isinstance(sae.dictionary, SparseArchetypalDictionary)
         if archetypal and sparse != (config.w_step == "sparse"):
             raise ConfigError(f"w_step = {config.w_step!r}: the dictionary is a {type(sae.dictionary).__name__}")
+        if archetypal:
+            sae.dictionary.rounded = rounds(config)
+        if sparse:
+            _require_support(sae.dictionary, config)
+        elif archetypal:
+            sae.dictionary.W.requires_grad_(not mirror)
         step = SparseMirrorStep if sparse else MirrorStep
         self.mirror = step(sae.dictionary, config.w_rate) if mirror else None
         slow = {id(weights) for name, weights in sae.dictionary.named_parameters() if name in ("W", "relax")}
@@ -182,7 +194,7 @@ class Trainer:
         self.step += 1
         logged = self.step % LOG_EVERY == 0 or self.step == self.config.steps
         if logged or not kernels.on_gpu(norm):
-            self._check(self._loss(losses))
+            self._check(self._loss(losses), x)
         if logged or self.step == 1:
             self.log.append(self._row(losses, float(norm)))
 
@@ -218,10 +230,10 @@ class Trainer:
         """Set to 0 the momenta that would become denormal numbers before the next time, as those of dead features do.
 
         A processor takes up to a hundred times as long for these. Adam divides by at least 1e-8, so that a parameter
-        would move by less than 1e-26.
+        would move by less than 1e-26; a mirror step, by the same share of the gradient's usual size.
         """
-        for state in self.optimizer.state.values():
-            momentum = state["exp_avg"]
+        momenta = [state["exp_avg"] for state in self.optimizer.state.values()]
+        for momentum in (*momenta, self.mirror.momentum) if self.mirror else momenta:
             momentum.masked_fill_(momentum.abs() < TINY, 0.0)
 
     def _gradient_norm(self) -> Float[Tensor, ""]:
@@ -232,9 +244,12 @@ class Trainer:
     def _loss(self, losses: Losses) -> Float[Tensor, ""]:
         return losses.fvu + self.config.aux_coefficient * losses.aux
 
-    def _check(self, loss: Tensor) -> None:
+    def _check(self, loss: Tensor, x: Tensor) -> None:
         if not torch.isfinite(loss):
-            raise TrainingDiverged(f"loss is {float(loss)} at step {self.step - 1}: lower lr or w_lr, then run again")
+            fix = "lower lr or w_lr, then run again"
+            if not x.isfinite().all():
+                fix = "x holds NaN or infinity there: mend the activations"
+            raise TrainingDiverged(f"loss is {float(loss)} at step {self.step - 1}: {fix}")
 
     @torch.no_grad()
     def _row(self, losses: Losses, norm: float) -> dict[str, float | int]:
@@ -339,6 +354,7 @@ def train(
         trainer.train_step(batches(step))
         if work is not None:
             _keep(trainer, work, origin)
+    trainer.optimizer.zero_grad(set_to_none=True)  # what the caller computes next starts from none
     _check_atoms(sae)
     if work is not None:
         save_sae(sae, work / FINISHED)

@@ -17,6 +17,8 @@ BLOCKS = 8
 ENTERS = 0.01
 """Weight of an anchor that enters a sparse row; it falls with the learning rates."""
 BETA1, BETA2 = 0.9, 0.999
+LEAST = 1e-30
+"""Divisor in place of a sum that is 0."""
 
 
 class MirrorStep:
@@ -29,7 +31,6 @@ class MirrorStep:
 
     def __init__(self, dictionary: ArchetypalDictionary, lr: float) -> None:
         self.dictionary, self.lr = dictionary, lr
-        dictionary.weights.requires_grad_(False)
         self.momentum = torch.zeros_like(dictionary.relax)
         self.size = torch.zeros_like(dictionary.relax[:, 0])
         self.hull = dictionary.hull_points()
@@ -65,7 +66,7 @@ class MirrorStep:
     def _multiplied(self, weights: Tensor, slope: Tensor, share: float) -> Float[Tensor, "rows width"]:
         """Some rows after the multiplicative step: at or above 0 with the sum 1, so that W needs no projection."""
         weights = slope.mul_(-self.lr * share * BLOCKS).clamp_(-5, 5).exp_().mul_(weights)
-        return weights.div_(weights.sum(dim=1, keepdim=True))
+        return weights.div_(weights.sum(dim=1, keepdim=True).clamp_min_(LEAST))  # a row may be 0: its atom is Λ alone
 
 
 class SparseMirrorStep(MirrorStep):
@@ -87,10 +88,13 @@ class SparseMirrorStep(MirrorStep):
         enters = outside.values < (weights * held).sum(dim=1)
         place = torch.arange(weights.shape[1], device=weights.device) == weights.argmin(dim=1)[:, None]
         same = indices == outside.indices[:, None]
-        place = torch.where(same.any(dim=1, keepdim=True), same, place) & enters[:, None]
+        place = torch.where(same.any(dim=1, keepdim=True), same, place)
+        # the rest of the row's weight stays with its other anchors, if there are any
+        enters &= weights.masked_fill(place, 0.0).amax(dim=1) > 0
+        place &= enters[:, None]
         others = weights.masked_fill(place, 0.0)
         weight = ENTERS * share * enters[:, None]
-        weights = torch.where(place, weight, others * ((1 - weight) / others.sum(dim=1, keepdim=True)))
+        weights = torch.where(place, weight, others * ((1 - weight) / others.sum(dim=1, keepdim=True).clamp_min(LEAST)))
         indices = torch.where(place, outside.indices[:, None], indices)
         dictionary.W_values[rows], dictionary.W_indices[rows] = weights, indices
         self.hull[rows] = kernels.weighted_rows(weights, indices, dictionary.C)

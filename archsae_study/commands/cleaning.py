@@ -309,6 +309,9 @@ def _free(lock: Path) -> Iterator[bool]:
     except Timeout:
         yield False
         return
+    except OSError:  # nothing can be written there, and so not deleted either: whoever tries is told
+        yield True
+        return
     try:
         yield True
     finally:

@@ -16,6 +16,7 @@ from traitlets.config import Config as Settings
 from archsae_core.interop import open_sae
 from archsae_core.storage import cache_dir, mark, switched_on, write_json
 from archsae_study.commands.compare import short_names
+from archsae_study.commands.outputs import require_writable
 from archsae_study.engine import estimate, execution, scheduler
 from archsae_study.engine.made import changed_files, note_made, replace_made
 from archsae_study.engine.plan import Table, plan
@@ -59,6 +60,7 @@ def run_report(
     notebooks = tuple(notebooks)
     if switched_on(RESULTS_ONLY):
         raise ConfigError(f"{RESULTS_ONLY} is set, and a report computes: unset it")
+    require_writable("runs", root or default_root(), root or default_root())
     study, found = planned(parameters, root, notebooks=notebooks)
     config = study.config
     for line in study.text_notes():
@@ -106,6 +108,9 @@ def run_explorer(
     config = configure(parameters)
     study, folder = Study(config, root, progress=True), run_folder(config, root)
     guests = dict(zip(short_names(saes), map(open_sae, saes), strict=True))
+    for arm in arms or ():
+        study.require_followed(arm, parameters)
+    require_writable("runs", study.root, study.root)
     study.check()
     mark(folder, "run")
     with _alone(folder, say), scheduler.environment({"ARCHSAE_SCHEDULER": config.comparison.scheduler}):

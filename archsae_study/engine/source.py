@@ -43,6 +43,9 @@ def local_inputs(config: Config) -> dict[str, str]:
     """By name of the parameter, a hash of every model and text that is a file or folder here, as far as it exists."""
     given = {name: config[name] for name in ("text", "model", "other_model") if config[name] is not None}
     places = {name: Path(value) for name, value in given.items() if os.path.isabs(value)}
+    text = places.get("text")
+    if text and not text.exists():  # a configuration of a dataset in a folder
+        places["text"] = Path(config["text"].partition(":")[0])
     return {name: _content(place) for name, place in places.items() if place.exists()}
 
 

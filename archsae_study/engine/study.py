@@ -1,7 +1,7 @@
 """The artefacts of a study, each computed once: tokens, activations, anchors, trained dictionaries."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
-from archsae_core.config import require
+from archsae_core.config import require, require_choice
 from archsae_core.data import assets
 from archsae_core.data.activations import ActivationSet, Normalizer, extract, fit_normalizer, open_activations
 from archsae_core.data.corpus import Corpus, describe, load_text
@@ -171,6 +171,7 @@ class Study:
             fix = f"the model has {n_blocks} blocks: use 0 … {n_blocks - 1}"
             require(layer < n_blocks, "other_model_layer", layer, fix)
             check_model(other.model, layer, context)
+            other._check_heldout(other.tokens.heldout)
             other._check_anchors()
         except ConfigError as error:
             raise ConfigError(f"other_model = {self.config.comparison.other_model!r}: {error}") from None
@@ -360,8 +361,9 @@ class Study:
         own, arm = self.of(run), ARMS[run.arm]
         recipe = own.normalizer_recipe | fields_of(own.config, TRAIN_FIELDS) | {"arm": arm.recipe()}
         recipe |= {"training": RUNS.version, "seed": run.seed, "steps": run.steps, "device": self.device.type}
-        if arm.anchors == "kmeans":
-            recipe["anchors_key"] = canonical_hash(own.anchor_recipe(own.fold(run)))
+        if arm.anchors != "none":  # random ones are as many and as long as those of all documents
+            fold = own.fold(run) if arm.anchors == "kmeans" else None
+            recipe["anchors_key"] = canonical_hash(own.anchor_recipe(fold))
         if arm.dictionary == "archetypal":
             training = own.config.training
             recipe |= fields_of(own.config, ARCHETYPAL_FIELDS)
@@ -460,8 +462,8 @@ class Study:
         """Make what a run starts from and is scored on where it is missing: activations, normalizer, anchors."""
         own = self.of(run)
         _, _ = own.heldout_activations, own.normalizer
-        if ARMS[run.arm].anchors == "kmeans":
-            own.anchor_folder(own.fold(run))
+        if (kind := ARMS[run.arm].anchors) != "none":
+            own.anchor_folder(own.fold(run) if kind == "kmeans" else None)
 
     def untrained(self, run: Run) -> SAE:
         """The autoencoder of a run at step 0 (before its encoder is calibrated)."""
@@ -502,8 +504,18 @@ class Study:
         An archetypal one follows what the parameters say of the constraint and of W, as in `main_run`.
         """
         chosen = ARMS[arm].dictionary == "archetypal"
-        changes = tuple((name, self.config[name]) for name in MAIN_FIELDS if chosen and self._is_chosen(name))
-        return Run(arm, seed, self.config.training.steps, changes)
+        changes = {name: self.config[name] for name in MAIN_FIELDS if chosen and self._is_chosen(name)}
+        if "w_step" in changes:  # another step has a usual rate of its own
+            changes["w_lr"] = self.config["w_lr"]
+        return Run(arm, seed, self.config.training.steps, tuple(changes.items()))
+
+    def require_followed(self, arm: str, given: Mapping[str, Any]) -> None:
+        """Raise ConfigError for an unknown arm, and where a parameter that was given is not that of its shown run."""
+        require_choice("arm", arm, ARMS)
+        shown = self.of(self.shown_run(arm, self.config.comparison.seed)).config
+        for name in [name for name in ("frame", *MAIN_FIELDS) if given.get(name) is not None]:
+            fix = f"the arm {arm} has {name} = {shown[name]!r}: leave it out, or name another arm"
+            require(shown[name] == self.config[name], name, self.config[name], fix)
 
     def _is_chosen(self, name: str) -> bool:
         return self.config[name] != configure({"preset": self.config.preset})[name]

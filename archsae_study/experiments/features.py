@@ -280,6 +280,6 @@ TABLE = Table(
     result=FeaturesResult,
     build=build,
     runs=runs,
-    fields=("seed", "n_seeds", "feature"),
+    fields=("seed", "n_seeds", "feature", "heldout_tokens"),
     file="features.json",
 )

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-PUBLISHED: Mapping[str, Any] = {"w_step": "published", "unit_norm": False, "learn_scale": True}
-"""RA-SAE as published: W starts as the identity, Adam, then ReLU and row-normalise, a learned common scale exp(m)."""
+PUBLISHED: Mapping[str, Any] = {"w_step": "published", "w_lr": None, "unit_norm": False, "learn_scale": True}
+"""RA-SAE as published: W starts as the identity, Adam at one rate for all, then ReLU and row-normalise, and a learned
+common scale exp(m)."""
 
 CHOSEN: Mapping[str, Mapping[str, Any]] = {
     "centred": {"w_step": "mirror", "w_lr": 3e-3, "smoothing": 0.9},

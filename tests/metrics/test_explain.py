@@ -7,6 +7,8 @@ import transformers
 from toy import D_MODEL, VOCABULARY, language_model, unit_sae
 
 from archsae_core.metrics.explain import explain
+from archsae_core.models.dictionary import FreeDictionary
+from archsae_core.models.sae import SAE
 
 WORDS = [f"w{i}" for i in range(VOCABULARY)]
 
@@ -69,3 +71,14 @@ def test_what_windows_begin_with_stands_in_front_of_each(model, tokenizer):
 def test_a_window_of_one_token_is_not_read(model, tokenizer):
     found = explain(model, 1, unit_sae(D_MODEL, D_MODEL), tokenizer, "w1 w2 w5", context=2)
     assert found.read.tolist() == [False, True, False]
+
+
+def test_windows_of_a_batchtopk_sae_have_one_width(model, tokenizer):
+    atoms = torch.eye(D_MODEL)
+    sae = SAE(FreeDictionary(torch.cat([atoms, -atoms])), 3, activation="batchtopk")
+    sae.threshold.fill_(0.3)
+    text = " ".join(f"w{i}" for i in range(1, 30))
+    widths = {len(sae.encode(residuals(model, range(i, min(i + 4, 30)), 1)).values[0]) for i in range(1, 30, 4)}
+    assert len(widths) > 1
+    found = explain(model, 1, sae, tokenizer, text, context=4)
+    assert found.values.shape == found.indices.shape == (29, max(widths))

@@ -1,5 +1,7 @@
 """Archetypal dictionaries with few anchors an atom: the rule against a dense one, the constraint, the file."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from models.test_training import build, data, run
@@ -123,3 +125,31 @@ def test_the_step_and_the_dictionary_must_agree():
     sae, _ = build(**SPARSE)
     with pytest.raises(ConfigError, match="w_step = 'mirror': the dictionary is a SparseArchetypalDictionary"):
         Trainer(sae, build()[1])
+
+
+@pytest.mark.parametrize("w_step", ["mirror", "sparse"])
+@pytest.mark.parametrize("support", [1, 2])
+def test_rows_stay_on_the_simplex_with_one_anchor_and_rows_of_0_stay_0(w_step, support):
+    """An atom of one anchor has none to exchange weight with; one without anchors is Λ alone."""
+    sae, config = build(**SPARSE | {"w_step": w_step, "support": support})
+    with torch.no_grad():
+        sae.dictionary.weights[3] = 0.0
+        sae.dictionary.relax[3] = 0.1
+    trainer = Trainer(sae, config)
+    for step in range(20):
+        trainer.train_step(data(step))
+    expected = torch.ones(48)
+    expected[3] = 0.0
+    torch.testing.assert_close(sae.dictionary.weights.detach().sum(dim=1), expected)
+
+
+def test_a_support_other_than_the_dictionary_s_is_refused():
+    sae, config = build(**SPARSE)
+    with pytest.raises(ConfigError, match="support = 5: an atom of the dictionary mixes 4 of 48 anchors at most"):
+        Trainer(sae, replace(config, support=5))
+
+
+def test_a_sparse_row_of_0_can_be_given():
+    values = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    dictionary = SparseArchetypalDictionary(data(0)[:5], (values, torch.tensor([[0, 1], [2, 3]])), delta=1.0)
+    assert torch.equal(dictionary.W_values, values)

@@ -173,10 +173,10 @@ def test_auxk_revives_features_whose_encoder_is_too_short_to_be_chosen():
     assert revived(1 / 32) >= 4
 
 
-@pytest.mark.parametrize("arm", ["topk", "ra"])
-def test_momenta_of_dead_features_do_not_become_denormal_numbers(arm):
+@pytest.mark.parametrize(("arm", "w_step"), [("topk", "published"), ("ra", "published"), ("ra", "mirror")])
+def test_momenta_of_dead_features_do_not_become_denormal_numbers(arm, w_step):
     """Adam takes many times as long for them. 0.9^830 is 1e-38, which float32 keeps as a denormal number for ever."""
-    sae, config = build(arm, aux_coefficient=0.0, steps=1100, w_step="published")
+    sae, config = build(arm, aux_coefficient=0.0, steps=1100, w_step=w_step)
     trainer = Trainer(sae, config)
     trainer.train_step(data(0))
     with torch.no_grad():
@@ -185,6 +185,7 @@ def test_momenta_of_dead_features_do_not_become_denormal_numbers(arm):
         trainer.train_step(data(1))
     tiny = torch.finfo(torch.float32).tiny
     momenta = [state["exp_avg"].abs() for state in trainer.optimizer.state.values()]
+    momenta += [trainer.mirror.momentum.abs()] if trainer.mirror else []
     assert not any(((momentum > 0) & (momentum < tiny)).any() for momentum in momenta)
     assert (momenta[0][::2] == 0).all()
     assert (momenta[0] > tiny).any()
@@ -288,13 +289,27 @@ def test_rows_that_are_summed_are_those_that_take_less_time(monkeypatch, codes, 
 
 
 def test_rounded_weights_follow_what_is_written_to_them():
-    sae, _ = build("ra", w_dtype="bfloat16", **FACTORISED)
+    sae, config = build("ra", w_dtype="bfloat16", **FACTORISED)
+    Trainer(sae, config)
     dictionary = sae.dictionary
     state = dictionary.state_dict() | {"W": dictionary.W.detach().flip(0)}
     for write in (dictionary.project_, lambda: dictionary.W.mul_(0.5), lambda: dictionary.load_state_dict(state)):
         with torch.no_grad():
             write()
         assert torch.equal(dictionary._rounded_weights(), dictionary.W.bfloat16())
+
+
+def test_w_is_trained_in_the_arithmetic_and_by_the_step_of_the_config():
+    """Whatever trained the dictionary before."""
+    sae, mirror = build("ra", **FREE_NORMS | {"w_step": "mirror"})
+    Trainer(sae, mirror)
+    _, published = build("ra", w_dtype="float32", **FREE_NORMS)
+    before = sae.dictionary.W.detach().clone()
+    trainer = Trainer(sae, published)
+    assert not sae.dictionary.rounded
+    trainer.train_step(data(0))
+    assert (sae.dictionary.W - before).abs().max() > 1e-5
+    assert Trainer(sae, replace(published, w_dtype="bfloat16")).sae.dictionary.rounded
 
 
 def killed(folder, **options):
@@ -331,7 +346,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 
 def test_nan_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
-    with pytest.raises(TrainingDiverged, match="step 10: lower lr"):
+    with pytest.raises(TrainingDiverged, match="step 10: x holds NaN or infinity there"):
         run("ra", tmp_path, lambda step: data(step) * (float("nan") if step == 10 else 1))
     assert (tmp_path / CHECKPOINT).exists()
 

@@ -43,7 +43,7 @@ def test_arms_and_their_seeds_are_those_of_the_protocol():
 def test_as_published_is_the_published_step_with_free_norms_and_radius_1():
     for key in ("raw-ra-published-own", "raw-ra-published-shared"):
         assert ARMS[key].parameters == {"frame": "raw", "delta": 1.0} | dict(PUBLISHED)
-    assert PUBLISHED == {"w_step": "published", "unit_norm": False, "learn_scale": True}
+    assert PUBLISHED == {"w_step": "published", "w_lr": None, "unit_norm": False, "learn_scale": True}
 
 
 @pytest.mark.parametrize("contrast", contrasts.PRIMARY, ids=lambda one: one.key)

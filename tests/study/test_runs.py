@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from archsae_core.models import training
+from archsae_core.models.sae import structure
 from archsae_study.engine.runs import Run, arm_runs, sweep_runs
 from archsae_study.engine.study import Study
+from archsae_study.protocol.arms import ARMS
 from archsae_study.settings.config import ConfigError, configure
 
 SMOKE = {"preset": "smoke", "anchor_folds": 3}
@@ -136,3 +138,42 @@ def test_what_another_version_began_is_trained_anew_and_said(study, monkeypatch)
     fresh = Study(study.config, study.root.parent / "fresh")
     assert (folder / "sae.safetensors").read_bytes() == (fresh.run_folder(run) / "sae.safetensors").read_bytes()
     assert not partial.exists()
+
+
+CHANGES = [
+    {"n_anchors": 16},
+    {"kmeans_iterations": 1},
+    {"anchor_tokens": 100},
+    {"delta": 0.5},
+    {"n_features": 40},
+    {"k": 3},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_a_run_that_starts_otherwise_has_another_key(study, change):
+    """Or the store would show a dictionary of other parameters."""
+    other = Study(study.config.changed(**change), study.root)
+    for arm in ARMS:
+        run = Run(arm, 0, 45)
+        one, two = study.untrained(run), other.untrained(run)
+        tensors = [{name: value.tolist() for name, value in sae.state_dict().items()} for sae in (one, two)]
+        same = tensors[0] == tensors[1] and structure(one) == structure(two)
+        assert same or study.run_key(run) != other.run_key(run), arm
+
+
+def test_another_step_of_w_has_its_own_usual_rate_and_the_published_one_keeps_it():
+    study = Study(configure(SMOKE | {"w_step": "published"}), None)
+    assert study.of(study.main_run("ra")).config.training.w_rate == study.config.training.lr
+    study = Study(configure(SMOKE | {"w_lr": 0.05}), None)
+    assert study.of(study.main_run("ra")).config.training.w_rate == 0.05
+    assert study.of(Run("raw-ra-published-own", 0, 45)).config.training.w_rate == study.config.training.lr
+
+
+@pytest.mark.parametrize("given", [{"unit_norm": True}, {"w_step": "mirror"}, {"frame": "centred"}])
+def test_a_parameter_that_the_arm_shown_does_not_have_is_refused(given):
+    study = Study(configure(SMOKE | given), None)
+    (name,) = given
+    with pytest.raises(ConfigError, match=f"{name} = .*: the arm raw-ra-published-own has {name} = "):
+        study.require_followed("raw-ra-published-own", given)
+    study.require_followed("ra-own", given)
