@@ -22,13 +22,14 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from archsae_core.config import shown
+from archsae_core.config import TrainingConfig, shown
 from archsae_core.data import random_model
 from archsae_core.data.hub import quiet_transformers
 from archsae_core.interop import open_sae, to_saelens
 from archsae_core.models.about import About
-from archsae_core.models.dictionary import ArchetypalDictionary, FreeDictionary
+from archsae_core.models.dictionary import ArchetypalDictionary, FreeDictionary, SparseArchetypalDictionary
 from archsae_core.models.sae import SAE, described, save_sae
+from archsae_core.models.training import Trainer
 from archsae_study.__main__ import main as command_line
 from archsae_study.engine.study import Study
 from archsae_study.report import Report
@@ -170,6 +171,7 @@ COMMANDS = [
         ("context=1", "context = 1"), ("n_anchors=13500", "disjoint parts"), ("tokens=1", "tokens = 1"),
         ("preset=medium", "--set 'preset=medium': give the preset by --preset"),
         ("scheduler=local:0", "scheduler = 'local:0'"), ("dtype=int8", "dtype = 'int8'"),
+        ("other_model=random-gpt2", "other_model = 'random-gpt2': .*the study's own model"),
     )
 ] + [
     _command("report --set steps=3 --set steps=4", _set("steps=3", "steps=4"), "--set steps: given twice, as 3 and 4"),
@@ -179,6 +181,9 @@ COMMANDS = [
     _command("report --preset huge", ["report", "--preset", "huge"], "invalid choice: 'huge'"),
     _command("reprot", ["reprot"], "invalid choice: 'reprot'"),
     _command("explore --sae ''", ["explore", "--preset", "smoke", "--sae", ""], "sae = '': an empty value"),
+    _command("explore --arms raw-ra-own --set frame=centred",
+             ["explore", "--preset", "smoke", "--arms", "raw-ra-own", "--set", "frame=centred"],
+             "frame = 'centred': the arm raw-ra-own has frame = 'raw'"),
     _command("explore --sae, a long name", ["explore", "--preset", "smoke", "--sae", "x" * 300], "sae = 'xxx.*long"),
     *(_scheduler_file(content) for content in ("[" * 100_000, "[1]", "{", '{"address": 3}')),
     Bad("command line", "report --runs, no UTF-8", lambda folder: _run(
@@ -213,6 +218,8 @@ COMMANDS = [
         ("{} --to saelens", "folder = .*not empty"),
         ("{}/x --to pretrained --licence ''", "licence = '': an empty value"),
         ("{}/x --to pretrained --licence mit\nevil:", "licence = .*must be an SPDX identifier"),
+        ("{}/x --to pretrained --arm raw-ra-published-own --set unit_norm=true",
+         "unit_norm = True: the arm raw-ra-published-own has unit_norm = False"),
         ("{}/x --to neuronpedia --licence mit", "licence = 'mit': neuronpedia has no place for it"),
         ("{}/x --to sae-dashboard --set-name ''", "set_name = '': an empty value"),
         ("{}/x --to saelens --set-name x", "set_name = 'x': saelens has no place for it"),
@@ -265,6 +272,16 @@ def _negative_threshold(folder: Path) -> None:
     sae.threshold.fill_(-1)
     save_sae(sae, folder / "sae.safetensors")
     open_sae(folder / "sae.safetensors")
+
+
+def _over_notes(folder: Path) -> None:
+    (folder / "notes.txt").write_text("notes")
+    save_sae(an_sae(), folder / "notes.txt")
+
+
+def _other_support(_: Path) -> None:
+    sae = SAE(SparseArchetypalDictionary.from_anchors(torch.eye(6), support=2), 1)
+    Trainer(sae, TrainingConfig(w_step="sparse", support=3))
 
 
 def _folder_of_ours(what: str, config: str, error: str) -> Bad:
@@ -331,6 +348,8 @@ SAES = [
     _file_of_ours("metadata is .*: must be an object", told="[1]"),
     _file_of_ours("is not a saved SAE .it is nested too deeply", told="[" * 100_000),
     Bad("saved SAE", "BatchTopK, threshold -1", _negative_threshold, "threshold = -1: must be at least 0"),
+    Bad("saved SAE", "over other people's file", _over_notes, "notes.txt is of something else than an SAE"),
+    Bad("training", "sparse W, another support", _other_support, "support = 3: an atom of the dictionary mixes 2 of 6"),
     _folder_of_ours("no object", "[1]", "config.json is no JSON object: delete it"),
     _folder_of_ours("no JSON", "{", "config.json is not readable JSON .*: delete it"),
     _folder_of_ours("nested", "[" * 100_000, "config.json is not readable JSON .*nested too deeply"),

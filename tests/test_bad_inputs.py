@@ -21,6 +21,15 @@ def test_bad_input_is_refused_by_name(bad, tmp_path):
 def test_the_table_covers_what_it_should():
     areas = Counter(bad.area for bad in BAD)
     assert sum(areas.values()) >= 60
-    assert set(areas) == {"parameter", "notebook", "command line", "saved SAE", "text", "model folder", "activations"}
+    assert set(areas) == {
+        "parameter",
+        "notebook",
+        "command line",
+        "saved SAE",
+        "text",
+        "model folder",
+        "activations",
+        "training",
+    }
     assert {bad.what.split(":")[0] for bad in BAD if bad.area == "notebook"} == {path.stem for path in NOTEBOOKS}
     assert all(parameters_cell(path) for path in NOTEBOOKS)

@@ -283,7 +283,8 @@ def _topics(axis: Axes, features: FeaturesResult, colour: str) -> None:
     axis.barh(range(len(names)), [100 * each.rate for each in found], color=colour, alpha=0.8)
     axis.set_yticks(range(len(names)), names)
     axis.axvline(100 * one.summary.density, color="0.3", linestyle=":", linewidth=1)
-    axis.set(xlabel="fires on (% of the topic's tokens; dotted: of all)")
+    part = f"\n{len(found)} of {len(one.topics)} topics" if len(found) < len(one.topics) else ""
+    axis.set(xlabel=f"fires on (% of the topic's tokens; dotted: of all){part}")
     axis.set_title(f"{found[-1].rate / max(one.summary.density, 1e-12):.1f} times its mean rate in one topic")
 
 
