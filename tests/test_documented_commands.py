@@ -94,10 +94,10 @@ def calls(line):
 # --- what a reader would bring ---
 
 
-def model_folder(path):
+def model_folder(path, seed):
     """A language model of 24 blocks, as deep as any layer that the pages name."""
     with quiet_transformers(), torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         sizes = random_model.recipe(64) | {"n_layer": 24, "n_head": 2, "n_embd": 8}
         transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(path)
         random_model.tokenizer().save_pretrained(path)
@@ -114,8 +114,8 @@ def saelens_folder(path, sae):
 def brought(tmp_path_factory):
     """Files of a reader, at the names that the pages give them."""
     folder = tmp_path_factory.mktemp("reader")
-    for name in ("gpt2", "folder"):
-        model_folder(folder / "path" / "to" / name)
+    for seed, name in enumerate(("gpt2", "folder")):  # a study's second model is another one
+        model_folder(folder / "path" / "to" / name, seed)
     words = "the sea was calm and a ship came home with fish for all of us".split()
     texts = [" ".join(words[(i * 3 + j * (i + 1)) % len(words)] for j in range(120)) + f" {i}" for i in range(150)]
     rows = [{"body": text, "text": text, "topic": f"topic {i % 3}"} for i, text in enumerate(texts)]

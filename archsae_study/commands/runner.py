@@ -25,6 +25,7 @@ from archsae_study.engine.study import Study
 from archsae_study.experiments import TABLES
 from archsae_study.explorer import of_study, write_page
 from archsae_study.explorer.page import page_files
+from archsae_study.protocol.arms import ARMS
 from archsae_study.report import COMPUTE, PROJECT, RESULTS_ONLY, identity, run_folder
 from archsae_study.settings.config import FIELDS, ConfigError, configure, given
 
@@ -108,7 +109,7 @@ def run_explorer(
     config = configure(parameters)
     study, folder = Study(config, root, progress=True), run_folder(config, root)
     guests = dict(zip(short_names(saes), map(open_sae, saes), strict=True))
-    for arm in arms or ():
+    for arm in ARMS.keys() & set(arms or ()):
         study.require_followed(arm, parameters)
     require_writable("runs", study.root, study.root)
     study.check()
