@@ -22,7 +22,7 @@ from archsae_core.kernels.processor import fast_bfloat16
 
 CACHED_ROWS = 64
 """Rows of W worked on at a time, few enough to stay in the processor's cache."""
-SPARSE_ENTRY = 12
+SPARSE_ENTRY = 20
 """Multiplications of a dense product that take as long as one of a sparse one, which waits for memory."""
 
 Decoder = Callable[[Float[Tensor, "batch k"], Tensor, kernels.ByFeature | None], Float[Tensor, "batch d_model"]]
