@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from archsae_core.models.auxk import DENSE
-from archsae_core.models.dictionary import SPARSE_ENTRY
+from archsae_core.models.dictionary import saves_atoms
 from archsae_core.models.w_step import BLOCKS
 from benchmarks.problem import Problem
 
@@ -47,8 +47,8 @@ def step(problem: Problem, case: str) -> Cost:
         traffic += FLOAT * n / BLOCKS * (4 * m + problem.support * d)
     elif kind == "ra":
         published = variant.startswith("published")
-        by_atom = SPARSE_ENTRY * batch * (problem.k + aux_codes) > (n - batch) * d
-        share, by_token = 1 if published else 1 / BLOCKS, published and not by_atom
+        by_token = published and saves_atoms(n, d, batch, problem.k + aux_codes)
+        share = 1 if published else 1 / BLOCKS
         flops += 2 * 2 * (batch + problem.n_dead * (not sparse) if by_token else n) * m * d * share
         traffic += FLOAT * (2 if variant.endswith("bf16") else 3) * batch * codes * m * by_token
         # W once for each product and, projected or multiplied, read and written; Adam where it moves W

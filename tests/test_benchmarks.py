@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from archsae_core.models import anchors
+from archsae_core.models import anchors, dictionary
 from archsae_core.storage import cache_dir
 from archsae_study.report import PROJECT
 from benchmarks import copies, kmeans, matching, paper, scaling, scaling_workers, theory
@@ -97,7 +97,7 @@ def test_other_benchmarks_run(module):
 
 
 def test_theory_counts_products_by_hand(monkeypatch):
-    monkeypatch.setattr(theory, "SPARSE_ENTRY", 4)
+    monkeypatch.setattr(dictionary, "SPARSE_ENTRY", 4)
     problem = Problem(d_model=3, n_features=5, n_anchors=7, k=1, batch=2)
     assert theory.step(problem, "topk").flops == 2 * 2 * 3 * 5
     # with 5 features and batches of 2, z W is multiplied by C; with batches of 3, W is

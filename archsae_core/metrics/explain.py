@@ -1,17 +1,16 @@
 """Which features fire on a text that is given as it is, token by token."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from archsae_core.data.language_model import residuals_after
 from archsae_core.data.transformers_types import PreTrainedModel, PreTrainedTokenizerBase
 from archsae_core.metrics.contexts import token_strings
-from archsae_core.models.sae import SAE
+from archsae_core.models.sae import SAE, Codes
 
 
 class Explained(NamedTuple):
@@ -52,17 +51,9 @@ def explain(
     if sum(map(len, windows)) < 2:
         raise ValueError(f"text = {text!r}: give at least 2 tokens: the first of a window is not read")
     parts = [_window(model, layer, sae, tokenizer, ids, max_norm) for ids in windows]
-    width = max(part.values.shape[1] for part in parts)  # a BatchTopK SAE's windows have codes of several widths
-
-    def joined(pieces: Iterable[Tensor]) -> Tensor:
-        return torch.cat([F.pad(piece, (0, width - piece.shape[1])) for piece in pieces])
-
-    return Explained(
-        [token for part in parts for token in part.tokens],
-        torch.cat([part.read for part in parts]),
-        joined(part.values for part in parts),
-        joined(part.indices for part in parts),
-    )
+    tokens = [token for part in parts for token in part.tokens]
+    codes = Codes.joined([Codes(part.values, part.indices) for part in parts])
+    return Explained(tokens, torch.cat([part.read for part in parts]), *codes)
 
 
 def _window(

@@ -45,6 +45,11 @@ def decoder_of(
     return decode
 
 
+def saves_atoms(n_features: int, d_model: int, batch: int, codes: int) -> bool:
+    """Is z W of a batch with so many codes a token, times C, faster than W C of all atoms? By products and entries."""
+    return SPARSE_ENTRY * batch * codes <= (n_features - batch) * d_model
+
+
 class FreeDictionary(nn.Module):
     """Unit-norm atoms; `trainable=False` freezes them where they start, `unit_norm=False` leaves them their norms."""
 
@@ -182,8 +187,8 @@ class ArchetypalDictionary(nn.Module):
         Without norms to divide by, z (W C) = (z W) C: a product for each token instead of one for each atom, but sums
         of rows of W instead of atoms.
         """
-        by_atom = SPARSE_ENTRY * batch * codes > (len(self.W) - batch) * self.C.shape[1]
-        if self.unit_norm or hull_points is not None or by_atom:
+        by_token = saves_atoms(len(self.W), self.C.shape[1], batch, codes)
+        if self.unit_norm or hull_points is not None or not by_token:
             if hull_points is None:
                 hull_points = kernels.product(self.W, self.C, self._rounded_weights())
             return decoder_of(self.atoms(hull_points))

@@ -1,11 +1,12 @@
 """The TopK sparse autoencoder: raw activations in, raw activations out."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from jaxtyping import Float, Int
@@ -72,6 +73,13 @@ class Codes(NamedTuple):
     """Non-negative; 0 where a token has fewer active features than there are columns."""
     indices: Int[Tensor, "batch k"]
     """Feature of each value."""
+
+    @staticmethod
+    def joined(parts: Sequence["Codes"]) -> "Codes":
+        """The codes of several batches below each other, as wide as the widest: with BatchTopK widths differ."""
+        width = max(part.values.shape[1] for part in parts)
+        padded = ([F.pad(x, (0, width - x.shape[1])) for x in each] for each in zip(*parts, strict=True))
+        return Codes(*map(torch.cat, padded))
 
     def dense(self, n_features: int) -> Float[Tensor, "batch n_features"]:
         """The same codes with their zeros; those of a feature that a token names twice are added, as in `decode`."""

@@ -165,14 +165,16 @@ class Trainer:
         centred = x - sae.b_dec.detach()
         values, indices = sae.choose(centred)
         dead = self.step - self.last_fired > self.config.dead_after
+        aux_codes = self._aux_codes(dead)
         # W C is not computed again where the mirror step has it
         hull_points = (self.mirror.hull,) if self.mirror else ()
-        decode = sae.dictionary.decoder(len(x), sae.k + self._aux_codes(dead), *hull_points)
+        decode = sae.dictionary.decoder(len(x), sae.k + aux_codes, *hull_points)
         values, x_hat = by_features(sae, values, indices, centred, decode)
         x_hat = x_hat + sae.b_dec
         variance = torch.linalg.vector_norm(x - x.mean(dim=0)).square()
         fvu = F.mse_loss(x_hat, x, reduction="sum") / variance.clamp_min(1e-12)
-        return Losses(fvu, self._aux(dead, centred, x, x_hat.detach(), decode), values.detach(), indices)
+        aux = self._aux(dead, centred, x, x_hat.detach(), decode) if aux_codes else x.new_zeros(())
+        return Losses(fvu, aux, values.detach(), indices)
 
     def _aux_codes(self, dead: Tensor) -> int:
         """Dead features that reconstruct a token's residual; on a GPU, where the host does not know, as if all were."""
@@ -182,8 +184,6 @@ class Trainer:
 
     def _aux(self, dead: Tensor, centred: Tensor, x: Tensor, x_hat: Tensor, decode: Decoder) -> Tensor:
         """AuxK (Gao et al. 2024): the dead features' reconstruction of the residual, as a share of the residual."""
-        if not self._aux_codes(dead):
-            return x.new_zeros(())
         error = x - x_hat
         rest = error - by_dead_features(self.sae, dead, self.config.aux_k, centred, decode)
         return dead.any() * rest.square().sum() / error.square().sum().clamp_min(1e-12)

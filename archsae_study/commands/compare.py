@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
@@ -167,11 +166,7 @@ def compare(entries: Sequence[Entry], x: Float[Tensor, "tokens d_model"] | None 
 def _side(sae: SAE, x: Float[Tensor, "tokens d_model"] | None) -> stability.Side:
     if x is None:
         return stability.side(sae)
-    parts = [sae.encode(part) for part in x.split(BATCH)]
-    width = max(part.values.shape[1] for part in parts)  # of BatchTopK, codes are as wide as the batch needs
-    codes = Codes(
-        *(torch.cat([F.pad(part, (0, width - part.shape[1])) for part in each]) for each in zip(*parts, strict=True))
-    )
+    codes = Codes.joined([sae.encode(part) for part in x.split(BATCH)])
     fired = torch.zeros(sae.n_features, dtype=torch.bool)
     fired[codes.indices[codes.values > 0]] = True
     return stability.side(sae, fired, codes)

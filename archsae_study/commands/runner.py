@@ -109,7 +109,7 @@ def run_explorer(
     config = configure(parameters)
     study, folder = Study(config, root, progress=True), run_folder(config, root)
     guests = dict(zip(short_names(saes), map(open_sae, saes), strict=True))
-    for arm in ARMS.keys() & set(arms or ()):
+    for arm in (arm for arm in arms or () if arm in ARMS):
         study.require_followed(arm, parameters)
     require_writable("runs", study.root, study.root)
     study.check()

@@ -200,9 +200,8 @@ def _prompts(study: Study) -> Node:
 def _anchors(study: Study, tables: Sequence[Table[Any]], runs: Sequence[Run]) -> Iterator[Node]:
     wanted = [pair for table in tables for pair in table.anchors(study)]
     for run in runs:
-        if (kind := ARMS[run.arm].anchors) != "none":
-            # random points are as long as the centroids of all documents
-            wanted.append((study.of(run), study.of(run).fold(run) if kind == "kmeans" else None))
+        if ARMS[run.arm].anchors != "none":
+            wanted.append((study.of(run), study.of(run).fold(run)))
     for own, fold in wanted:
         part = "all documents" if fold is None else f"part {fold}"
         layer, frame = own.config.language_model.layer, own.config.activations.frame

@@ -361,9 +361,8 @@ class Study:
         own, arm = self.of(run), ARMS[run.arm]
         recipe = own.normalizer_recipe | fields_of(own.config, TRAIN_FIELDS) | {"arm": arm.recipe()}
         recipe |= {"training": RUNS.version, "seed": run.seed, "steps": run.steps, "device": self.device.type}
-        if arm.anchors != "none":  # random ones are as many and as long as those of all documents
-            fold = own.fold(run) if arm.anchors == "kmeans" else None
-            recipe["anchors_key"] = canonical_hash(own.anchor_recipe(fold))
+        if arm.anchors != "none":
+            recipe["anchors_key"] = canonical_hash(own.anchor_recipe(own.fold(run)))
         if arm.dictionary == "archetypal":
             training = own.config.training
             recipe |= fields_of(own.config, ARCHETYPAL_FIELDS)
@@ -371,8 +370,12 @@ class Study:
         return recipe
 
     def fold(self, run: Run) -> int | None:
-        """Part of the training documents on which the anchors of a run are fitted; None is all of them."""
-        return run.seed % self.config.anchors.anchor_folds if ARMS[run.arm].own else None
+        """Part of the training documents whose centroids a run needs; None is all of them.
+
+        Random anchors are as many and as long as the centroids of all.
+        """
+        arm = ARMS[run.arm]
+        return run.seed % self.config.anchors.anchor_folds if arm.own and arm.anchors == "kmeans" else None
 
     def run_key(self, run: Run) -> str:
         """Name of a trained dictionary in the store: the hash of what determines it."""
@@ -462,8 +465,8 @@ class Study:
         """Make what a run starts from and is scored on where it is missing: activations, normalizer, anchors."""
         own = self.of(run)
         _, _ = own.heldout_activations, own.normalizer
-        if (kind := ARMS[run.arm].anchors) != "none":
-            own.anchor_folder(own.fold(run) if kind == "kmeans" else None)
+        if ARMS[run.arm].anchors != "none":
+            own.anchor_folder(own.fold(run))
 
     def untrained(self, run: Run) -> SAE:
         """The autoencoder of a run at step 0 (before its encoder is calibrated)."""
@@ -513,9 +516,10 @@ class Study:
         """Raise ConfigError for an unknown arm, and where a parameter that was given is not that of its shown run."""
         require_choice("arm", arm, ARMS)
         shown = self.of(self.shown_run(arm, self.config.comparison.seed)).config
-        for name in [name for name in ("frame", *MAIN_FIELDS) if given.get(name) is not None]:
+        for name in ("frame", *MAIN_FIELDS):
+            followed = given.get(name) is None or shown[name] == self.config[name]
             fix = f"the arm {arm} has {name} = {shown[name]!r}: leave it out, or name another arm"
-            require(shown[name] == self.config[name], name, self.config[name], fix)
+            require(followed, name, self.config[name], fix)
 
     def _is_chosen(self, name: str) -> bool:
         return self.config[name] != configure({"preset": self.config.preset})[name]

@@ -9,7 +9,7 @@ from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from archsae_core.config import FRAMES
+from archsae_core.config import FRAMES, shortened
 from archsae_core.data.tokens import window_start
 from archsae_core.metrics.explain import explain as explain_text
 from archsae_core.metrics.intervals import PRIMARY_LEVEL, Interval
@@ -277,9 +277,8 @@ def _topics(axis: Axes, features: FeaturesResult, colour: str) -> None:
         axis.set_title("The text has no topics, or it never fires")
         axis.set_axis_off()
         return
-    names = [visible(each.topic) for each in found]
-    names = [name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}" for name in names]
-    names = [name.replace("$", r"\$") for name in names]  # data: no formula starts in a label
+    # data: no formula starts in a label
+    names = [shortened(visible(each.topic), 24).replace("$", r"\$") for each in found]
     axis.barh(range(len(names)), [100 * each.rate for each in found], color=colour, alpha=0.8)
     axis.set_yticks(range(len(names)), names)
     axis.axvline(100 * one.summary.density, color="0.3", linestyle=":", linewidth=1)
