@@ -4,7 +4,7 @@ PYTHON ?= python3
 PRESET ?= quick
 # more arguments for `make report`, `make bench` and `make bench-self`
 ARGS ?=
-# processes of `make test`: a file's tests stay together, so that what they share is made once
+# processes of `make test` and `make nbval`: a file's tests stay together, so that what they share is made once
 PROCESSES ?= 2
 # which tests `make test` runs: `make check` runs them all
 TESTS ?= -m "not long"
@@ -46,7 +46,7 @@ browser: $(INSTALLED) ## click through the pages in the system's Chromium; `test
 	ARCHSAE_REQUIRE_BROWSER=1 $(PY) -m pytest -m browser
 
 nbval: $(FETCHED) ## re-run the committed notebooks from results/ and compare every output
-	ARCHSAE_RESULTS_ONLY=1 $(PY) -m pytest --nbval notebooks
+	ARCHSAE_RESULTS_ONLY=1 $(PY) -m pytest --nbval notebooks -n $(PROCESSES) --dist loadfile
 
 lint: $(INSTALLED) ## ruff over modules and notebooks
 	$(PY) -m ruff check .

@@ -2,17 +2,23 @@
 
 The rate is measured with the block's own matrices, alone, on as many tokens as a batch has, in the same arithmetic. A
 forward pass stands next to it with the multiplications of all its blocks' matrices (attention scores left out) and its
-whole time. `extract` is the pass over real windows of text, padding, checks and writing included. Training reads it
-in shuffled batches: `reading_share` is the part of a step that waits for one.
+whole time, the shares of its kinds of operation, and the same pass with blocks compiled by `torch.compile`, which fuses
+what works element by element (left out without a C++ compiler). `extract` is the pass over real windows of text,
+padding, checks and writing included. Training reads it in shuffled batches: `reading_share` is the part of a step that
+waits for one.
 """
 
+import copy
 import itertools
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
+from torch.profiler import ProfilerActivity, profile
 
 from archsae_core.data.activations import ActivationSet, open_activations
 from archsae_core.data.extraction import BATCH_TOKENS, extract
@@ -77,7 +83,34 @@ def reading_share(study: Study, activations: ActivationSet, steps: int = 20) -> 
     return waited / (time.perf_counter() - begin)
 
 
-def run(study: Study, budget: int) -> dict[str, float | str]:
+KINDS = {"attention": ("scaled_dot_product",), "products": ("aten::mm", "addmm", "linear")}
+"""Kinds of operation, by parts of their names; what has none of them works element by element."""
+
+
+def operation_shares(run: Callable[[], object]) -> dict[str, float]:
+    """Share of the time of `run` that each kind of operation takes, on the processor."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        run()
+    found = dict.fromkeys([*KINDS, "element by element"], 0.0)
+    for event in profiler.key_averages():
+        named = (kind for kind, parts in KINDS.items() if any(part in event.key for part in parts))
+        found[next(named, "element by element")] += event.self_cpu_time_total
+    whole = sum(found.values())
+    return {kind: time / whole for kind, time in found.items()}
+
+
+def compiled_seconds(model: nn.Module, layer: int, ids: torch.Tensor, mask: torch.Tensor) -> float | None:
+    """Seconds of a forward pass with compiled blocks; None where they cannot be compiled, as without a compiler."""
+    compiled = copy.deepcopy(model)
+    for block in blocks(compiled):
+        block.compile()
+    try:
+        return seconds(lambda: residuals_after(compiled, [layer], ids, mask), str(model.device), repeats=5)
+    except TorchDynamoException:
+        return None
+
+
+def run(study: Study, budget: int) -> dict[str, float | str | dict[str, float]]:
     """Rates of one forward pass on full windows and of `extract` on `budget` tokens of text."""
     model, layer, context = study.model, study.config.language_model.layer, study.config.language_model.context
     body, device = blocks(model)[: layer + 1], str(model.device)
@@ -97,6 +130,11 @@ def run(study: Study, budget: int) -> dict[str, float | str]:
     rates = {"forward_tokens_per_s": full, "extract_tokens_per_s": speed, "matrix_gflops": rate / 1e9}
     shares = {"forward_share": reached / rate, "extract_share": speed / full * reached / rate}
     rates |= {"forward_gflops": reached / 1e9, "reading_share": waiting}
+    if device == "cpu":  # a GPU computes while its operations are still being named
+        shares |= {"operations": operation_shares(lambda: residuals_after(model, [layer], ids, mask))}
+    if (compiled := compiled_seconds(model, layer, ids, mask)) is not None:
+        rates |= {"compiled_tokens_per_s": ids.numel() / compiled}
+        shares |= {"compiled_share": reached * forward / compiled / rate}
     return rates | shares | {"tokens": text.n_tokens, "dtype": str(model.dtype)}
 
 

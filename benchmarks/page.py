@@ -54,12 +54,22 @@ def matching(found: Mapping[str, Any]) -> str:
 
 
 def extraction(found: Mapping[str, Any]) -> str:
-    rows = [["forward pass, full windows"], ["`extract`: text, padding, checks, writing"]]
-    for row, part in zip(rows, ("forward", "extract"), strict=True):
-        row += [f"{found[f'{part}_tokens_per_s']:.0f}", f"{found[f'{part}_share']:.2f}"]
+    names = {
+        "forward": "forward pass, full windows",
+        "compiled": "the same, blocks compiled by `torch.compile`",
+        "extract": "`extract`: text, padding, checks, writing",
+    }
+    rows = [
+        [name, f"{found[f'{part}_tokens_per_s']:.0f}", f"{found[f'{part}_share']:.2f}"]
+        for part, name in names.items()
+        if f"{part}_share" in found
+    ]
     head = ["reading activations", "tokens/s", f"share of the matrix rate ({found['matrix_gflops']:.0f} GFLOP/s)"]
-    waiting = f"A TopK step on these activations waits {found['reading_share']:.1%} of its time for its shuffled batch."
-    return f"{table(head, rows)}\n\n{waiting}"
+    notes = [f"A TopK step on these activations waits {found['reading_share']:.1%} of its time for its shuffled batch."]
+    if "operations" in found:
+        parts = ", ".join(f"{kind} {share:.0%}" for kind, share in found["operations"].items())
+        notes.insert(0, f"Of the time of a forward pass: {parts}.")
+    return f"{table(head, rows)}\n\n{' '.join(notes)}"
 
 
 def evaluation(found: Mapping[str, Any]) -> str:

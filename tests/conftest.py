@@ -21,11 +21,11 @@ hypothesis.settings.load_profile("untimed")
 
 
 LONGEST = (
-    "test_faults.py", "test_pages_render.py", "test_extremes.py", "test_documented_commands.py", "test_benchmarks.py",
-    "test_scheduler.py", "test_cleaning.py", "test_site.py", "test_explorer_page.py", "test_report.py",
+    "test_faults.py", "test_explorer_page.py", "test_pages_render.py", "test_extremes.py", "test_cleaning.py",
+    "test_site.py", "test_documented_commands.py", "test_benchmarks.py", "test_scheduler.py", "test_report.py",
     "test_estimate.py", "test_identifiability.py", "test_installed.py", "test_features.py",
 )  # fmt: skip
-"""Files that take longest, in that order."""
+"""Files that take longest. Of the first ones, every second needs no `smoke_runs`, for which it would wait."""
 
 
 def pytest_collection_modifyitems(items):
@@ -39,6 +39,14 @@ def one_thread():
     """Tiny models are faster on one thread, here and in what a test starts; sums do not depend on the machine."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def short_trials():
+    """Estimates time each kind of work for a moment: tests are not about how exact they are."""
+    from archsae_study.engine import costs, estimate
+
+    costs.TRIAL, estimate.LOOK = 0.02, 0.0
 
 
 @pytest.fixture

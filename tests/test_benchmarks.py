@@ -11,10 +11,11 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
+from archsae_core.data import random_model
 from archsae_core.models import anchors, dictionary
 from archsae_core.storage import cache_dir
 from archsae_study.report import PROJECT
-from benchmarks import copies, kmeans, matching, paper, scaling, scaling_workers, theory
+from benchmarks import copies, extraction, kmeans, matching, paper, scaling, scaling_workers, theory
 from benchmarks.__main__ import OURS, THEIRS, ratios
 from benchmarks.peers import PEERS
 from benchmarks.problem import Problem, report
@@ -88,12 +89,34 @@ def test_all_kmeans_start_alike(monkeypatch):
 
 
 @pytest.mark.parametrize("module", ["kmeans", "matching", "extraction", "evaluation"])
-def test_other_benchmarks_run(module):
+def test_other_benchmarks_run(module, monkeypatch):
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")  # compiling takes longer than the rest, and has its own test
     only = ("--only", "ours", "sklearn-lloyd") if module == "kmeans" else ()
     if module == "matching" and not (cache_dir() / "bench" / "lapx==0.11.1").exists():
         assert set(matching.assignments(64, 16, 1)) == set(matching.RELATIONS)
     else:
         assert run(f"benchmarks.{module}", "--smoke", *only)
+
+
+def test_shares_of_operations_are_of_the_whole_and_products_lead_where_there_are_only_products(seeded):
+    x = torch.randn(512, 512)
+    shares = extraction.operation_shares(lambda: x @ x)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares["products"] > 0.9
+    assert extraction.operation_shares(x.exp)["products"] == 0.0
+    heads = torch.randn(1, 4, 64, 32)
+    attended = extraction.operation_shares(
+        lambda: torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
+    )
+    assert max(attended, key=attended.get) == "attention"
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # of torch's own imports
+def test_a_model_that_cannot_be_compiled_has_no_row_of_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    model, ids = random_model.gpt2(32), torch.ones(1, 8, dtype=torch.int64)
+    assert extraction.compiled_seconds(model, 0, ids, ids) is None
 
 
 def test_theory_counts_products_by_hand(monkeypatch):

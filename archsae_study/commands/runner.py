@@ -62,17 +62,17 @@ def run_report(
     if switched_on(RESULTS_ONLY):
         raise ConfigError(f"{RESULTS_ONLY} is set, and a report computes: unset it")
     require_writable("runs", root or default_root(), root or default_root())
+    folder = run_folder(configure(parameters), root)
+    changed = [path for path in changed_files(folder) if not path.is_relative_to(folder / "explorer")]
+    if changed:
+        path = min(changed)
+        raise ConfigError(f"{path} was changed since the report wrote it and would be replaced: move it elsewhere")
     study, found = planned(parameters, root, notebooks=notebooks)
     config = study.config
     for line in study.text_notes():
         say(line)
     say(estimate.summary(found, root or default_root()))
     estimate.check_room(found, root or default_root())
-    folder = run_folder(config, root)
-    changed = [path for path in changed_files(folder) if not path.is_relative_to(folder / "explorer")]
-    if changed:
-        path = min(changed)
-        raise ConfigError(f"{path} was changed since the report wrote it and would be replaced: move it elsewhere")
     mark(folder, "run")
     # where a run was computed is no part of the notebook
     names = {name for name, value in parameters.items() if value is not None} - {"preset", "scheduler"}

@@ -106,14 +106,14 @@ def test_file_keeps_indices_and_values(tmp_path):
 
 def test_a_moving_support_explains_more_than_a_fixed_one(monkeypatch):
     def explained():
-        sae, config = build(**SPARSE | {"steps": 400, "w_lr": 0.01, "delta": 0.0})
+        sae, config = build(**SPARSE | {"steps": 150, "w_lr": 0.01, "delta": 0.0})
         return quality(train(sae, data, config), torch.cat([data(900), data(901)])).r2
 
     moving = explained()
     generator = torch.Generator().manual_seed(0)
     chosen = torch.rand(48, 48, generator=generator).topk(4, dim=1).indices
     monkeypatch.setattr(w_step, "ENTERS", 0.0)
-    sae, config = build(**SPARSE | {"steps": 400, "w_lr": 0.01, "delta": 0.0})
+    sae, config = build(**SPARSE | {"steps": 150, "w_lr": 0.01, "delta": 0.0})
     nearest = (sae.dictionary.C @ sae.dictionary.C.T).topk(4, dim=1).indices
     for indices in (chosen, nearest):
         fixed = SparseArchetypalDictionary(sae.dictionary.C, (torch.full((48, 4), 0.25), indices), delta=0.0)

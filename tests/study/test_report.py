@@ -114,6 +114,7 @@ def test_tables_depend_on_what_they_use():
     assert table_named("identifiability").determining(config) == {"ablation_steps": 20, "n_seeds": 2}
 
 
+@pytest.mark.long
 def test_plain_papermill_from_another_directory(smoke, tmp_path):
     command = [sys.executable, "-m", "papermill", str(report.PROJECT / "notebooks" / "03_archetypal_sae.ipynb"),
                "out.ipynb", "-p", "delta", "0", "-p", "preset", "smoke"]  # fmt: skip
