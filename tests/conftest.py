@@ -29,7 +29,13 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the files that take longest, so that no process is left with one of them at the end."""
+    """Begin with the files that take longest, so that no process is left with one of them at the end.
+
+    What needs a finished report with its notebooks is `long`: whoever asks first for it waits for two minutes.
+    """
+    for item in items:
+        if "published" in item.fixturenames:
+            item.add_marker("long")
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
@@ -118,12 +124,18 @@ def published(smoke_runs, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def smoke_report(smoke_runs, published):
-    """Run folder of the finished smoke report."""
+def smoke_tables(smoke_runs):
+    """Run folder of the smoke report with its tables, and with notebooks where `published` was asked for."""
     from archsae_study.report import run_folder
     from archsae_study.settings.config import configure
 
     return run_folder(configure({"preset": "smoke"}), smoke_runs)
+
+
+@pytest.fixture(scope="session")
+def smoke_report(smoke_tables, published):
+    """Run folder of the finished smoke report."""
+    return smoke_tables
 
 
 REQUIRE_BROWSER = "ARCHSAE_REQUIRE_BROWSER"

@@ -38,36 +38,30 @@ DICTIONARIES = {"anchor_points.safetensors", "standard_sae.safetensors", "kmeans
                 "archetypal_sae.safetensors"}  # fmt: skip
 
 
-@pytest.fixture
-def smoke(smoke_report):
-    """Folder of a finished smoke report."""
-    return smoke_report
+def test_report_leaves_everything_it_promises(smoke_report):
+    assert {path.stem for path in smoke_report.glob("*.ipynb")} == set(runner.NOTEBOOKS)
+    assert {path.name for path in (smoke_report / "figures").iterdir()} >= FIGURES
+    assert {path.name for path in (smoke_report / "results").iterdir()} >= RESULTS
+    assert {path.name for path in smoke_report.glob("*.safetensors")} == DICTIONARIES
 
 
-def test_report_leaves_everything_it_promises(smoke):
-    assert {path.stem for path in smoke.glob("*.ipynb")} == set(runner.NOTEBOOKS)
-    assert {path.name for path in (smoke / "figures").iterdir()} >= FIGURES
-    assert {path.name for path in (smoke / "results").iterdir()} >= RESULTS
-    assert {path.name for path in smoke.glob("*.safetensors")} == DICTIONARIES
-
-
-def test_second_run_trains_nothing(smoke, monkeypatch):
+def test_second_run_trains_nothing(smoke_tables, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("something was computed again")
 
     monkeypatch.setattr("archsae_study.engine.study.train", refuse)
     monkeypatch.setattr("archsae_study.engine.study.extract", refuse)
     monkeypatch.setattr("archsae_study.engine.study.fit_anchors", refuse)
-    again = Report(configure({"preset": "smoke"}), smoke.parent)
+    again = Report(configure({"preset": "smoke"}), smoke_tables.parent)
     for table in TABLES:
         found = json.loads(json.dumps(to_json(again.table(table))))
-        assert found == json.loads((smoke / "results" / table.file_name).read_text())["table"]
+        assert found == json.loads((smoke_tables / "results" / table.file_name).read_text())["table"]
 
 
 @pytest.fixture
-def table(smoke):
+def table(smoke_runs):
     """Tables of the smoke report by name."""
-    return Report(configure({"preset": "smoke"}), smoke.parent).table
+    return Report(configure({"preset": "smoke"}), smoke_runs).table
 
 
 def test_results_are_what_the_formulas_say(table):
@@ -115,23 +109,23 @@ def test_tables_depend_on_what_they_use():
 
 
 @pytest.mark.long
-def test_plain_papermill_from_another_directory(smoke, tmp_path):
+def test_plain_papermill_from_another_directory(smoke_runs, tmp_path):
     command = [sys.executable, "-m", "papermill", str(report.PROJECT / "notebooks" / "03_archetypal_sae.ipynb"),
                "out.ipynb", "-p", "delta", "0", "-p", "preset", "smoke"]  # fmt: skip
-    environment = os.environ | {"ARCHSAE_RUNS": str(smoke.parent)}
+    environment = os.environ | {"ARCHSAE_RUNS": str(smoke_runs)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     text = json.dumps(nbformat.read(tmp_path / "out.ipynb", as_version=4), ensure_ascii=False)
     assert "δ = 0," in text
 
 
-def test_an_ascii_terminal_loses_nothing_of_what_is_published(smoke, published):
+def test_an_ascii_terminal_loses_nothing_of_what_is_published(smoke_report, published):
     printed = (published / "stdout").read_bytes().decode("ascii")
     assert "no interval" in printed  # of two seeds
     assert "?" in printed  # for δ and its like
-    assert printed.endswith(f"run folder: {smoke}\n")
+    assert printed.endswith(f"run folder: {smoke_report}\n")
     for kind, pattern in (("results", "*.json"), ("figures", "*.png"), ("notebooks", "*.ipynb")):
-        made = smoke if kind == "notebooks" else smoke / kind
+        made = smoke_report if kind == "notebooks" else smoke_report / kind
         assert {path.name for path in (published / "project" / kind).iterdir()} == {
             path.name for path in made.glob(pattern)
         }
@@ -139,12 +133,12 @@ def test_an_ascii_terminal_loses_nothing_of_what_is_published(smoke, published):
     assert any('preset: str = "smoke"' in cell.source for cell in first.cells)
 
 
-def test_published_results_alone_give_the_same_outputs(smoke, tmp_path, monkeypatch):
+def test_published_results_alone_give_the_same_outputs(smoke_report, tmp_path, monkeypatch):
     """Publish into a copy of the project, then re-run a notebook from its results: same outputs, no model."""
     copy = tmp_path / "project"
     shutil.copytree(report.PROJECT / "notebooks", copy / "notebooks")
     monkeypatch.setattr(publishing, "PROJECT", copy)
-    publishing.publish(smoke)
+    publishing.publish(smoke_report)
     monkeypatch.setattr(report, "PROJECT", copy)
     monkeypatch.setenv(report.RESULTS_ONLY, "1")
     frozen = Report(configure({"preset": "smoke"}), tmp_path / "nowhere")
@@ -259,19 +253,19 @@ def test_the_status_names_tables_of_which_the_code_has_changed(monkeypatch):
     assert "nothing is computed. The code has changed since for swap. Another" in Report(configure({})).status().data
 
 
-def test_published_notebooks_keep_the_preset_that_was_run(smoke, tmp_path, monkeypatch):
+def test_published_notebooks_keep_the_preset_that_was_run(smoke_report, tmp_path, monkeypatch):
     copy = tmp_path / "project"
     shutil.copytree(report.PROJECT / "notebooks", copy / "notebooks")
     monkeypatch.setattr(publishing, "PROJECT", copy)
-    publishing.publish(smoke)
+    publishing.publish(smoke_report)
     notebook = nbformat.read(copy / "notebooks" / "01_anchors.ipynb", as_version=4)
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     assert 'preset: str = "smoke"' in cell.source
 
 
-def test_a_damaged_artefact_is_named_and_not_used(smoke, tmp_path):
+def test_a_damaged_artefact_is_named_and_not_used(smoke_runs, tmp_path):
     root = tmp_path / "runs"
-    shutil.copytree(smoke.parent, root)
+    shutil.copytree(smoke_runs, root)
     study = Study(configure({"preset": "smoke"}), root)
     path = study.run_folder(study.main_run("topk")) / "sae.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
