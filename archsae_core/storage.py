@@ -294,11 +294,21 @@ def seal(folder: Path, recipe: Mapping[str, Any], seconds: float) -> None:
 
 def listed_files(folder: Path) -> set[str] | None:
     """Names of the files of a sealed artefact, its manifest among them; None for any other folder."""
+    manifest = _manifest_of(folder)
+    return {MANIFEST, *manifest["files"]} if manifest else None
+
+
+def seconds_taken(folder: Path) -> float:
+    """Seconds that making a sealed artefact took, as its manifest says; 0 for any other folder."""
+    manifest = _manifest_of(folder)
+    return manifest.get("seconds", 0.0) if manifest else 0.0
+
+
+def _manifest_of(folder: Path) -> dict[str, Any] | None:
     try:
-        manifest = _sealed(folder) if not folder.is_symlink() else None
+        return None if folder.is_symlink() else _sealed(folder)
     except (CorruptArtifact, OSError):
         return None
-    return {MANIFEST, *manifest["files"]} if manifest else None
 
 
 def noted_files(work: Path) -> dict[str, set[str]]:

@@ -29,7 +29,10 @@ from archsae_core.models.sae import SAE
 from archsae_core.models.training import Trainer, as_batches
 from archsae_study.engine.study import Study
 from benchmarks import of_study
-from benchmarks.machine import seconds
+from benchmarks.machine import seconds_in_turns
+
+KINDS = {"attention": ("scaled_dot_product",), "products": ("aten::mm", "addmm", "linear")}
+"""Kinds of operation, by parts of their names; what has none of them works element by element."""
 
 
 def matrices(block: nn.Module) -> list[tuple[nn.Module, int, int]]:
@@ -39,17 +42,17 @@ def matrices(block: nn.Module) -> list[tuple[nn.Module, int, int]]:
     return [(module, d_in, d_out) for module, (d_out, d_in) in zip(found, shapes, strict=True)]
 
 
-@torch.inference_mode()
-def matrix_rate(model: nn.Module, block: nn.Module, tokens: int) -> float:
-    """FLOP/s of a block's matrices alone, one after the other, on `tokens` tokens."""
+def matrices_alone(block: nn.Module, tokens: int) -> Callable[[], None]:
+    """Call that multiplies by a block's matrices, one after the other, on `tokens` tokens."""
     weight = next(block.parameters())
     inputs = [torch.randn(tokens, d_in, device=weight.device).to(weight.dtype) for _, d_in, _ in matrices(block)]
 
+    @torch.inference_mode()
     def run() -> None:
         for (module, _, _), x in zip(matrices(block), inputs, strict=True):
             module(x)
 
-    return flops(block, tokens) / seconds(run, str(weight.device))
+    return run
 
 
 def flops(block: nn.Module, tokens: int) -> int:
@@ -83,10 +86,6 @@ def reading_share(study: Study, activations: ActivationSet, steps: int = 20) -> 
     return waited / (time.perf_counter() - begin)
 
 
-KINDS = {"attention": ("scaled_dot_product",), "products": ("aten::mm", "addmm", "linear")}
-"""Kinds of operation, by parts of their names; what has none of them works element by element."""
-
-
 def operation_shares(run: Callable[[], object]) -> dict[str, float]:
     """Share of the time of `run` that each kind of operation takes, on the processor."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -99,15 +98,20 @@ def operation_shares(run: Callable[[], object]) -> dict[str, float]:
     return {kind: time / whole for kind, time in found.items()}
 
 
-def compiled_seconds(model: nn.Module, layer: int, ids: torch.Tensor, mask: torch.Tensor) -> float | None:
-    """Seconds of a forward pass with compiled blocks; None where they cannot be compiled, as without a compiler."""
+def compiled_pass(model: nn.Module, layer: int, ids: torch.Tensor, mask: torch.Tensor) -> Callable[[], object] | None:
+    """Forward pass with compiled blocks; None where they cannot be compiled, as without a compiler."""
     compiled = copy.deepcopy(model)
     for block in blocks(compiled):
         block.compile()
+
+    def run() -> object:
+        return residuals_after(compiled, [layer], ids, mask)
+
     try:
-        return seconds(lambda: residuals_after(compiled, [layer], ids, mask), str(model.device), repeats=5)
+        run()
     except TorchDynamoException:
         return None
+    return run
 
 
 def run(study: Study, budget: int) -> dict[str, float | str | dict[str, float]]:
@@ -117,25 +121,28 @@ def run(study: Study, budget: int) -> dict[str, float | str | dict[str, float]]:
     windows = max(1, BATCH_TOKENS // context)
     ids = torch.randint(model.config.vocab_size, (windows, context), device=device)
     mask = torch.ones_like(ids)
-    rate = matrix_rate(model, body[layer], ids.numel())
-    forward = seconds(lambda: residuals_after(model, [layer], ids, mask), device, repeats=5)
-    reached = sum(flops(block, ids.numel()) for block in body) / forward
+    calls = {
+        "matrices": matrices_alone(body[layer], ids.numel()),
+        "forward": lambda: residuals_after(model, [layer], ids, mask),
+        "compiled": compiled_pass(model, layer, ids, mask),
+    }
+    times = seconds_in_turns({name: call for name, call in calls.items() if call is not None}, device)
+    rate = flops(body[layer], ids.numel()) / times["matrices"]
+    whole = sum(flops(block, ids.numel()) for block in body)
     text = first_windows(study.tokens.train, budget)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
         extract({layer: Path(folder)}, model, text, progress=False)
         taken = time.perf_counter() - begin
         waiting = reading_share(study, open_activations(Path(folder), study.config.activations.outlier_factor))
-    speed, full = text.n_tokens / taken, ids.numel() / forward
-    rates = {"forward_tokens_per_s": full, "extract_tokens_per_s": speed, "matrix_gflops": rate / 1e9}
-    shares = {"forward_share": reached / rate, "extract_share": speed / full * reached / rate}
-    rates |= {"forward_gflops": reached / 1e9, "reading_share": waiting}
+    found = {"matrix_gflops": rate / 1e9, "reading_share": waiting, "tokens": text.n_tokens, "dtype": str(model.dtype)}
+    for name in times.keys() - {"matrices"}:
+        found |= {f"{name}_tokens_per_s": ids.numel() / times[name], f"{name}_share": whole / times[name] / rate}
+    found |= {"extract_tokens_per_s": text.n_tokens / taken}
+    found |= {"extract_share": found["extract_tokens_per_s"] / found["forward_tokens_per_s"] * found["forward_share"]}
     if device == "cpu":  # a GPU computes while its operations are still being named
-        shares |= {"operations": operation_shares(lambda: residuals_after(model, [layer], ids, mask))}
-    if (compiled := compiled_seconds(model, layer, ids, mask)) is not None:
-        rates |= {"compiled_tokens_per_s": ids.numel() / compiled}
-        shares |= {"compiled_share": reached * forward / compiled / rate}
-    return rates | shares | {"tokens": text.n_tokens, "dtype": str(model.dtype)}
+        found |= {"operations": operation_shares(calls["forward"])}
+    return found
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -24,6 +24,17 @@ def seconds(call: Callable[[], object], device: str = "cpu", *, repeats: int = 7
         synchronise(device)
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+def seconds_in_turns(
+    calls: Mapping[str, Callable[[], object]], device: str = "cpu", *, rounds: int = 7
+) -> dict[str, float]:
+    """Shortest time of each call in several rounds of all: a machine that slows down slows them all."""
+    found = dict.fromkeys(calls, float("inf"))
+    for _ in range(rounds):
+        for name, call in calls.items():
+            found[name] = min(found[name], seconds(call, device, repeats=1))
+    return found
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import psutil
 import torch
 
+from archsae_core.storage import seconds_taken
 from archsae_study.engine.costs import Cost, Unit
 from archsae_study.engine.plan import Node
 from archsae_study.engine.scheduler import local_processes, threads_each
@@ -126,9 +126,16 @@ def times(found: Estimate) -> str:
 
 
 def table(found: Estimate) -> str:
-    """Markdown: every stage that is missing, with its size, peak memory and time; of kept ones a count a kind."""
-    kept = Counter(stage.node.kind for stage in found.stages if stage.node.kept)
-    rows = [(f"{count} of {kind}", "yes", None, None, None) for kind, count in kept.items()]
+    """Markdown: every missing stage with its size, peak memory and time, and by kind what the kept ones took.
+
+    That is a sum, also of those that were made side by side.
+    """
+    kept: dict[str, list[float]] = {}
+    for stage in found.stages:
+        if stage.node.kept:
+            kept.setdefault(stage.node.kind, []).append(seconds_taken(stage.node.folder))
+    took = {kind: f"took {duration(sum(seconds))}" for kind, seconds in kept.items()}
+    rows = [(f"{len(kept[kind])} of {kind}", "yes", None, None, said) for kind, said in took.items()]
     for stage in found.missing:
         sizes = (f"{size / 2**20:.1f}" for size in (stage.cost.disk, stage.cost.memory))
         rows.append((stage.node.name, "no", *sizes, duration(stage.seconds)))

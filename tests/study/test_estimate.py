@@ -1,5 +1,6 @@
 """What is stated before a run is what the run then does: stages, bytes, room on the disk; and what it took is kept."""
 
+import json
 import re
 import shutil
 from collections import Counter, namedtuple
@@ -50,6 +51,15 @@ def test_a_finished_study_has_exactly_the_stages_that_were_stated(done):
     assert (found.disk, found.seconds) == (0, 0)
     made = {path.parent for path in (root / "store").glob("*/*/manifest.json") if path.parent.parent.name != "layers"}
     assert made == {stage.node.folder for stage in before.stages}
+
+
+def test_of_what_is_kept_the_time_is_told_that_it_took(done):
+    root, before = done
+    runs = [stage.node.folder for stage in before.stages if stage.node.kind == "runs"]
+    seconds = sum(json.loads((folder / "manifest.json").read_text())["seconds"] for folder in runs)
+    assert seconds > 0
+    row = rf"\| {len(runs)} of runs \| yes \| – \| – \| took {re.escape(estimate.duration(seconds))} \|"
+    assert re.search(row, estimate.table(stated(configure(SMALL), root)))
 
 
 def test_stated_sizes_are_those_on_the_disk(done):
