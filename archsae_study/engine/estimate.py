@@ -134,8 +134,9 @@ def table(found: Estimate) -> str:
     for stage in found.stages:
         if stage.node.kept:
             kept.setdefault(stage.node.kind, []).append(seconds_taken(stage.node.folder))
-    took = {kind: f"took {duration(sum(seconds))}" for kind, seconds in kept.items()}
-    rows = [(f"{len(kept[kind])} of {kind}", "yes", None, None, said) for kind, said in took.items()]
+    rows = [
+        (f"{len(taken)} of {kind}", "yes", None, None, f"took {duration(sum(taken))}") for kind, taken in kept.items()
+    ]
     for stage in found.missing:
         sizes = (f"{size / 2**20:.1f}" for size in (stage.cost.disk, stage.cost.memory))
         rows.append((stage.node.name, "no", *sizes, duration(stage.seconds)))
