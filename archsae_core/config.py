@@ -61,7 +61,9 @@ def require_path(name: str, value: str) -> None:
         value.encode()  # results, and safetensors, hold paths as UTF-8
         os.lstat(os.path.expanduser(value))
     except UnicodeEncodeError:
-        raise ConfigError(f"{name} = {shown(value)}: is no UTF-8 text: rename what it leads to") from None
+        raise ConfigError(
+            f"{name} = {shown(value)}: is no UTF-8 text: rename what it leads to, or set LANG to a UTF-8 locale"
+        ) from None
     except ValueError:
         raise ConfigError(f"{name} = {shown(value)}: no path holds such a character: leave it out") from None
     except OSError as error:

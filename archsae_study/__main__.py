@@ -146,14 +146,14 @@ def _run(arguments: argparse.Namespace) -> int:
         page = runner.run_explorer(parameters, arms, saes=arguments.sae, root=root, say=_say)
         sys.stdout.write(f"{page}\n")
         return 0
+    if arguments.publish:
+        check_place()
     if arguments.dry_run:
         study, found = runner.planned(parameters, root)
         sys.stdout.write("\n".join(study.text_notes()) + "\n\n")
         sys.stdout.write(f"{estimate.table(found)}\n\n{estimate.summary(found, root)}\n")
         estimate.check_room(found, root)
         return 0
-    if arguments.publish:
-        check_place()
     with showing():
         folder = runner.run_report(parameters, root=root, say=_say)
     if arguments.publish:

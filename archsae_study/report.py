@@ -215,7 +215,7 @@ class Report:
 
     def _read_committed(self, table: Table[Any]) -> dict[str, Any] | None:
         path = PROJECT / "results" / table.file_name
-        content = read_result(path) if path.exists() else None
+        content = read_result(path, table.name) if path.exists() else None
         same = content is not None and _same(table.determining(self.config), content["manifest"]["config"])
         return content if same and self._same_inputs(content["manifest"]) else None
 
@@ -288,8 +288,11 @@ def table_named(name: str) -> Table[Any]:
     return found[name]
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """Manifest and table of one file of results/. Raises CorruptArtifact where the file is not what was written."""
+def read_result(path: Path, table: str) -> dict[str, Any]:
+    """Manifest and content of one table in a file of results/.
+
+    Raises CorruptArtifact where the file is not what was written, or holds another table.
+    """
     fix = "restore it, or run the report again"
     content = read_json(path, fix=fix)
     sealed = isinstance(content, dict) and {"manifest", "table", "seal"} <= content.keys()
@@ -297,4 +300,6 @@ def read_result(path: Path) -> dict[str, Any]:
         raise CorruptArtifact(f"{path} was altered (its hash differs from its seal): {fix}")
     if not {"config", "environment"} <= content["manifest"].keys():
         raise CorruptArtifact(f"{path} was written by another version of this project: {fix}")
+    if (found := content["manifest"].get("table")) != table:
+        raise CorruptArtifact(f"{path} holds the table {found!r} in the place of {table!r}: {fix}")
     return content

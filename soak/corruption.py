@@ -21,6 +21,7 @@ from archsae_core.storage import (
     verify,
     write_atomically,
 )
+from archsae_study.experiments import TABLES
 from archsae_study.report import read_result
 from soak.processes import Undisturbed, differences, finish, outcome, program, start
 
@@ -181,14 +182,14 @@ def _partial_cases(root: Path) -> list[Case]:
 
 
 def _result_cases(runs: Path) -> list[Case]:
-    cases = []
+    cases, of_file = [], {table.file_name: table.name for table in TABLES}
     for path in sorted(runs.glob("smoke-*/results/*.json")):
         before = path.read_bytes()
 
         def read(path: Path = path, before: bytes = before) -> None:
             if os.environ.get(REPAIR):  # a report writes its results again from the store, every time
                 path.write_bytes(before)
-            read_result(path)
+            read_result(path, of_file[path.name])
 
         def sound(path: Path = path, before: bytes = before) -> bool:
             return path.read_bytes() == before

@@ -35,6 +35,8 @@ CHECKPOINT_BATCHES = 32
 """Batches between two flushes to disk; a killed extraction repeats at most these."""
 HEADER_BYTES = 256
 """Length word and header of the file of rows, padded so that the rows start aligned."""
+NO_PART_OF_A_MODEL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+"""Of its configuration: where it came from, and what `_plan` has beside it."""
 DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32"}
 """What safetensors calls the two dtypes of a language model."""
 
@@ -152,8 +154,10 @@ def _check(model: PreTrainedModel, tokens: TokenSet, layer: int) -> None:
 
 
 def weights_of(model: PreTrainedModel) -> str:
-    """16 hex digits that tell models apart by their weights: of the name, sum and sum of squares of each tensor."""
-    digest = hashlib.sha256()
+    """16 hex digits that tell models apart by their weights and configuration: of each tensor, its name, its sum and
+    that of its squares."""
+    settings = {name: value for name, value in model.config.to_dict().items() if name not in NO_PART_OF_A_MODEL}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in model.state_dict().items():
         found = tensor.detach().double()
         digest.update(repr((name, float(found.sum()), float(found.square().sum()))).encode())

@@ -29,6 +29,7 @@ from archsae_core.data.hub import HubError, HubUnreachable, hub_commit
 from archsae_core.storage import parse_json
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 LINES_A_BLOCK = 10
 """Blocks of a .txt file with more lines than this in the median may be lines that stray blank ones divide."""
 
@@ -353,6 +354,8 @@ def _read_dataset(config: CorpusConfig) -> Rows:
         with _quiet_datasets(offline=down is not None), TemporaryDirectory() as cache:
             # of a folder, `datasets` would take its own copy for as good as the files where their times are the same
             options = {"cache_dir": cache, "keep_in_memory": True} if folder.is_dir() else {}
+            if folder.is_dir():
+                _check_all_read(folder, datasets.load_dataset_builder(source, subset or None, cache_dir=cache), config)
             dataset = datasets.load_dataset(source, subset or None, split="train", revision=commit, **options)
     except (OSError, ValueError, RuntimeError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
         if down is not None:
@@ -369,12 +372,43 @@ def _read_dataset(config: CorpusConfig) -> Rows:
 
 
 def _check_kinds(folder: Path, config: CorpusConfig) -> None:
-    """Raise TextError for a folder of which `datasets` would read one kind of file alone, or lines for documents."""
-    kinds = sorted({path.suffix.lower() for path in folder.rglob("*") if path.is_file()} & {*SUFFIXES, ".json", ".tsv"})
+    """Raise TextError for a folder of which `datasets` would read one kind of file alone, or otherwise than a file."""
+    kinds = sorted({_kind_of_file(path) for path in _documents(folder)})
     if ".txt" in kinds:
         raise _bad(config, "it holds .txt files, of which every line would be a document: give one file instead")
     if len(kinds) > 1:
         raise _bad(config, f"it holds {' and '.join(kinds)} files, of which one kind would be read: give one of them")
+    if ".csv" in kinds:
+        raise _bad(config, "it holds .csv files, in which 01 would become 1 and NA nothing: give one file instead")
+
+
+def _documents(folder: Path) -> list[Path]:
+    """Files that may hold documents; `datasets` passes over what is hidden, and so is it here."""
+    found = (path for path in folder.rglob("*") if path.is_file() and _kind_of_file(path))
+    return sorted(
+        path for path in found if not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)
+    )
+
+
+def _kind_of_file(path: Path) -> str:
+    """Its suffix, with that of a compression; empty where it holds no documents."""
+    *_, before, last = ["", "", *(suffix.lower() for suffix in path.suffixes)]
+    kinds = {*SUFFIXES, ".json", ".tsv"}
+    if last in kinds:
+        return last
+    return before + last if last in COMPRESSED and before in kinds else ""
+
+
+def _check_all_read(folder: Path, builder: Any, config: CorpusConfig) -> None:
+    """Raise TextError where `datasets` takes some files of a folder, by their names, and drops the rest."""
+    if len(builder.builder_configs) > 1:  # each has files of its own
+        return
+    read = {Path(file).resolve() for files in builder.config.data_files.values() for file in files}
+    left = [path for path in _documents(folder) if path.resolve() not in read]
+    if left:
+        name = shown(str(left[0].relative_to(folder)))
+        reason = f"{len(left)} of its files, such as {name}, would not be read, since others have a split in their name"
+        raise _bad(config, f"{reason}: give one file, or name all of them train-….{left[0].suffix[1:]}")
 
 
 def _commit(name: str, config: CorpusConfig) -> tuple[str | None, HubUnreachable | None]:

@@ -24,7 +24,7 @@ from archsae_study.engine.source import default_root, has_notebooks
 from archsae_study.engine.study import Study
 from archsae_study.experiments import TABLES
 from archsae_study.explorer import of_study, write_page
-from archsae_study.explorer.page import page_files
+from archsae_study.explorer.page import check_page_place, page_files
 from archsae_study.protocol.arms import ARMS
 from archsae_study.report import COMPUTE, PROJECT, RESULTS_ONLY, identity, run_folder
 from archsae_study.settings.config import FIELDS, ConfigError, configure, given
@@ -59,16 +59,8 @@ def run_report(
     computed again. Raises NotebookFailed.
     """
     notebooks = tuple(notebooks)
-    if switched_on(RESULTS_ONLY):
-        raise ConfigError(f"{RESULTS_ONLY} is set, and a report computes: unset it")
-    require_writable("runs", root or default_root(), root or default_root())
-    folder = run_folder(configure(parameters), root)
-    changed = [path for path in changed_files(folder) if not path.is_relative_to(folder / "explorer")]
-    if changed:
-        path = min(changed)
-        raise ConfigError(f"{path} was changed since the report wrote it and would be replaced: move it elsewhere")
     study, found = planned(parameters, root, notebooks=notebooks)
-    config = study.config
+    config, folder = study.config, run_folder(study.config, root)
     for line in study.text_notes():
         say(line)
     say(estimate.summary(found, root or default_root()))
@@ -112,6 +104,7 @@ def run_explorer(
     for arm in (arm for arm in arms or () if arm in ARMS):
         study.require_followed(arm, parameters)
     require_writable("runs", study.root, study.root)
+    check_page_place(folder / "explorer")
     study.check()
     mark(folder, "run")
     with _alone(folder, say), scheduler.environment({"ARCHSAE_SCHEDULER": config.comparison.scheduler}):
@@ -150,8 +143,15 @@ def _asked_for(code: str) -> set[str]:
 def planned(
     parameters: Mapping[str, Any], root: Path | None = None, *, notebooks: Iterable[str] = NOTEBOOKS
 ) -> tuple[Study, estimate.Estimate]:
-    """Check every input of a report and estimate its cost; nothing is written. Raises ConfigError."""
+    """Check every input of a report and its place, and estimate its cost; nothing is left there.
+
+    Raises ConfigError, and CorruptArtifact for a file of the run folder that cannot be read.
+    """
     config, notebooks = configure(parameters), tuple(notebooks)
+    if switched_on(RESULTS_ONLY):
+        raise ConfigError(f"{RESULTS_ONLY} is set, and a report computes: unset it")
+    require_writable("runs", root or default_root(), root or default_root())
+    _check_run_folder(run_folder(config, root))
     if not has_notebooks():
         fix = "clone the project and install it with `pip install -e .`, or use `make report` there"
         raise ConfigError(f"there are no notebooks in {PROJECT}, since the package was installed without them: {fix}")
@@ -161,6 +161,15 @@ def planned(
     study.check()
     nodes = plan(study, tables_of(notebooks))
     return study, estimate.estimate(nodes, config, notebooks=len(notebooks))
+
+
+def _check_run_folder(folder: Path) -> None:
+    """Raise ConfigError where a report would replace what someone has changed, CorruptArtifact for damaged times."""
+    changed = [path for path in changed_files(folder) if not path.is_relative_to(folder / "explorer")]
+    if changed:
+        path = min(changed)
+        raise ConfigError(f"{path} was changed since the report wrote it and would be replaced: move it elsewhere")
+    execution.read(folder)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def make(study: Study, missing: Sequence[Stated], runs: Iterable[Run], *, name: 
 
 
 def note(folder: Path, done: Iterable[Taken]) -> None:
-    """Add to what is known of a run folder's times; a stage that was made again counts once."""
+    """Add to what is known of a run folder's times; a stage that was made again counts once. Raises CorruptArtifact."""
     known = {(row.kind, row.name): row for row in [*read(folder), *done]}
     write_json(folder / TIMING, to_json(list(known.values())))
 

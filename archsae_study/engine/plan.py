@@ -16,20 +16,27 @@ from typing import Any, Generic, TypeVar
 from archsae_core.models.training import TrainingDiverged
 from archsae_core.storage import canonical_hash, jsonable, write_json
 from archsae_study.engine import costs
-from archsae_study.engine.code import code_of
+from archsae_study.engine.code import code_of, item_hash
 from archsae_study.engine.costs import Cost, Costing
 from archsae_study.engine.layers import read_layers
 from archsae_study.engine.runs import Run
 from archsae_study.engine.stages import COVERED
-from archsae_study.engine.study import Study
+from archsae_study.engine.study import SCORING, Study
 from archsae_study.engine.typed import to_json
 from archsae_study.protocol.arms import ARMS
 from archsae_study.settings.config import FIELDS, GROUP_OF, Config
 
 R = TypeVar("R")
 
+CARRIED = (*SCORING, "archsae_core.metrics.stability")
+"""Modules whose results reach a table through the engine, which it need not import: scores and cosines of its runs."""
+
 WITHOUT_EFFECT = frozenset({"preset", "device", "checkpoint_every", "scheduler"})
 """Parameters that no result depends on."""
+
+
+def _carried() -> list[str]:
+    return [code_of(CARRIED, without=COVERED), item_hash("archsae_study.engine.study:Study.scored_batches")]
 
 
 def _nothing(_: Study) -> tuple[()]:
@@ -86,11 +93,12 @@ class Table(Generic[R]):
     def recipe(self, study: Study) -> dict[str, Any]:
         """Everything that determines its content: its key in the store is the hash of this."""
         runs = sorted({study.run_key(run) for run in self.runs(study)})
+        carried = {"carried": _carried()} if runs else {}
         source = None if self.only is not None else study.source
         found = {"table": self.name, "config": self.determining(study.config), "source": source}
         if self.prompts:
             found["prompts"] = canonical_hash(study.prompts_recipe)
-        return found | {"runs": runs, "code": self.code}
+        return found | {"runs": runs, "code": self.code} | carried
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The artefacts of a study, each computed once: tokens, activations, anchors, trained dictionaries."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
-from archsae_core.config import require, require_choice
+from archsae_core.config import LanguageModelConfig, require, require_choice
 from archsae_core.data import assets
 from archsae_core.data.activations import ActivationSet, Normalizer, extract, fit_normalizer, open_activations
 from archsae_core.data.corpus import Corpus, describe, load_text
 from archsae_core.data.language_model import blocks, load_model, load_tokenizer, resolve_device, resolve_dtype
 from archsae_core.data.last_tokens import TaskActivations, read_last_tokens, write_last_tokens
 from archsae_core.data.model_check import check_model
+from archsae_core.data.model_files import model_fingerprint
 from archsae_core.data.probe_tasks import load_probe_tasks, made_up_tasks
 from archsae_core.data.tokens import TokenSet, TokenSplit, tokenize_split
 from archsae_core.metrics.behaviour import choose_windows
@@ -79,18 +80,34 @@ class Study:
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The documents."""
-        return self._base.corpus if self._base else load_text(self.config.corpus)
+        """The documents. Raises ConfigError where they are others than those that `source` names."""
+        if self._base:
+            return self._base.corpus
+        found = load_text(self.config.corpus)
+        self._require_unchanged("text", found.fingerprint)
+        return found
 
     @cached_property
     def tokenizer(self) -> Any:
         """The language model's tokenizer."""
-        return self._loader.tokenizer if self._loader else load_tokenizer(self.config.language_model)
+        return self._loader.tokenizer if self._loader else self._unchanged(load_tokenizer)
 
     @cached_property
     def model(self) -> Any:
-        """The language model, for reading activations and for splicing."""
-        return self._loader.model if self._loader else load_model(self.config.language_model)
+        """The language model, for reading activations and for splicing. Raises ConfigError as `corpus` does."""
+        return self._loader.model if self._loader else self._unchanged(load_model)
+
+    def _unchanged(self, load: Callable[[LanguageModelConfig], Any]) -> Any:
+        """What `load` makes of the language model's files, which are the same before and after."""
+        before = self.source["model_hash"]
+        found = load(self.config.language_model)
+        self._require_unchanged("model", model_fingerprint(self.config.language_model), before)
+        return found
+
+    def _require_unchanged(self, name: str, now: str, before: str | None = None) -> None:
+        # what is made is kept under the hash of what was there when the study began
+        same = now == (before or self.source[f"{name}_hash"])
+        require(same, name, self.config[name], "has changed since this began: start again, with files that stay")
 
     @cached_property
     def tokens(self) -> TokenSplit:

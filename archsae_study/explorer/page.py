@@ -122,15 +122,10 @@ def write_page(source: Explorable, folder: Path, *, progress: bool = False) -> P
     Nothing is replaced before everything is written, and files of another kind stay, also where it is written. Raises
     FileExistsError where `folder` holds something, but no explorer.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / "data" / "index.js").is_file():
-        raise FileExistsError(f"{folder} exists and is no explorer: choose another folder, or remove it")
-    work = folder.with_name(f".{folder.name}.partial")
+    check_page_place(folder)
+    work = _work(folder)
     for path in unfinished_files(work):
         path.unlink()
-    if foreign := page_files(work):
-        raise FileExistsError(
-            f"{foreign[0]} is no file of an explorer, and one is to be written there: move it elsewhere"
-        )
     _write(work / "index.html", asset("index.html"))
     for name in _ASSETS:
         _write(work / "assets" / name, asset(name))
@@ -143,6 +138,21 @@ def write_page(source: Explorable, folder: Path, *, progress: bool = False) -> P
             _write(work / "data" / kind / key / f"{number}.js", script(f"{kind}/{key}/{number}", content))
     _move_into(folder, work, page_files(work))
     return folder / "index.html"
+
+
+def check_page_place(folder: Path) -> None:
+    """Raise FileExistsError where `folder` holds something but no explorer, or what is no file of one is in the way."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / "data" / "index.js").is_file():
+        raise FileExistsError(f"{folder} holds files and no explorer, which goes there: move them elsewhere")
+    ours = set(unfinished_files(_work(folder)))
+    if foreign := [path for path in page_files(_work(folder)) if path not in ours]:
+        raise FileExistsError(
+            f"{foreign[0]} is no file of an explorer, and one is to be written there: move it elsewhere"
+        )
+
+
+def _work(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.partial")
 
 
 def page_files(folder: Path) -> list[Path]:

@@ -203,7 +203,7 @@ def test_leftovers_of_another_plan_are_not_continued(model, tokens, tmp_path, mo
     assert contents(folder) == fresh
 
 
-@pytest.mark.parametrize("change", ["layer", "text", "model"])
+@pytest.mark.parametrize("change", ["layer", "text", "model", "configuration"])
 def test_a_finished_extraction_of_something_else_stays(model, tokens, tmp_path, change):
     folder = tmp_path / "a"
     folder.mkdir()
@@ -212,6 +212,8 @@ def test_a_finished_extraction_of_something_else_stays(model, tokens, tmp_path, 
     if change == "model":
         with torch.no_grad():
             other.get_input_embeddings().weight.mul_(1.01)
+    if change == "configuration":
+        other.config.layer_norm_epsilon = 0.1
     reversed_windows = tokens._replace(ids=[window[::-1].copy() for window in tokens.ids])
     with pytest.raises(ConfigError, match=r"folders = .*it holds activations of another model, layer or text"):
         extract({0 if change == "layer" else 1: folder}, other, reversed_windows if change == "text" else tokens)

@@ -450,15 +450,40 @@ def test_a_folder_is_read_anew_whatever_the_times_of_its_files(tmp_path):
         assert list(load_text(smoke(text=str(path.parent)).corpus).texts) == list(found)
 
 
+ROWS = '{"text": "one"}\n{"text": "two"}\n{"text": "three"}\n'
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.jsonl", "b.jsonl"),
+        ("train-0.jsonl", "train-1.jsonl"),
+        ("train/a.jsonl", "train/b.jsonl"),
+        ("a.jsonl", "b.jsonl", ".hidden.jsonl", "__old/c.jsonl"),
+    ],
+)
+def test_a_folder_is_read_whole_where_no_name_hides_a_file(tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(ROWS.replace("one", name))
+    assert len(load_text(smoke(text=str(tmp_path)).corpus).texts) == 6
+
+
 @pytest.mark.parametrize(
     ("files", "error"),
     [
         ({"a.txt": "one\ntwo\nthree", "b.txt": "four"}, "holds .txt files, of which every line would be a document"),
         ({"a.jsonl": rows_of("one"), "b.csv": "text\ntwo\n"}, r"holds .csv and .jsonl files, of which one kind"),
+        ({"a.csv": "text,label\none,01\n"}, "holds .csv files, in which 01 would become 1"),
+        ({"train.jsonl": ROWS, "more.jsonl": ROWS}, "1 of its files, such as 'more.jsonl', would not be read"),
+        ({"a_train_b.jsonl": ROWS, "c.jsonl": ROWS, "d.jsonl": ROWS}, "2 of its files, such as 'c.jsonl', would not"),
+        ({"train/a.jsonl": ROWS, "other/b.jsonl": ROWS}, "such as 'other/b.jsonl', would not be read"),
+        ({"train.jsonl": ROWS, "old.jsonl.gz": ROWS}, "holds .jsonl and .jsonl.gz files"),
     ],
 )
 def test_a_folder_of_which_something_else_would_be_read_is_refused(tmp_path, files, error):
     for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     with pytest.raises(TextError, match=error):
         load_text(smoke(text=str(tmp_path)).corpus)

@@ -6,14 +6,16 @@ from functools import partial
 
 import pytest
 
+from archsae_core.data import random_model
 from archsae_core.models import training
 from archsae_study.engine import code, stages, study
+from archsae_study.engine import plan as engine_plan
 from archsae_study.engine.code import code_of, imported, item_hash, module_hash
 from archsae_study.engine.plan import Table, made, plan, report_runs
 from archsae_study.engine.study import Study
 from archsae_study.experiments import TABLES
 from archsae_study.report import Report
-from archsae_study.settings.config import GROUP_OF, Config, configure
+from archsae_study.settings.config import GROUP_OF, Config, ConfigError, configure
 
 ARMS = "topk-random-own,topk-kmeans-own,ra-own"
 SMOKE = {"preset": "smoke", "steps": 10, "ablation_steps": 5, "n_seeds": 2, "longer_factor": 1, "arms": ARMS}
@@ -131,6 +133,43 @@ def test_a_new_metric_scores_finished_runs_again_and_trains_nothing(trained, mon
     assert len(list((trained.root / "store" / "scores").glob("*/scores.json"))) == 3
     assert fresh.scores(run).quality == fresh.scores(run).quality
     assert fresh.scores(run).violation == 0
+
+
+@pytest.mark.parametrize("table", [table for table in TABLES if table.only is None], ids=lambda table: table.name)
+def test_a_change_of_what_scores_a_run_makes_every_table_of_runs_again(table, trained, monkeypatch):
+    before = table.recipe(trained)
+    monkeypatch.setattr(engine_plan, "_carried", lambda: ["another"])
+    assert (table.recipe(trained) != before) == bool(before["runs"])
+
+
+@pytest.mark.parametrize("module", ["archsae_core.metrics.reconstruction", "archsae_core.metrics.stability"])
+def test_scores_and_cosines_are_among_what_reaches_a_table(monkeypatch, module):
+    before = engine_plan._carried()
+    hashed = code.module_hash
+    monkeypatch.setattr(code, "module_hash", lambda name: "another" if name == module else hashed(name))
+    assert engine_plan._carried() != before
+
+
+@pytest.mark.parametrize("changed", ["text", "model"])
+def test_what_is_read_later_is_what_the_study_began_with(tmp_path, changed):
+    text, model = tmp_path / "a.txt", tmp_path / "model"
+    text.write_text("\n\n".join(f"document {i} of a text" for i in range(40)))
+    for part in (random_model.gpt2(32), random_model.tokenizer()):
+        part.save_pretrained(model)
+    begun = Study(configure(SMOKE | {"text": str(text), "model": str(model)}), tmp_path / "runs")
+    assert begun.source
+    if changed == "text":
+        text.write_text("\n\n".join(f"another document {i}" for i in range(40)))
+    else:
+        changed_model = random_model.gpt2(32)
+        changed_model.get_input_embeddings().weight.data.mul_(1.01)
+        changed_model.save_pretrained(model)
+    with pytest.raises(ConfigError, match=rf"{changed} = .* has changed since this began: start again"):
+        _ = begun.corpus if changed == "text" else begun.model
+    again = Study(begun.config, begun.root)
+    assert again.corpus.texts
+    assert again.model is not None
+    assert again.source != begun.source
 
 
 def test_another_number_of_scored_tokens_trains_nothing(trained):

@@ -178,14 +178,22 @@ def test_results_with_a_second_language_model_are_shown_to_who_asks_for_none_and
 def test_a_result_that_is_none_says_what_to_do(tmp_path, content, error):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(CorruptArtifact, match=error):
-        report.read_result(tmp_path / "x.json")
+        report.read_result(tmp_path / "x.json", "x")
 
 
 def test_a_result_of_another_version_says_so(tmp_path):
     content = {"manifest": {"table": "x"}, "table": {}}
     (tmp_path / "x.json").write_text(json.dumps(content | {"seal": canonical_hash(content)}))
     with pytest.raises(CorruptArtifact, match="another version of this project"):
-        report.read_result(tmp_path / "x.json")
+        report.read_result(tmp_path / "x.json", "x")
+
+
+def test_a_result_of_another_table_is_refused(tmp_path):
+    content = {"manifest": {"table": "kmeans_sae", "config": {}, "environment": {}}, "table": {}}
+    (tmp_path / "x.json").write_text(json.dumps(content | {"seal": canonical_hash(content)}))
+    assert report.read_result(tmp_path / "x.json", "kmeans_sae")["table"] == {}
+    with pytest.raises(CorruptArtifact, match="holds the table 'kmeans_sae' in the place of 'standard_sae'"):
+        report.read_result(tmp_path / "x.json", "standard_sae")
 
 
 @pytest.mark.parametrize(("value", "on"), [("1", True), ("yes", True), ("0", False), ("no", False), ("", False)])
@@ -210,10 +218,30 @@ def test_a_file_of_a_run_that_was_edited_since_is_not_replaced(tmp_path, edited)
         write_made(folder, folder / name, lambda path: path.write_text("as written"))
     assert changed_files(folder) == set()
     (folder / edited).write_text("edited")
-    with pytest.raises(ConfigError, match=rf"{re.escape(edited)} was changed since the report wrote it"):
-        runner.run_report({"preset": "smoke"}, root=tmp_path)
+    for begin in (runner.run_report, runner.planned):  # a dry run says so as well
+        with pytest.raises(ConfigError, match=rf"{re.escape(edited)} was changed since the report wrote it"):
+            begin({"preset": "smoke"}, root=tmp_path)
     assert (folder / edited).read_text() == "edited"
     assert {path.name for path in tmp_path.iterdir()} == {folder.name}
+
+
+def test_damaged_times_of_a_run_are_refused_before_work(tmp_path):
+    folder = report.run_folder(configure({"preset": "smoke"}), tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "timing.json").write_text("{")
+    for begin in (runner.run_report, runner.planned):
+        with pytest.raises(CorruptArtifact, match=r"timing\.json .*delete this file, on which no result depends"):
+            begin({"preset": "smoke"}, root=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name}
+
+
+def test_files_in_the_place_of_an_explorer_are_refused_before_work(tmp_path):
+    folder = report.run_folder(configure({"preset": "smoke"}), tmp_path) / "explorer"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"explorer holds files and no explorer.*move them elsewhere"):
+        runner.run_explorer({"preset": "smoke"}, None, root=tmp_path, say=print)
+    assert {path.name for path in tmp_path.iterdir()} == {folder.parent.name}
 
 
 def test_results_of_a_text_that_has_changed_are_not_shown(tmp_path, monkeypatch):
@@ -222,7 +250,7 @@ def test_results_of_a_text_that_has_changed_are_not_shown(tmp_path, monkeypatch)
     config = configure({"preset": "smoke", "text": str(path)})
     manifest = {"inputs": local_inputs(config), "config": {}}
     assert manifest["inputs"].keys() == {"text"}
-    monkeypatch.setattr(report, "read_result", lambda _: {"manifest": manifest})
+    monkeypatch.setattr(report, "read_result", lambda *_: {"manifest": manifest})
     monkeypatch.setattr(report, "_same", lambda *_: True)
     shown = Report(config)
     assert shown._read_committed(TABLES[0]) is not None
