@@ -5,7 +5,8 @@ from pathlib import Path
 from IPython.display import Markdown
 
 from archsae_study.engine.typed import from_json
-from archsae_study.experiments import generality, stability, task_probes
+from archsae_study.experiments import dictionaries, generality, stability, task_probes
+from archsae_study.experiments.dictionaries import BindingResult
 from archsae_study.experiments.generality import GeneralityResult
 from archsae_study.experiments.stability import StabilityResult
 from archsae_study.experiments.task_probes import TaskProbesResult
@@ -15,11 +16,12 @@ from archsae_study.pages.style import TEMPLATES
 from archsae_study.report import read_result
 
 
-def read(folder: Path) -> tuple[StabilityResult, GeneralityResult, TaskProbesResult]:
-    """Of a run's folder, or of the project's: the arms, the contrasts in other settings, the sparse probes."""
+def read(folder: Path) -> tuple[StabilityResult, GeneralityResult, BindingResult, TaskProbesResult]:
+    """Of a run's folder, or of the project's: the arms, the contrasts in other settings, what the hull excludes, the
+    sparse probes."""
     found = (
-        from_json(read_result(folder / "results" / table.file_name)["table"], table.result)
-        for table in (stability.TABLE, generality.TABLE, task_probes.TABLE)
+        from_json(read_result(folder / "results" / table.file_name, table.name)["table"], table.result)
+        for table in (stability.TABLE, generality.TABLE, dictionaries.BINDING, task_probes.TABLE)
     )
     return tuple(found)
 
@@ -29,16 +31,20 @@ def sentences(folder: Path) -> str:
     return of_results(*read(folder))
 
 
-def of_results(result: StabilityResult, others: GeneralityResult, probes: TaskProbesResult) -> str:
-    """The same of a comparison of arms, of the contrasts in other settings, and of sparse probes."""
-    values = dict(beside=beside(result), limit=limit(result, others), probes=len(probes.tasks))
+def of_results(
+    result: StabilityResult, others: GeneralityResult, binding: BindingResult, probes: TaskProbesResult
+) -> str:
+    """The same of a comparison of arms, of the contrasts in other settings, of the hulls, and of sparse probes."""
+    values = dict(beside=beside(result), limit=limit(result, others, binding), probes=len(probes.tasks))
     read = probes.decisions() if probes.of(task_probes.RAW) else []
     return TEMPLATES.get_template("answer.md").render(read=read, size=task_probes.HEADLINE_SIZE, **values).strip()
 
 
-def shown(result: StabilityResult, others: GeneralityResult, probes: TaskProbesResult) -> Markdown:
+def shown(
+    result: StabilityResult, others: GeneralityResult, binding: BindingResult, probes: TaskProbesResult
+) -> Markdown:
     """The same as a notebook shows it."""
-    return Markdown(of_results(result, others, probes))
+    return Markdown(of_results(result, others, binding, probes))
 
 
 def answer(folder: Path) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import LEVEL
-from archsae_study.experiments.ablation import PUBLISHED_SHARE, AblationResult, Row
+from archsae_study.experiments.ablation import PUBLISHED_SHARE, AblationResult, Row, Sweep
 from archsae_study.experiments.checks import ChecksResult
 from archsae_study.experiments.identifiability import IdentifiabilityResult, Learned
 from archsae_study.formatting import interval, percent, table
@@ -49,7 +49,17 @@ def conclusion(ablation: AblationResult) -> Markdown:
         frame: next((row for row in ablation.sweep(frame).references if ARMS[row.arm].dictionary == "free"), None)
         for frame in FRAMES
     }
-    return finding("delta_ablation_conclusion", free=free, unmoved=UNMOVED, **_values(ablation))
+    return finding("delta_ablation_conclusion", free=free, dominated=_dominated, unmoved=UNMOVED, **_values(ablation))
+
+
+def _dominated(sweep: Sweep, free: Row) -> list[str]:
+    """Radii that a free dictionary surpasses in R² and in stability at once."""
+    return [
+        f"{row.delta:.3g}"
+        for row in sweep.rows
+        if row.stability and free.stability and row.mean("r2") is not None and free.mean("r2") is not None
+        if row.mean("r2") < free.mean("r2") and row.stability.estimate < free.stability.estimate
+    ]
 
 
 def _values(ablation: AblationResult) -> dict[str, Any]:

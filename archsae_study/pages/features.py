@@ -90,7 +90,8 @@ def headline(features: FeaturesResult) -> Markdown:
     """The finding of notebook 07."""
     scores = {"ra": _best_probe(features.archetypal), "free": _best_probe(features.free)}
     topics = None if None in scores.values() else scores
-    return finding("features", ra=features.archetypal.overview, free=features.free.overview, topics=topics)
+    parts = {"ra": features.archetypal.overview, "free": features.free.overview}
+    return finding("features", topics=topics, judged=_judged(), **parts)
 
 
 def conclusion(features: FeaturesResult, probing: ProbingResult, probes: TaskProbesResult) -> Markdown:
@@ -103,7 +104,12 @@ def conclusion(features: FeaturesResult, probing: ProbingResult, probes: TaskPro
     known = None not in share.values()
     values = dict(share=share if known else None, auroc=None if None in scores.values() else scores)
     values |= dict(decisions=probes.decisions() if probes.of(task_probes.RAW) else [], topics=_topic_gains(probing))
-    return finding("features_conclusion", weights=weights, close=CLOSE, **values)
+    return finding("features_conclusion", weights=weights, close=CLOSE, judged=_judged(), **values)
+
+
+def _judged() -> str:
+    """Which features the counts are of."""
+    return f"on at least {MIN_FIRINGS} held-out tokens and on at most {DENSE:.0%} of them"
 
 
 def _topic_gains(probing: ProbingResult) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from matplotlib.patches import Rectangle
 from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import LEVEL, PRIMARY_LEVEL, seed_interval
 from archsae_core.metrics.stability import HEADLINE, SCORES
-from archsae_study.experiments.generality import GeneralityResult, SettingResult
+from archsae_study.experiments.dictionaries import BindingResult
+from archsae_study.experiments.generality import ALONG, GeneralityResult, SettingResult
 from archsae_study.experiments.identifiability import IdentifiabilityResult
 from archsae_study.experiments.longer import LongerResult
 from archsae_study.experiments.reappearance import ReappearanceResult
@@ -83,10 +84,9 @@ __all__ = [
 ]
 
 
-def headline(result: StabilityResult, generality: GeneralityResult) -> Markdown:
+def headline(result: StabilityResult, generality: GeneralityResult, binding: BindingResult) -> Markdown:
     """The finding of notebook 05: what the rule says of the three primary contrasts, and the limits of the run."""
-    values = dict(beside=beside(result), limit=limit(result, generality), primary=percent(PRIMARY_LEVEL))
-    return finding("stability", **values)
+    return finding("stability", beside=beside(result), limit=limit(result, generality, binding))
 
 
 def beside(result: StabilityResult) -> dict[str, dict[str, Any]]:
@@ -116,8 +116,8 @@ def _scored(result: StabilityResult, metric: str) -> bool:
     return all(metric in arm.end for arm in result.arms if len(arm.seeds) > 1)
 
 
-def limit(result: StabilityResult, generality: GeneralityResult) -> dict[str, Any]:
-    """How far the arms of the contrasts were trained, which atoms stayed, and what was found at other sizes."""
+def limit(result: StabilityResult, generality: GeneralityResult, binding: BindingResult) -> dict[str, Any]:
+    """How far the arms of the contrasts were trained, which atoms stayed, and what was found in other settings."""
     named = dict.fromkeys(arm for one in contrasts.PRIMARY for arm in (one.ra, one.free))
     arms = [arm for key, arm in result.by_key().items() if key in named]
     paths = [arm.trajectory for arm in arms if len(arm.trajectory) > 1] or [arm.trajectory for arm in result.arms]
@@ -125,6 +125,7 @@ def limit(result: StabilityResult, generality: GeneralityResult) -> dict[str, An
     rises = {ARMS[arm.arm].title: _rise(arm) for arm in arms if len(arm.trajectory) > 1}
     base = result.by_key().get("topk-random-own")
     paired = base is not None and len(base.seeds) > 1
+    apart = _apart(result, binding)
     elsewhere, yes = _elsewhere(generality), (contrasts.Verdict.SUPPORTED, contrasts.Verdict.AT_A_COST)
     return {
         "steps": last.step,
@@ -141,13 +142,46 @@ def limit(result: StabilityResult, generality: GeneralityResult) -> dict[str, An
         "unmoved": [key for key, one in beside(result).items() if one["unmoved"]],
         "kept": contrasts.UNMOVED,
         "random": base.end[HEADLINE].interval().estimate if paired else None,
+        "apart": apart,
+        "shorter": _shorter(result, generality),
+        "starts": _starts(result),
     }
+
+
+def _apart(result: StabilityResult, binding: BindingResult) -> dict[str, list[str]] | None:
+    """Contrasts by what they lack, where none has both a hull that excludes directions and atoms that move."""
+    unmoved = [key for key, one in beside(result).items() if one["unmoved"]]
+    decided = [one.contrast for one in result.decisions() if one.gain is not None]
+    vacuous = [one.key for one in decided if binding.of(ARMS[one.ra].frame).vacuous and one.key not in unmoved]
+    if not (unmoved and vacuous) or len(decided) > len(unmoved) + len(vacuous):
+        return None
+    return {"vacuous": vacuous, "unmoved": unmoved}
+
+
+def _shorter(result: StabilityResult, generality: GeneralityResult) -> list[dict[str, Any]]:
+    """Contrasts whose gain after fewer steps, all else equal, is another by more than the margin."""
+    ends = {one.contrast.key: one.gain for one in result.decisions() if one.gain is not None}
+    return [
+        {"steps": one.setting.steps, "seeds": len(decision.seeds), "key": decision.contrast.key, "gain": decision.gain}
+        for one in generality.settings
+        for decision in one.decisions()
+        if not one.setting.changes and decision.gain is not None and decision.contrast.key in ends
+        if abs(decision.gain.estimate - ends[decision.contrast.key].estimate) > contrasts.MARGIN
+    ]
+
+
+def _starts(result: StabilityResult) -> dict[str, float] | None:
+    """Agreement of free dictionaries on centred data by what start they have, where random ones of their own ran."""
+    arms = {"own": "topk-random-own", "random": "topk-random-shared", "kmeans": "topk-kmeans-shared"}
+    run = {name: result.by_key().get(arm) for name, arm in arms.items()}
+    found = {name: arm.end[HEADLINE].interval().estimate for name, arm in run.items() if arm and len(arm.seeds) > 1}
+    return found if "own" in found and len(found) > 1 else None
 
 
 def _elsewhere(generality: GeneralityResult) -> list[dict[str, Any]]:
     """What the rule would say at the sizes of `full` and of the second language model, where those were run."""
     leads = {
-        "smoothing": "On raw data with W spread over the anchors",
+        "smoothing": "On raw data",
         "n_features": "At the sizes of the full protocol",
         "model": "On a second language model",
     }
@@ -156,11 +190,10 @@ def _elsewhere(generality: GeneralityResult) -> list[dict[str, Any]]:
         decisions = [decision for decision in one.decisions() if decision.gain is not None]
         for changed, where in leads.items():
             if changed in one.setting.changes and decisions:
-                merged = {decision.contrast.key: decision.gain for decision in one.decisions(merged=True)}
+                merged = {decision.contrast.key: decision for decision in one.decisions(merged=True)}
                 collapsed = {decision.contrast.key: _collapsed(one, decision) for decision in decisions}
-                said = dict(
-                    where=where + _moved(changed, decisions[0]), setting=one.setting, seeds=len(decisions[0].seeds)
-                )
+                said = dict(where=where, setting=one.setting, seeds=len(decisions[0].seeds))
+                said |= dict(moved=_moved(changed, decisions[0]))
                 found.append(said | dict(decisions=decisions, merged=merged, collapsed=collapsed))
     return found
 
@@ -170,9 +203,9 @@ def _moved(changed: str, decision: Decision) -> str:
     if changed != "smoothing" or decision.ra_cosine is None:
         return ""
     kept = decision.ra_cosine.estimate
-    moved = "where atoms still stay" if kept >= contrasts.UNMOVED else "so that atoms leave their centroids"
-    free = f", that of free ones {cell(decision.free_cosine.estimate)}" if decision.free_cosine else ""
-    return f", {moved} (cosine {cell(kept)}{free})"
+    moved = "atoms still stay at their start" if kept >= contrasts.UNMOVED else "atoms leave their start"
+    free = f", free ones {cell(decision.free_cosine.estimate)}" if decision.free_cosine else ""
+    return f"; {moved}, which is not their centroid: cosine {cell(kept)}{free}"
 
 
 def _collapsed(result: SettingResult, decision: Decision) -> dict[str, float] | None:
@@ -182,7 +215,7 @@ def _collapsed(result: SettingResult, decision: Decision) -> dict[str, float] | 
     if share > 1 - COPIES:
         return None
     along = float(np.mean(arm.along_first))
-    return {"distinct": share, "along": along, "variance": arm.first_variance, "copies": COPIES}
+    return {"distinct": share, "along": along, "variance": arm.first_variance, "copies": COPIES, "beyond": ALONG}
 
 
 def _last_change(paths: list[list[AtStep]]) -> float | None:
@@ -210,7 +243,7 @@ def _parametrisation(result: StabilityResult) -> dict[str, float] | None:
     return scores | {"r2": float(np.mean(arms[0].r2) - np.mean(arms[1].r2))}
 
 
-def conclusion(result: StabilityResult, generality: GeneralityResult) -> Markdown:
+def conclusion(result: StabilityResult, binding: BindingResult) -> Markdown:
     """The answer to the notebook's question, from the verdicts and the 2 × 2."""
     decided = {str(verdict): [] for verdict in contrasts.Verdict}
     for one in result.decisions():
@@ -220,7 +253,7 @@ def conclusion(result: StabilityResult, generality: GeneralityResult) -> Markdow
         decided=decided,
         alone=_parametrisation(result),
         squares=result.interactions(),
-        limit=limit(result, generality),
+        apart=_apart(result, binding),
         beside=beside(result),
     )
 
@@ -584,7 +617,7 @@ def longer_figure(result: LongerResult) -> Figure:
 def generality_figure(result: GeneralityResult) -> Figure:
     """The contrasts in other settings beside the margin of the rule, with every atom and with copies merged."""
     found = [
-        (f"{one.setting.name}, {all_atoms.contrast.key}", all_atoms, merged)
+        (f"{one.setting.name}, {one.setting.steps:,} steps, {all_atoms.contrast.key}", all_atoms, merged)
         for one in result.settings
         for all_atoms, merged in zip(one.decisions(), one.decisions(merged=True), strict=True)
         if all_atoms.gain is not None

@@ -176,7 +176,7 @@ def test_what_is_found_at_the_sizes_of_full_and_on_another_model_is_said(result)
     for one in found:
         assert [round(decision.gain.estimate, 3) for decision in one["decisions"]] == [0.2]
         assert one["collapsed"]["g1"]["distinct"] == pytest.approx(1.6 / 3)
-        assert one["merged"]["g1"].estimate == pytest.approx(0.05)
+        assert one["merged"]["g1"].gain.estimate == pytest.approx(0.05)
 
 
 def test_atoms_along_the_first_direction_are_counted(study, result):

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import io
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -110,8 +111,8 @@ SHOWN = {
             "trajectories",
         )
     } | {
-        "headline": lambda t: stability.headline(t("stability"), t("generality")),
-        "conclusion": lambda t: stability.conclusion(t("stability"), t("generality")),
+        "headline": lambda t: stability.headline(t("stability"), t("generality"), t("binding")),
+        "conclusion": lambda t: stability.conclusion(t("stability"), t("binding")),
         "advice": lambda t: stability.advice(t("stability"), t("identifiability")),
         "arms_table": lambda t: stability.arms_table(t("stability"), "raw"),
         "generality_figure": lambda t: stability.generality_figure(t("generality")),
@@ -182,8 +183,8 @@ def rendered(shown):
 def sound(text):
     """Whether no cell or sentence shows what a reader cannot read."""
     assert text.strip()
-    for wrong in ("None", "nan", "inf ", "Undefined", "object at", "Interval("):
-        assert wrong not in text, text
+    for wrong in (r"\bNone\b", r"\bnan\b", r"\binf\b", r"\bUndefined\b", "object at", r"Interval\("):
+        assert not re.search(wrong, text), text
     return text
 
 
@@ -281,15 +282,16 @@ def test_advice_and_the_2_by_2_of_few_arms_are_empty_tables(report):
 
 def test_the_answer_renders_with_and_without_intervals(report, wide):
     for result, said in ((report.table("stability"), "no interval"), (wide, "in stability")):
-        text = answer.of_results(result, report.table("generality"), report.table("task_probes"))
-        assert text.count("- **") == 4
+        tables = (report.table(name) for name in ("generality", "binding", "task_probes"))
+        text = answer.of_results(result, *tables)
+        assert all(said in text for said in ("- **On centred data** (g1)", "(g2)", "(g3)", "- **Interpretability**"))
         assert said in sound(text)
     assert "| contrast |" in answer.answer(report.folder)
 
 
 def test_the_limit_says_what_g1_is_at_the_published_sizes(report, wide):
-    found = report.table("generality")
-    assert "full protocol" not in stability.headline(wide, found).data
+    found, binding = report.table("generality"), report.table("binding")
+    assert "full protocol" not in stability.headline(wide, found, binding).data
     *others, sizes, _ = found.settings
     arms = []
     for arm in others[0].arms:
@@ -299,8 +301,9 @@ def test_the_limit_says_what_g1_is_at_the_published_sizes(report, wide):
             of_three = {"collapse_corrected": three, "distinct": [1.0] * 3, "along_first": [0.0] * 3}
             arms.append(replace(arm, seeds=[0, 1, 2], end=end, **of_three))
     run = SettingResult(replace(sizes.setting, steps=5000, skipped=""), arms)
-    text = sound(stability.headline(wide, GeneralityResult([*others, run])).data)
-    assert "(exploratory: 4,096 features, k = 64, 5,000 steps, 3 seeds) g1 is" in text
+    text = sound(stability.headline(wide, GeneralityResult([*others, run]), binding).data)
+    assert "**Elsewhere** (exploratory" in text
+    assert "**At the sizes of the full protocol** (4,096 features, k = 64, 5,000 steps, 3 seeds): g1 is" in text
 
 
 def test_a_number_that_is_not_given_is_an_error():
@@ -436,7 +439,7 @@ def note(verdict, gain, *, unmoved=False):
 
 
 VERDICTS = {
-    "No: where atoms move, the constraint does not": ("not supported", "frozen", "frozen"),
+    "No: where atoms move (g1), the constraint does not": ("not supported", "frozen", "frozen"),
     "No in g1, undetermined in g2: where it is decided and atoms move": ("not supported", "undetermined", "frozen"),
     "Undetermined: no contrast in which atoms move has an interval": ("undetermined", "frozen", "frozen"),
     "Undetermined: in no contrast do atoms leave the centroids": ("frozen", "frozen", "frozen"),
@@ -445,16 +448,47 @@ VERDICTS = {
 }
 
 
+NO_LIMIT = {"yes_elsewhere": False, "margin": 0.05, "apart": None}
+
+
 @pytest.mark.parametrize("lead", VERDICTS)
 def test_the_headline_says_no_more_than_the_verdicts(lead):
     beside = {f"g{place}": note(verdict, 0.1) for place, verdict in enumerate(VERDICTS[lead], start=1)}
-    limit = {"elsewhere": [], "yes_elsewhere": False, "margin": 0.05}
-    assert lead in sound(finding("lead", beside=beside, limit=limit).data)
+    assert lead in sound(finding("lead", beside=beside, limit=NO_LIMIT).data)
+
+
+def test_where_no_contrast_has_a_hull_that_excludes_and_atoms_that_move_the_headline_says_so():
+    beside = {"g1": note("not supported", 0.0), "g2": note("frozen", 0.1, unmoved=True)}
+    apart = NO_LIMIT | {"apart": {"vacuous": ["g1"], "unmoved": ["g2"]}}
+    assert "In g1 the hull excludes none" in sound(finding("lead", beside=beside, limit=apart).data)
+    assert "Main limit" not in sound(finding("lead", beside=beside, limit=NO_LIMIT).data)
+
+
+APART = {  # contrasts whose hull excludes nothing, those whose atoms stayed, what is said
+    "each lacks one of the two": ({"g1"}, {"g2", "g3"}, (["g1"], ["g2", "g3"])),
+    "one has both": ({"g1"}, {"g2"}, None),
+    "all atoms stay": ({"g1"}, {"g1", "g2", "g3"}, None),
+    "all atoms move and no hull excludes": ({"g1", "g2", "g3"}, set(), None),
+}
+
+
+@pytest.mark.parametrize("case", APART)
+def test_the_main_limit_is_found_from_the_hulls_and_the_movement(monkeypatch, case):
+    free, stayed, said = APART[case]
+    frames = {"g1": "centred", "g2": "raw", "g3": "raw"}
+    monkeypatch.setattr(stability, "beside", lambda _: {key: {"unmoved": key in stayed} for key in frames})
+    gain = Interval(0.1, 0.0, 0.2)
+    decisions = [SimpleNamespace(contrast=one, gain=gain) for one in stability.contrasts.PRIMARY]
+    binding = SimpleNamespace(
+        of=lambda frame: SimpleNamespace(vacuous=all(key in free for key in frames if frames[key] == frame))
+    )
+    found = stability._apart(SimpleNamespace(decisions=lambda: decisions), binding)
+    assert found == (said and {"vacuous": said[0], "unmoved": said[1]})
 
 
 def test_an_unmoved_contrast_that_is_not_supported_is_no_answer():
     beside = {"g1": note("undetermined", 0.1), "g2": note("not supported", 0.0, unmoved=True)}
-    found = sound(finding("lead", beside=beside, limit={"elsewhere": [], "yes_elsewhere": False, "margin": 0.05}).data)
+    found = sound(finding("lead", beside=beside, limit=NO_LIMIT).data)
     assert "Undetermined: no contrast in which atoms move has an interval that decides" in found
     assert "No:" not in found
 
