@@ -6,6 +6,7 @@ A new table is a module with a `TABLE` here, and its entry in the list below.
 from archsae_study.experiments import (
     ablation,
     activations,
+    anchor_alignment,
     anchors,
     checks,
     dictionaries,
@@ -38,6 +39,7 @@ _UP_TO_06 = (
     structure.TABLE,
     reappearance.TABLE,
     swap.TABLE,
+    anchor_alignment.TABLE,
     ablation.TABLE,
 )
 TABLES = (

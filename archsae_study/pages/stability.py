@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import LEVEL, PRIMARY_LEVEL, seed_interval
 from archsae_core.metrics.stability import HEADLINE, SCORES
+from archsae_study.experiments.anchor_alignment import Alignment, AlignmentResult
 from archsae_study.experiments.dictionaries import BindingResult
 from archsae_study.experiments.generality import ALONG, GeneralityResult, SettingResult
 from archsae_study.experiments.identifiability import IdentifiabilityResult
@@ -668,6 +669,41 @@ def generality_table(result: GeneralityResult) -> pd.DataFrame:
         "dictionary with a centred cosine above 0.99: many copies of few features agree by number."
     )
     return table([*header, "the rule would say"], rows, caption)
+
+
+def alignment(result: AlignmentResult) -> Markdown:
+    """Whether atoms with W spread over the anchors end at an anchor, beside free atoms."""
+    told = {arm.smoothing: _told(arm) for arm in result.arms if arm.smoothing is not None}
+    free = [_told(arm) for arm in result.arms if ARMS[arm.arm].dictionary == "free"]
+    spread = next(iter(told.values()), None) if free else None
+    return finding("anchor_alignment", spread=spread, free=next(iter(free), None), kept=contrasts.UNMOVED)
+
+
+def _told(arm: Alignment) -> dict[str, float | None]:
+    """Means over the seeds of an arm."""
+    paired = len(arm.seeds) > 1
+    return {
+        "before": float(np.mean(arm.own_anchor_before)),
+        "own": float(np.mean(arm.own_anchor)),
+        "nearest": float(np.mean(arm.nearest_anchor)),
+        "stability": _mean(arm.stability) if paired else None,
+        "of_nearest": _mean(arm.stability_of_nearest) if paired else None,
+    }
+
+
+def alignment_table(result: AlignmentResult) -> pd.DataFrame:
+    """Where the atoms of each arm end: at their start, at the anchor they started from, at another one."""
+    rows = []
+    for arm in result.arms:
+        told = _told(arm)
+        starts = [float(np.mean(arm.cosine_with_start)), float(np.mean(arm.centred_with_start))]
+        rows.append([arm.title, len(arm.seeds), *starts, *told.values()])
+    header = ["arm", "seeds", "cosine with start", "centred", "with own anchor, step 0", "with own anchor, end"]
+    caption = (
+        "Means over atoms and seeds. Centred: unit rows less their dictionary's mean, as stability has it. Own anchor: "
+        "that nearest at step 0. The last column replaces every atom by the anchor nearest to it."
+    )
+    return table([*header, "with nearest anchor, end", "S", "S of nearest anchors"], rows, caption)
 
 
 def structure_table(result: StructureResult) -> pd.DataFrame:
