@@ -429,9 +429,20 @@ def _pipe(path: Path) -> None:
     _study(path.parent, text=str(path)).check()
 
 
-def _text_folder(folder: Path) -> None:
+def _text_folder(folder: Path, *names: str) -> None:
     folder.mkdir()
+    for name in names:
+        (folder / name).write_text('{"text": "one"}\n')
     _study(folder.parent, text=str(folder)).check()
+
+
+def _changed_text(folder: Path) -> None:
+    text = folder / "a.txt"
+    text.write_text("\n\n".join(f"document {i} of a text" for i in range(40)))
+    study = _study(folder, text=str(text))
+    assert study.source
+    text.write_text("\n\n".join(f"another document {i}" for i in range(40)))
+    study.check()
 
 
 TEXTS = [
@@ -497,6 +508,22 @@ TEXTS = [
     _file("CSV, two of them", "a.csv", 'text\none\n"two\nthree\n"four\nfive\n', {}, "text = .*row 2 begins"),
     _file("copies of one document", "a.txt", "one two\n\nOne two!\n\none  two", {}, "3 documents are copies of 1"),
     Bad("text", "folder named .jsonl", lambda folder: _text_folder(folder / "a.jsonl"), "text = .*is a folder"),
+    Bad(
+        "text", "folder of .csv files", lambda folder: _text_folder(folder / "a", "a.csv", "b.csv"), "holds .csv files"
+    ),
+    Bad(
+        "text",
+        "folder read in part",
+        lambda folder: _text_folder(folder / "a", "train.jsonl", "more.jsonl"),
+        "such as 'more.jsonl', would not be read",
+    ),
+    Bad(
+        "text",
+        "compressed files among others",
+        lambda folder: _text_folder(folder / "a", "a.jsonl", "b.jsonl.gz"),
+        "holds .jsonl and .jsonl.gz files",
+    ),
+    Bad("text", "changed while it is read", _changed_text, "text = .*has changed since this began"),
     Bad("text", "empty folder named .parquet", lambda folder: _text_folder(folder / "a.parquet"), "no parquet file"),
     *(
         Bad("text", f"text = {text!r}", lambda path, text=text: _study(path, text=text).check(), f"text = .*{error}")

@@ -357,6 +357,8 @@ def _read_dataset(config: CorpusConfig) -> Rows:
             if folder.is_dir():
                 _check_all_read(folder, datasets.load_dataset_builder(source, subset or None, cache_dir=cache), config)
             dataset = datasets.load_dataset(source, subset or None, split="train", revision=commit, **options)
+    except TextError:
+        raise
     except (OSError, ValueError, RuntimeError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
         if down is not None:
             fix = f"use a local {', '.join(SUFFIXES)} file, a local folder, or bbc-news"
