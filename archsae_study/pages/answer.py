@@ -1,11 +1,13 @@
 """The answer of a whole run in a few sentences: what a report prints at its end, and what the README shows."""
 
 from pathlib import Path
+from typing import Any
 
 from IPython.display import Markdown
 
 from archsae_study.engine.typed import from_json
-from archsae_study.experiments import dictionaries, generality, stability, task_probes
+from archsae_study.experiments import anchor_alignment, dictionaries, generality, stability, task_probes
+from archsae_study.experiments.anchor_alignment import AlignmentResult
 from archsae_study.experiments.dictionaries import BindingResult
 from archsae_study.experiments.generality import GeneralityResult
 from archsae_study.experiments.stability import StabilityResult
@@ -15,13 +17,16 @@ from archsae_study.pages.stability import advice_table, beside, decisions_table,
 from archsae_study.pages.style import TEMPLATES
 from archsae_study.report import read_result
 
+TABLES = (stability.TABLE, generality.TABLE, dictionaries.BINDING, anchor_alignment.TABLE, task_probes.TABLE)
+"""What the answer is made of."""
 
-def read(folder: Path) -> tuple[StabilityResult, GeneralityResult, BindingResult, TaskProbesResult]:
-    """Of a run's folder, or of the project's: the arms, the contrasts in other settings, what the hull excludes, the
-    sparse probes."""
+
+def read(folder: Path) -> tuple[StabilityResult, GeneralityResult, BindingResult, AlignmentResult, TaskProbesResult]:
+    """Of a run's folder, or of the project's: the arms, the contrasts in other settings, what the hull excludes, where
+    atoms end, the sparse probes."""
     found = (
         from_json(read_result(folder / "results" / table.file_name, table.name)["table"], table.result)
-        for table in (stability.TABLE, generality.TABLE, dictionaries.BINDING, task_probes.TABLE)
+        for table in TABLES
     )
     return tuple(found)
 
@@ -32,19 +37,21 @@ def sentences(folder: Path) -> str:
 
 
 def of_results(
-    result: StabilityResult, others: GeneralityResult, binding: BindingResult, probes: TaskProbesResult
+    result: StabilityResult,
+    others: GeneralityResult,
+    binding: BindingResult,
+    alignment: AlignmentResult,
+    probes: TaskProbesResult,
 ) -> str:
-    """The same of a comparison of arms, of the contrasts in other settings, of the hulls, and of sparse probes."""
-    values = dict(beside=beside(result), limit=limit(result, others, binding), probes=len(probes.tasks))
+    """The same of the tables behind it, in the order of `TABLES`."""
+    values = dict(beside=beside(result), limit=limit(result, others, binding, alignment), probes=len(probes.tasks))
     read = probes.decisions() if probes.of(task_probes.RAW) else []
     return TEMPLATES.get_template("answer.md").render(read=read, size=task_probes.HEADLINE_SIZE, **values).strip()
 
 
-def shown(
-    result: StabilityResult, others: GeneralityResult, binding: BindingResult, probes: TaskProbesResult
-) -> Markdown:
+def shown(*tables: Any) -> Markdown:
     """The same as a notebook shows it."""
-    return Markdown(of_results(result, others, binding, probes))
+    return Markdown(of_results(*tables))
 
 
 def answer(folder: Path) -> str:

@@ -54,6 +54,8 @@ __all__ = [
     "Report",
     "advice",
     "advice_table",
+    "alignment",
+    "alignment_table",
     "arms_table",
     "between_arms",
     "between_sentence",
@@ -85,9 +87,11 @@ __all__ = [
 ]
 
 
-def headline(result: StabilityResult, generality: GeneralityResult, binding: BindingResult) -> Markdown:
+def headline(
+    result: StabilityResult, generality: GeneralityResult, binding: BindingResult, alignment: AlignmentResult
+) -> Markdown:
     """The finding of notebook 05: what the rule says of the three primary contrasts, and the limits of the run."""
-    return finding("stability", beside=beside(result), limit=limit(result, generality, binding))
+    return finding("stability", beside=beside(result), limit=limit(result, generality, binding, alignment))
 
 
 def beside(result: StabilityResult) -> dict[str, dict[str, Any]]:
@@ -117,7 +121,9 @@ def _scored(result: StabilityResult, metric: str) -> bool:
     return all(metric in arm.end for arm in result.arms if len(arm.seeds) > 1)
 
 
-def limit(result: StabilityResult, generality: GeneralityResult, binding: BindingResult) -> dict[str, Any]:
+def limit(
+    result: StabilityResult, generality: GeneralityResult, binding: BindingResult, alignment: AlignmentResult
+) -> dict[str, Any]:
     """How far the arms of the contrasts were trained, which atoms stayed, and what was found in other settings."""
     named = dict.fromkeys(arm for one in contrasts.PRIMARY for arm in (one.ra, one.free))
     arms = [arm for key, arm in result.by_key().items() if key in named]
@@ -127,7 +133,7 @@ def limit(result: StabilityResult, generality: GeneralityResult, binding: Bindin
     base = result.by_key().get("topk-random-own")
     paired = base is not None and len(base.seeds) > 1
     apart = _apart(result, binding)
-    elsewhere, yes = _elsewhere(generality), (contrasts.Verdict.SUPPORTED, contrasts.Verdict.AT_A_COST)
+    elsewhere, yes = _elsewhere(generality, alignment), (contrasts.Verdict.SUPPORTED, contrasts.Verdict.AT_A_COST)
     return {
         "steps": last.step,
         "tokens": last.tokens / 1e6,
@@ -179,7 +185,7 @@ def _starts(result: StabilityResult) -> dict[str, float] | None:
     return found if "own" in found and len(found) > 1 else None
 
 
-def _elsewhere(generality: GeneralityResult) -> list[dict[str, Any]]:
+def _elsewhere(generality: GeneralityResult, alignment: AlignmentResult) -> list[dict[str, Any]]:
     """What the rule would say at the sizes of `full` and of the second language model, where those were run."""
     leads = {
         "smoothing": "On raw data",
@@ -194,19 +200,26 @@ def _elsewhere(generality: GeneralityResult) -> list[dict[str, Any]]:
                 merged = {decision.contrast.key: decision for decision in one.decisions(merged=True)}
                 collapsed = {decision.contrast.key: _collapsed(one, decision) for decision in decisions}
                 said = dict(where=where, setting=one.setting, seeds=len(decisions[0].seeds))
-                said |= dict(moved=_moved(changed, decisions[0]))
+                said |= dict(moved=_moved(changed, decisions[0], alignment.spread()))
                 found.append(said | dict(decisions=decisions, merged=merged, collapsed=collapsed))
     return found
 
 
-def _moved(changed: str, decision: Decision) -> str:
+def _moved(changed: str, decision: Decision, spread: Alignment | None) -> str:
     """Whether atoms left their start, in the setting that is there to let them."""
     if changed != "smoothing" or decision.ra_cosine is None:
         return ""
     kept = decision.ra_cosine.estimate
     moved = "atoms still stay at their start" if kept >= contrasts.UNMOVED else "atoms leave their start"
     free = f", free ones {cell(decision.free_cosine.estimate)}" if decision.free_cosine else ""
-    return f"; {moved}, which is not their centroid: cosine {cell(kept)}{free}"
+    found = f"; {moved}, which is not their centroid: cosine {cell(kept)}{free}"
+    if spread is None or len(spread.seeds) < 2:
+        return found
+    told = _told(spread)
+    scores = (
+        f"runs agree to {cell(told['stability'])}, the anchors nearest to their atoms to {cell(told['of_nearest'])}"
+    )
+    return f"{found}; centred cosine with their own centroid {cell(told['own'])}; {scores}"
 
 
 def _collapsed(result: SettingResult, decision: Decision) -> dict[str, float] | None:
@@ -673,10 +686,10 @@ def generality_table(result: GeneralityResult) -> pd.DataFrame:
 
 def alignment(result: AlignmentResult) -> Markdown:
     """Whether atoms with W spread over the anchors end at an anchor, beside free atoms."""
-    told = {arm.smoothing: _told(arm) for arm in result.arms if arm.smoothing is not None}
-    free = [_told(arm) for arm in result.arms if ARMS[arm.arm].dictionary == "free"]
-    spread = next(iter(told.values()), None) if free else None
-    return finding("anchor_alignment", spread=spread, free=next(iter(free), None), kept=contrasts.UNMOVED)
+    spread = result.spread()
+    free = next((arm for arm in result.arms if ARMS[arm.arm].dictionary == "free"), None)
+    told = {"spread": spread and _told(spread), "free": free and _told(free)}
+    return finding("anchor_alignment", kept=contrasts.UNMOVED, margin=contrasts.MARGIN, **told)
 
 
 def _told(arm: Alignment) -> dict[str, float | None]:

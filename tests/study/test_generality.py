@@ -12,6 +12,7 @@ from archsae_core.models.snapshots import snapshots
 from archsae_study.engine.runs import Run, arm_runs
 from archsae_study.engine.study import Study
 from archsae_study.experiments import generality
+from archsae_study.experiments.anchor_alignment import AlignmentResult
 from archsae_study.experiments.generality import GeneralityResult, Setting, SettingArm, SettingResult
 from archsae_study.experiments.stability import AtStep, headline_matrix
 from archsae_study.pages import stability as page
@@ -157,7 +158,8 @@ def test_the_rule_is_asked_of_the_contrasts_whose_arms_were_run(result):
 
 
 def test_what_is_found_at_the_sizes_of_full_and_on_another_model_is_said(result):
-    assert page._elsewhere(result) == []  # two seeds give no interval
+    none = AlignmentResult([])
+    assert page._elsewhere(result, none) == []  # two seeds give no interval
 
     def of_three(one):
         levels = {"ra-own": (0.7, 0.55, [0.5, 0.5, 0.6]), "topk-kmeans-own": (0.5, 0.5, [1.0] * 3)}
@@ -168,7 +170,7 @@ def test_what_is_found_at_the_sizes_of_full_and_on_another_model_is_said(result)
         ]
         return SettingResult(one.setting, arms)
 
-    found = page._elsewhere(GeneralityResult([of_three(one) for one in result.settings]))
+    found = page._elsewhere(GeneralityResult([of_three(one) for one in result.settings]), none)
     assert [(one["where"], one["setting"].name, one["seeds"]) for one in found] == [
         ("At the sizes of the full protocol", "96 features, k = 6", 3),
         ("On a second language model", "tiny, layer 2", 3),

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import Interval
 from archsae_study.experiments.ablation import AblationResult, Sweep
+from archsae_study.experiments.anchor_alignment import Alignment, AlignmentResult
 from archsae_study.experiments.checks import CheckedRun, ChecksResult, Flag
 from archsae_study.experiments.generality import GeneralityResult, SettingResult
 from archsae_study.experiments.longer import LongerResult
@@ -111,9 +112,11 @@ SHOWN = {
             "trajectories",
         )
     } | {
-        "headline": lambda t: stability.headline(t("stability"), t("generality"), t("binding")),
+        "headline": lambda t: stability.headline(t("stability"), t("generality"), t("binding"), t("anchor_alignment")),
         "conclusion": lambda t: stability.conclusion(t("stability"), t("binding")),
         "advice": lambda t: stability.advice(t("stability"), t("identifiability")),
+        "alignment": lambda t: stability.alignment(t("anchor_alignment")),
+        "alignment_table": lambda t: stability.alignment_table(t("anchor_alignment")),
         "arms_table": lambda t: stability.arms_table(t("stability"), "raw"),
         "generality_figure": lambda t: stability.generality_figure(t("generality")),
         "generality_table": lambda t: stability.generality_table(t("generality")),
@@ -146,7 +149,7 @@ SHOWN = {
             "matches_table", "overview_table", "profile",
         )
     } | {
-        "answer": lambda t: features.answer(t("stability"), t("generality"), t("task_probes")),
+        "answer": lambda t: features.answer(*map(t, ANSWER)),
         "conclusion": lambda t: features.conclusion(t("features"), t("probing"), t("task_probes")),
         "probing_figure": lambda t: features.probing_figure(t("probing")),
         "probing_sentence": lambda t: features.probing_sentence(t("probing")),
@@ -178,6 +181,9 @@ def rendered(shown):
         return shown.to_html()
     assert isinstance(shown, Markdown)
     return shown.data
+
+
+ANSWER = [table.name for table in answer.TABLES]
 
 
 def sound(text):
@@ -282,7 +288,7 @@ def test_advice_and_the_2_by_2_of_few_arms_are_empty_tables(report):
 
 def test_the_answer_renders_with_and_without_intervals(report, wide):
     for result, said in ((report.table("stability"), "no interval"), (wide, "in stability")):
-        tables = (report.table(name) for name in ("generality", "binding", "task_probes"))
+        tables = map(report.table, ANSWER[1:])
         text = answer.of_results(result, *tables)
         assert all(said in text for said in ("- **On centred data** (g1)", "(g2)", "(g3)", "- **Interpretability**"))
         assert said in sound(text)
@@ -290,8 +296,8 @@ def test_the_answer_renders_with_and_without_intervals(report, wide):
 
 
 def test_the_limit_says_what_g1_is_at_the_published_sizes(report, wide):
-    found, binding = report.table("generality"), report.table("binding")
-    assert "full protocol" not in stability.headline(wide, found, binding).data
+    found, *rest = map(report.table, ("generality", "binding", "anchor_alignment"))
+    assert "full protocol" not in stability.headline(wide, found, *rest).data
     *others, sizes, _ = found.settings
     arms = []
     for arm in others[0].arms:
@@ -301,9 +307,32 @@ def test_the_limit_says_what_g1_is_at_the_published_sizes(report, wide):
             of_three = {"collapse_corrected": three, "distinct": [1.0] * 3, "along_first": [0.0] * 3}
             arms.append(replace(arm, seeds=[0, 1, 2], end=end, **of_three))
     run = SettingResult(replace(sizes.setting, steps=5000, skipped=""), arms)
-    text = sound(stability.headline(wide, GeneralityResult([*others, run]), binding).data)
+    text = sound(stability.headline(wide, GeneralityResult([*others, run]), *rest).data)
     assert "**Elsewhere** (exploratory" in text
     assert "**At the sizes of the full protocol** (4,096 features, k = 64, 5,000 steps, 3 seeds): g1 is" in text
+
+
+def aligned(before, own, nearest, *, free=False):
+    arm = "raw-topk-kmeans-own" if free else "raw-ra-own"
+    pairs = [[0.0, 0.6], [0.6, 0.0]]
+    columns = [[one] * 2 for one in (0.9, 0.8, before, own, nearest)]
+    return Alignment(arm, None if free else 0.9, [0, 1], *columns, pairs, pairs)
+
+
+ALIGNMENTS = {
+    "atoms end at an anchor": (0.5, 0.97, 0.98),
+    "towards their anchors, without reaching": (0.5, 0.7, 0.7),
+    "stay nearer to their anchors than free ones do": (0.9, 0.7, 0.75),
+    "leave their anchors as far as free ones do": (0.9, 0.5, 0.6),
+}
+
+
+@pytest.mark.parametrize("said", ALIGNMENTS)
+def test_where_spread_atoms_end_is_said_as_it_was_measured(said):
+    arms = [aligned(0.99, 0.6, 0.65, free=True), aligned(*ALIGNMENTS[said])]
+    text = sound(stability.alignment(AlignmentResult(arms)).data)
+    assert said in text
+    assert "was not run" in stability.alignment(AlignmentResult(arms[:1])).data
 
 
 def test_a_number_that_is_not_given_is_an_error():
@@ -520,6 +549,5 @@ def test_a_match_that_does_harm_does_none_of_the_work():
 
 def test_without_a_radius_that_trained_soundly_the_headline_says_so(report, monkeypatch):
     monkeypatch.setattr(Sweep, "best", None)
-    assert "no radius trained without a flag on centred" in sound(
-        delta_ablation.headline(report.table("ablation")).data
-    )
+    text = sound(delta_ablation.headline(report.table("ablation")).data)
+    assert "**No radius trained without a flag, in either frame.**" in text
