@@ -210,16 +210,14 @@ def _moved(changed: str, decision: Decision, spread: Alignment | None) -> str:
     if changed != "smoothing" or decision.ra_cosine is None:
         return ""
     kept = decision.ra_cosine.estimate
-    moved = "atoms still stay at their start" if kept >= contrasts.UNMOVED else "atoms leave their start"
+    moved = "stay at" if kept >= contrasts.UNMOVED else "leave"
     free = f", free ones {cell(decision.free_cosine.estimate)}" if decision.free_cosine else ""
-    found = f"; {moved}, which is not their centroid: cosine {cell(kept)}{free}"
+    found = f" Atoms {moved} their start, which is not their centroid (cosine {cell(kept)}{free})."
     if spread is None or len(spread.seeds) < 2:
         return found
-    told = _told(spread)
-    scores = (
-        f"runs agree to {cell(told['stability'])}, the anchors nearest to their atoms to {cell(told['of_nearest'])}"
-    )
-    return f"{found}; centred cosine with their own centroid {cell(told['own'])}; {scores}"
+    own, agree, nearest = (cell(_told(spread)[name]) for name in ("own", "stability", "of_nearest"))
+    anchors = f"With their own centroid their centred cosine is {own}; runs agree to {agree}"
+    return f"{found} {anchors}, and the anchors nearest to their atoms to {nearest}."
 
 
 def _collapsed(result: SettingResult, decision: Decision) -> dict[str, float] | None:

@@ -335,6 +335,18 @@ def test_where_spread_atoms_end_is_said_as_it_was_measured(said):
     assert "was not run" in stability.alignment(AlignmentResult(arms[:1])).data
 
 
+@pytest.mark.parametrize(("kept", "said"), [(0.99, "Atoms stay at their start"), (0.9, "Atoms leave their start")])
+def test_movement_is_told_from_the_start_and_from_the_centroid(kept, said):
+    cosines = {"ra_cosine": Interval(kept, None, None), "free_cosine": Interval(0.65, None, None)}
+    decision = SimpleNamespace(**cosines)
+    assert stability._moved("model", decision, None) == ""
+    assert stability._moved("smoothing", decision, None).endswith(
+        f"{said}, which is not their centroid (cosine {kept:.3f}, free ones 0.650)."
+    )
+    told = stability._moved("smoothing", decision, aligned(0.99, 0.85, 0.86))
+    assert "With their own centroid their centred cosine is 0.850; runs agree to 0.600" in told
+
+
 def test_a_number_that_is_not_given_is_an_error():
     with pytest.raises(jinja2.UndefinedError):
         style.finding("stability", arms={})
