@@ -61,8 +61,14 @@ def item_hash(item: str) -> str:
 
     Raises ModuleNotFoundError or LookupError where there is none of that name.
     """
+    return _of_item(item, _existing_file(item.partition(":")[0]).read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _of_item(item: str, text: str) -> str:
+    """The same of one source, by its text."""
     module, _, name = item.partition(":")
-    node: ast.AST = _tree(_existing_file(module).read_text(encoding="utf-8"))
+    node: ast.AST = _tree(text)
     for part in filter(None, name.split(".")):
         inner = [child for child in getattr(node, "body", ()) if getattr(child, "name", None) == part]
         if not inner:

@@ -99,14 +99,14 @@ class Study:
 
     def _unchanged(self, load: Callable[[LanguageModelConfig], Any]) -> Any:
         """What `load` makes of the language model's files, which are the same before and after."""
-        before = self.source["model_hash"]
+        _ = self.source  # hashed before anything is loaded
         found = load(self.config.language_model)
-        self._require_unchanged("model", model_fingerprint(self.config.language_model), before)
+        self._require_unchanged("model", model_fingerprint(self.config.language_model))
         return found
 
-    def _require_unchanged(self, name: str, now: str, before: str | None = None) -> None:
+    def _require_unchanged(self, name: str, now: str) -> None:
         # what is made is kept under the hash of what was there when the study began
-        same = now == (before or self.source[f"{name}_hash"])
+        same = now == self.source[f"{name}_hash"]
         require(same, name, self.config[name], "has changed since this began: start again, with files that stay")
 
     @cached_property
