@@ -7,10 +7,8 @@ an atom that leaves it may do so towards its own anchor.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor
-
+from archsae_core.metrics.matching import centred_cosines, directions
+from archsae_core.metrics.stability import cosine_with_start
 from archsae_core.models.snapshots import snapshots
 from archsae_study.engine.costs import Cost, seed_pairs, table_cost
 from archsae_study.engine.plan import Table
@@ -99,14 +97,14 @@ def _alignment(study: Study, of_arm: Sequence[Run]) -> Alignment:
         own = study.of(run)
         anchors = own.anchors(own.fold(run))
         start, end = kept[0], kept[run.steps]
-        before, after = cosines(start, anchors), cosines(end, anchors)
-        index = before.argmax(dim=1)
+        before, after = centred_cosines(start, anchors), centred_cosines(end, anchors)
+        own_anchor = before.argmax(dim=1, keepdim=True)
         found.append(
             [
-                F.cosine_similarity(start, end, dim=1).mean().item(),
-                F.cosine_similarity(centred(start), centred(end), dim=1).mean().item(),
+                cosine_with_start(start, end),
+                cosine_with_start(directions(start, centred=True), directions(end, centred=True)),
                 before.amax(dim=1).mean().item(),
-                _at(after, index).mean().item(),
+                after.gather(1, own_anchor).mean().item(),
                 after.amax(dim=1).mean().item(),
             ]
         )
@@ -120,23 +118,6 @@ def _alignment(study: Study, of_arm: Sequence[Run]) -> Alignment:
         headline_matrix(trained),
         headline_matrix(nearest),
     )
-
-
-def centred(rows: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_model"]:
-    """Unit rows less their mean."""
-    unit = F.normalize(rows.double(), dim=1)
-    return unit - unit.mean(dim=0)
-
-
-def cosines(
-    atoms: Float[Tensor, "n_features d_model"], anchors: Float[Tensor, "n_anchors d_model"]
-) -> Float[Tensor, "n_features n_anchors"]:
-    """Centred cosine of every atom with every anchor."""
-    return F.normalize(centred(atoms), dim=1) @ F.normalize(centred(anchors), dim=1).T
-
-
-def _at(table: Float[Tensor, "n_features n_anchors"], index: Int[Tensor, " n_features"]) -> Tensor:
-    return table.gather(1, index[:, None])[:, 0]
 
 
 def _cost(study: Study) -> Cost:

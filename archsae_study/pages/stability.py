@@ -132,7 +132,6 @@ def limit(
     rises = {ARMS[arm.arm].title: _rise(arm) for arm in arms if len(arm.trajectory) > 1}
     base = result.by_key().get("topk-random-own")
     paired = base is not None and len(base.seeds) > 1
-    apart = _apart(result, binding)
     elsewhere, yes = _elsewhere(generality, alignment), (contrasts.Verdict.SUPPORTED, contrasts.Verdict.AT_A_COST)
     return {
         "steps": last.step,
@@ -149,7 +148,7 @@ def limit(
         "unmoved": [key for key, one in beside(result).items() if one["unmoved"]],
         "kept": contrasts.UNMOVED,
         "random": base.end[HEADLINE].interval().estimate if paired else None,
-        "apart": apart,
+        "apart": _apart(result, binding),
         "shorter": _shorter(result, generality),
         "starts": _starts(result),
     }
@@ -215,7 +214,8 @@ def _moved(changed: str, decision: Decision, spread: Alignment | None) -> str:
     found = f" Atoms {moved} their start, which is not their centroid (cosine {cell(kept)}{free})."
     if spread is None or len(spread.seeds) < 2:
         return found
-    own, agree, nearest = (cell(_told(spread)[name]) for name in ("own", "stability", "of_nearest"))
+    told = _told(spread)
+    own, agree, nearest = (cell(told[name]) for name in ("own", "stability", "of_nearest"))
     anchors = f"With their own centroid their centred cosine is {own}; runs agree to {agree}"
     return f"{found} {anchors}, and the anchors nearest to their atoms to {nearest}."
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from archsae_core.metrics.matching import centred_cosines, directions
 from archsae_core.models.snapshots import snapshots
 from archsae_study.engine.study import Study
 from archsae_study.experiments import anchor_alignment, generality
@@ -16,18 +17,18 @@ RAW = "raw-topk-kmeans-own,raw-ra-own"
 def test_cosines_are_of_unit_rows_less_their_mean():
     atoms = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     anchors = torch.tensor([[0.0, 5.0], [3.0, 0.0]])
-    torch.testing.assert_close(
-        anchor_alignment.cosines(atoms, anchors), torch.tensor([[-1.0, 1.0], [1.0, -1.0]]).double()
-    )
+    torch.testing.assert_close(centred_cosines(atoms, anchors), torch.tensor([[-1.0, 1.0], [1.0, -1.0]]))
 
 
 def test_cosines_do_not_see_lengths_nor_a_direction_that_all_share(seeded):
     atoms, anchors = torch.randn(6, 9), torch.randn(5, 9)
     lengths = torch.rand(6, 1) + 0.5
-    expected = anchor_alignment.cosines(atoms, anchors)
-    torch.testing.assert_close(anchor_alignment.cosines(lengths * atoms, anchors), expected)
-    unit = anchor_alignment.centred(atoms)
-    torch.testing.assert_close(unit.mean(dim=0), torch.zeros(9).double(), atol=1e-12, rtol=0)
+    expected = centred_cosines(atoms, anchors)
+    torch.testing.assert_close(centred_cosines(lengths * atoms, anchors), expected)
+    unit = F.normalize(atoms.double(), dim=1)
+    rows = unit - unit.mean(dim=0)
+    torch.testing.assert_close(directions(atoms, centred=True), F.normalize(rows, dim=1).float())
+    torch.testing.assert_close(rows.mean(dim=0), torch.zeros(9).double(), atol=1e-12, rtol=0)
 
 
 @pytest.fixture(scope="module")
