@@ -52,6 +52,7 @@ ALONE: dict[str, tuple[Any, ...]] = {
     "longer_factor": (1, 3),
     "other_settings": (False,),
     "full_size_steps": (1, 2),
+    "raw_full_size_steps": (1, 2),
     "deltas": ((0,), (LEAST,), (1e6,), (0, 0.5, 1, 2, 3, 4, 5)),
     "ablation_steps": (1, 2),
     "ablation_seeds": (2, 3),
