@@ -4,7 +4,7 @@ Another learning rate, more anchors than features, anchors that are no data, ran
 start on raw data, and g2 at the sizes of `full`. Exploratory: they came after the results of the contrasts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import combinations
@@ -14,7 +14,6 @@ import numpy as np
 
 from archsae_core.metrics.intervals import pair_matrix
 from archsae_core.metrics.stability import collapse_corrected
-from archsae_core.metrics.structure import merge_duplicates
 from archsae_core.models.snapshots import snapshots
 from archsae_study.engine.costs import Cost, seed_pairs, table_cost
 from archsae_study.engine.plan import Table
@@ -22,7 +21,7 @@ from archsae_study.engine.runs import Run
 from archsae_study.engine.study import Study
 from archsae_study.experiments.checks import ChecksResult, check_runs
 from archsae_study.experiments.longer import outcome
-from archsae_study.experiments.stability import AtStep, at_step, kept_tokens
+from archsae_study.experiments.stability import ArmResult, AtStep, StabilityResult, at_step, kept_tokens
 from archsae_study.protocol import contrasts
 from archsae_study.protocol.arms import ARMS, CHOSEN
 from archsae_study.protocol.contrasts import ArmOutcome, Contrast, Decision
@@ -82,9 +81,6 @@ class SideResult:
     end: AtStep
     collapse_corrected: list[list[float]]
     """Headline score of every pair of seeds once atoms that coincide within a dictionary are merged."""
-    distinct: list[float]
-    """Share of the atoms that are left then."""
-    dead_share: list[float]
 
     def outcome(self, *, merged: bool = False) -> ArmOutcome:
         """What the rule needs; with `merged` the score without copies."""
@@ -94,19 +90,35 @@ class SideResult:
 
 @dataclass(frozen=True)
 class ControlResult:
-    """One control with its two sides; none where it was left out."""
+    """One control. A side is None where nothing is changed of an arm of the study, whose own table has it."""
 
     control: Control
-    sides: list[SideResult]
+    first: SideResult | None
+    second: SideResult | None
 
-    def decision(self, *, merged: bool = False) -> Decision | None:
-        """The first side less the second, and what the rule would say; with `merged` of the scores without copies."""
-        if not self.sides:
-            return None
-        of = {name: side.outcome(merged=merged) for name, side in zip(("first", "second"), self.sides, strict=True)}
+    def sides(self, study: StabilityResult) -> tuple[SideResult, SideResult]:
+        """Both sides, the study's own arms among them."""
+        arms, control = study.by_key(), self.control
+        first, second = (
+            found or _of_study(arms[side.arm])
+            for side, found in ((control.first, self.first), (control.second, self.second))
+        )
+        return first, second
+
+    def decision(self, study: StabilityResult, *, merged: bool = False) -> Decision | None:
+        """The first side less the second, over the seeds that both have, and what the rule would say.
+
+        With `merged` of the scores without copies. None where the control was left out.
+        """
         control = self.control
-        named = Contrast(control.kind, control.name, control.first.frame, *of, published=("", ""))
+        if control.skipped:
+            return None
+        of = {name: side.outcome(merged=merged) for name, side in zip(SIDES, self.sides(study), strict=True)}
+        named = Contrast(control.kind, control.name, control.first.frame, *SIDES, published=("", ""))
         return contrasts.decide(named, of)
+
+
+SIDES = ("first", "second")
 
 
 @dataclass(frozen=True)
@@ -116,10 +128,14 @@ class ControlsResult:
     controls: list[ControlResult]
     checks: ChecksResult
 
-    def of(self, kind: str) -> list[ControlResult]:
+    def of(self, kind: str, study: StabilityResult) -> list[ControlResult]:
         """Those of one kind that were run, with an interval."""
-        found = ((one, one.decision()) for one in self.controls if one.control.kind == kind)
+        found = ((one, one.decision(study)) for one in self.controls if one.control.kind == kind)
         return [one for one, decision in found if decision is not None and decision.gain is not None]
+
+
+def _of_study(arm: ArmResult) -> SideResult:
+    return SideResult(arm.seeds, arm.trajectory[-1], arm.collapse_corrected)
 
 
 def controls(study: Study) -> list[Control]:
@@ -199,8 +215,8 @@ def _no_full_size(study: Study) -> str:
 
 
 def side_runs(study: Study, control: Control, side: Side) -> list[Run]:
-    """The runs of one side; none where the control is left out."""
-    if control.skipped:
+    """The runs of one side; none where the control is left out, or where the side is an arm of the study as it is."""
+    if control.skipped or not side.changes:
         return []
     seeds = range(min(SEEDS, study.config.comparison.n_seeds))
     return [Run(side.arm, seed, control.steps, tuple(side.changes.items())) for seed in seeds]
@@ -213,29 +229,29 @@ def runs(study: Study) -> list[Run]:
 
 
 def build(study: Study) -> ControlsResult:
-    """Train what is missing, and score both sides of every control; a side that two share is scored once."""
+    """Train what is missing, and score the sides of every control; one that two controls share is scored once."""
     needed = runs(study)
     study.run_folders(needed)
-    of_side: Callable[[tuple[Run, ...]], SideResult] = cache(lambda own: _side(study, own))
-    found = []
-    for one in controls(study):
-        sides = [tuple(side_runs(study, one, side)) for side in (one.first, one.second)]
-        found.append(ControlResult(one, [of_side(own) for own in sides if own]))
+    of_side = cache(partial(_side, study))
+    found = [
+        ControlResult(one, *(of_side(tuple(side_runs(study, one, side))) for side in (one.first, one.second)))
+        for one in controls(study)
+    ]
     return ControlsResult(found, check_runs(study, needed))
 
 
-def _side(study: Study, of_arm: Sequence[Run]) -> SideResult:
+def _side(study: Study, of_arm: tuple[Run, ...]) -> SideResult | None:
+    if not of_arm:
+        return None
     folders = [study.run_folder(run) for run in of_arm]
     kept = [snapshots(folder, run.steps) for folder, run in zip(folders, of_arm, strict=True)]
     atoms = [found[of_arm[0].steps] for found in kept]
-    merged = {(i, j): collapse_corrected(atoms[i], atoms[j]) for i, j in combinations(range(len(atoms)), 2)}
-    corrected = {pair: found.normalised for pair, found in merged.items()}
+    pairs = combinations(range(len(atoms)), 2)
+    corrected = {(i, j): collapse_corrected(atoms[i], atoms[j]).normalised for i, j in pairs}
     return SideResult(
         seeds=[run.seed for run in of_arm],
         end=at_step(study, of_arm, folders, kept, of_arm[0].steps),
         collapse_corrected=pair_matrix(corrected, len(atoms)).tolist(),
-        distinct=[len(merge_duplicates(found).atoms) / len(found) for found in atoms],
-        dead_share=[study.scores(run).quality.dead_share for run in of_arm],
     )
 
 
