@@ -33,6 +33,9 @@ FASTER = 3
 """Learning rate, in multiples of the study's."""
 MORE_ANCHORS = 4
 """Anchors, in multiples of the study's."""
+CHOSEN_STEP = ("g1", "g3")
+"""Contrasts that move W by the chosen step. With the published one most features die, and training takes three times as
+long; its rows of W stay at one anchor however many there are."""
 RAW: dict[str, Any] = {"frame": "raw"} | dict(CHOSEN["raw"])
 """What takes an arm of the centred frame to raw data."""
 
@@ -152,7 +155,7 @@ def controls(study: Study) -> list[Control]:
     alone = partial(_alone, study, left_out)
     return [
         *_repeated(study, "rate", f"learning rate {rate['lr']:g}", rate, rate, left_out),
-        *_repeated(study, "anchors", f"{more['n_anchors']:,} anchors for RA-SAE", more, {}, no_more),
+        *_repeated(study, "anchors", f"{more['n_anchors']:,} anchors for RA-SAE", more, {}, no_more, keys=CHOSEN_STEP),
         *_repeated(study, "sizes", sizes, full, full, _no_full_size(study), keys=("g2",), steps=full_steps),
         alone("no_data", "anchors that are no data", ("ra-random-anchors", {}), ("topk-random-own", {})),
         alone("no_data", "anchors that are no data", ("ra-random-anchors", RAW), ("raw-topk-random-own", {})),
