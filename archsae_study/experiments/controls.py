@@ -99,24 +99,22 @@ class ControlResult:
     first: SideResult | None
     second: SideResult | None
 
-    def sides(self, study: StabilityResult) -> tuple[SideResult, SideResult]:
-        """Both sides, the study's own arms among them."""
+    def sides(self, study: StabilityResult) -> list[SideResult]:
+        """Both sides, the study's own arms among them; none where the control was left out, or the study lacks one."""
         arms, control = study.by_key(), self.control
-        first, second = (
-            found or _of_study(arms[side.arm])
-            for side, found in ((control.first, self.first), (control.second, self.second))
-        )
-        return first, second
+        given = ((control.first, self.first), (control.second, self.second))
+        found = [result or _of_study(arms.get(side.arm)) for side, result in given]
+        return [] if control.skipped or None in found else [side for side in found if side]
 
     def decision(self, study: StabilityResult, *, merged: bool = False) -> Decision | None:
         """The first side less the second, over the seeds that both have, and what the rule would say.
 
-        With `merged` of the scores without copies. None where the control was left out.
+        With `merged` of the scores without copies. None where a side is missing.
         """
-        control = self.control
-        if control.skipped:
+        if not (sides := self.sides(study)):
             return None
-        of = {name: side.outcome(merged=merged) for name, side in zip(SIDES, self.sides(study), strict=True)}
+        control = self.control
+        of = {name: side.outcome(merged=merged) for name, side in zip(SIDES, sides, strict=True)}
         named = Contrast(control.kind, control.name, control.first.frame, *SIDES, published=("", ""))
         return contrasts.decide(named, of)
 
@@ -137,8 +135,8 @@ class ControlsResult:
         return [one for one, decision in found if decision is not None and decision.gain is not None]
 
 
-def _of_study(arm: ArmResult) -> SideResult:
-    return SideResult(arm.seeds, arm.trajectory[-1], arm.collapse_corrected)
+def _of_study(arm: ArmResult | None) -> SideResult | None:
+    return arm and SideResult(arm.seeds, arm.trajectory[-1], arm.collapse_corrected)
 
 
 def controls(study: Study) -> list[Control]:
