@@ -9,6 +9,7 @@ from archsae_study.experiments import (
     anchor_alignment,
     anchors,
     checks,
+    controls,
     dictionaries,
     evaluation,
     features,
@@ -24,7 +25,7 @@ from archsae_study.experiments import (
     w_steps,
 )
 
-_UP_TO_06 = (
+_UP_TO_05 = (
     activations.TABLE,
     anchors.TABLE,
     dictionaries.STANDARD,
@@ -40,14 +41,16 @@ _UP_TO_06 = (
     reappearance.TABLE,
     swap.TABLE,
     anchor_alignment.TABLE,
-    ablation.TABLE,
 )
 TABLES = (
-    *_UP_TO_06,
-    checks.of_runs(_UP_TO_06),
+    *_UP_TO_05,
+    controls.TABLE,
+    ablation.TABLE,
+    checks.of_runs((*_UP_TO_05, ablation.TABLE)),
     identifiability.TABLE,
     features.TABLE,
     probing.TABLE,
     task_probes.TABLE,
 )
-"""In the order in which the notebooks ask for them. Those after the checks train nothing that is not checked."""
+"""In the order in which the notebooks ask for them. The controls check their own runs; the tables after the checks
+train nothing that is not checked."""

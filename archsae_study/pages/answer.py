@@ -6,8 +6,9 @@ from typing import Any
 from IPython.display import Markdown
 
 from archsae_study.engine.typed import from_json
-from archsae_study.experiments import anchor_alignment, dictionaries, generality, stability, task_probes
+from archsae_study.experiments import anchor_alignment, controls, dictionaries, generality, stability, task_probes
 from archsae_study.experiments.anchor_alignment import AlignmentResult
+from archsae_study.experiments.controls import ControlsResult
 from archsae_study.experiments.dictionaries import BindingResult
 from archsae_study.experiments.generality import GeneralityResult
 from archsae_study.experiments.stability import StabilityResult
@@ -17,13 +18,22 @@ from archsae_study.pages.stability import advice_table, beside, decisions_table,
 from archsae_study.pages.style import TEMPLATES
 from archsae_study.report import read_result
 
-TABLES = (stability.TABLE, generality.TABLE, dictionaries.BINDING, anchor_alignment.TABLE, task_probes.TABLE)
+TABLES = (
+    stability.TABLE,
+    generality.TABLE,
+    dictionaries.BINDING,
+    anchor_alignment.TABLE,
+    controls.TABLE,
+    task_probes.TABLE,
+)
 """What the answer is made of."""
 
 
-def read(folder: Path) -> tuple[StabilityResult, GeneralityResult, BindingResult, AlignmentResult, TaskProbesResult]:
+def read(
+    folder: Path,
+) -> tuple[StabilityResult, GeneralityResult, BindingResult, AlignmentResult, ControlsResult, TaskProbesResult]:
     """Of a run's folder, or of the project's: the arms, the contrasts in other settings, what the hull excludes, where
-    atoms end, the sparse probes."""
+    atoms end, the controls, the sparse probes."""
     found = (
         from_json(read_result(folder / "results" / table.file_name, table.name)["table"], table.result)
         for table in TABLES
@@ -41,10 +51,12 @@ def of_results(
     others: GeneralityResult,
     binding: BindingResult,
     alignment: AlignmentResult,
+    checked: ControlsResult,
     probes: TaskProbesResult,
 ) -> str:
     """The same of the tables behind it, in the order of `TABLES`."""
-    values = dict(beside=beside(result), limit=limit(result, others, binding, alignment), probes=len(probes.tasks))
+    limits = limit(result, others, binding, alignment, checked)
+    values = dict(beside=beside(result), limit=limits, probes=len(probes.tasks))
     read = probes.decisions() if probes.of(task_probes.RAW) else []
     return TEMPLATES.get_template("answer.md").render(read=read, size=task_probes.HEADLINE_SIZE, **values).strip()
 

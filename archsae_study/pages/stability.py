@@ -14,6 +14,7 @@ from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import LEVEL, PRIMARY_LEVEL, seed_interval
 from archsae_core.metrics.stability import HEADLINE, SCORES
 from archsae_study.experiments.anchor_alignment import Alignment, AlignmentResult
+from archsae_study.experiments.controls import SEEDS, ControlsResult
 from archsae_study.experiments.dictionaries import BindingResult
 from archsae_study.experiments.generality import ALONG, GeneralityResult, SettingResult
 from archsae_study.experiments.identifiability import IdentifiabilityResult
@@ -44,6 +45,15 @@ LIVE = "hungarian_centred_alive"
 """The headline score among features that fire: it says what dead features contribute to a verdict."""
 COPIES = 0.1
 """Share of atoms that are copies of others, from which a score is also given without them."""
+CONTROLS = {
+    "rate": "Another learning rate, of both sides",
+    "anchors": "More anchors",
+    "sizes": "The sizes of the full protocol, on raw data with the published step",
+    "no_data": "Anchors that are no data, against TopK from random starts",
+    "start": "One random start for all seeds of TopK, against one of each seed's own",
+    "random_w": "Random rows of W in place of the identity, the anchors shared in both",
+}
+"""Kinds of controls, as they are read."""
 REPLACEMENTS = {
     "partner": ("its match", "o", "#000000"),
     "second": ("the next most similar", "s", "#d55e00"),
@@ -62,6 +72,8 @@ __all__ = [
     "by_metric_table",
     "collapse_table",
     "conclusion",
+    "controls",
+    "controls_table",
     "decisions_table",
     "equal_terms_table",
     "gains_figure",
@@ -88,10 +100,14 @@ __all__ = [
 
 
 def headline(
-    result: StabilityResult, generality: GeneralityResult, binding: BindingResult, alignment: AlignmentResult
+    result: StabilityResult,
+    generality: GeneralityResult,
+    binding: BindingResult,
+    alignment: AlignmentResult,
+    controls: ControlsResult,
 ) -> Markdown:
     """The finding of notebook 05: what the rule says of the three primary contrasts, and the limits of the run."""
-    return finding("stability", beside=beside(result), limit=limit(result, generality, binding, alignment))
+    return finding("stability", beside=beside(result), limit=limit(result, generality, binding, alignment, controls))
 
 
 def beside(result: StabilityResult) -> dict[str, dict[str, Any]]:
@@ -122,7 +138,11 @@ def _scored(result: StabilityResult, metric: str) -> bool:
 
 
 def limit(
-    result: StabilityResult, generality: GeneralityResult, binding: BindingResult, alignment: AlignmentResult
+    result: StabilityResult,
+    generality: GeneralityResult,
+    binding: BindingResult,
+    alignment: AlignmentResult,
+    controls: ControlsResult,
 ) -> dict[str, Any]:
     """How far the arms of the contrasts were trained, which atoms stayed, and what was found in other settings."""
     named = dict.fromkeys(arm for one in contrasts.PRIMARY for arm in (one.ra, one.free))
@@ -144,6 +164,7 @@ def limit(
         "cost": contrasts.COST,
         "margin": contrasts.MARGIN,
         "elsewhere": elsewhere,
+        "controls": _controls(controls, result),
         "yes_elsewhere": any(one.verdict in yes for found in elsewhere for one in found["decisions"]),
         "unmoved": [key for key, one in beside(result).items() if one["unmoved"]],
         "kept": contrasts.UNMOVED,
@@ -715,6 +736,65 @@ def alignment_table(result: AlignmentResult) -> pd.DataFrame:
         "that nearest at step 0. The last column replaces every atom by the anchor nearest to it."
     )
     return table([*header, "with nearest anchor, end", "S", "S of nearest anchors"], rows, caption)
+
+
+def controls(result: ControlsResult, study: StabilityResult) -> Markdown:
+    """In which controls the rule would say other than of the contrast itself, and what the others show."""
+    return finding("controls", leads=CONTROLS, checks=result.checks, **_controls(result, study))
+
+
+def _controls(result: ControlsResult, study: StabilityResult) -> dict[str, Any]:
+    """By kind every control that has an interval, with its decision. Of those that repeat a contrast: of which the rule
+    says the same, which have too few seeds to say, and which turn."""
+    own = {one.contrast.key: one.verdict for one in study.decisions()}
+    told = {kind: [(one.control, one.decision(study)) for one in result.of(kind, study)] for kind in CONTROLS}
+    repeated = [found for of_kind in told.values() for found in of_kind if found[0].contrast]
+    said: dict[str, list[Any]] = {"same": [], "open": [], "other": []}
+    for control, decision in repeated:
+        is_open = decision.verdict == contrasts.Verdict.UNDETERMINED
+        said["same" if decision.verdict == own[control.contrast] else "open" if is_open else "other"].append(
+            (control, decision)
+        )
+    return {"told": told, "own": own, "repeated": repeated, **said, "shared": _shared_anchors(result, study)}
+
+
+def _shared_anchors(result: ControlsResult, study: StabilityResult) -> dict[str, float] | None:
+    """Agreement of archetypal dictionaries that share their anchors, from the identity and from random rows of W."""
+    found = result.of("random_w", study)
+    if not found:
+        return None
+    random, identity = (_mean(side.end.stability) for side in found[0].sides(study))
+    return {"identity": identity, "random": random}
+
+
+def controls_table(result: ControlsResult, study: StabilityResult) -> pd.DataFrame:
+    """Both sides of every control that was run, and the reason of one that was not."""
+    rows = []
+    for one in result.controls:
+        control, decision = one.control, one.decision(study)
+        against = ARMS[control.second.arm].label
+        if decision is None:
+            reason = control.skipped or "an arm was not run"
+            rows.append([control.name, against, *[None] * 8, f"left out: {reason}"])
+            continue
+        sides = one.sides(study)
+        rows.append(
+            [
+                control.name,
+                against,
+                f"{control.steps:,}",
+                *(_mean(side.end.stability) for side in sides),
+                signed(decision.gain),
+                signed(one.decision(study, merged=True).gain),
+                signed(decision.delta_r2),
+                *(float(np.mean(side.end.cosine_with_start)) for side in sides),
+                str(decision.verdict) if control.contrast else None,
+            ]
+        )
+    header = ["control", "against", "steps", "S", "S of the other", "gain in stability", "gain, copies merged", "ΔR²"]
+    header += ["cosine with start", "of the other", "the rule would say"]
+    caption = f"Controls, at most {SEEDS} seeds a side, {PRIMARY_LEVEL:.1%} over seeds. Exploratory."
+    return table(header, rows, caption)
 
 
 def structure_table(result: StructureResult) -> pd.DataFrame:

@@ -62,7 +62,7 @@ class ComparisonConfig:
     longer_factor: int = 1
     """Steps of the longest runs, in multiples of `steps`: the arms of g1 and g3, in 05. 1 leaves them out."""
     other_settings: bool = True
-    """Whether 05 repeats g1 and g3 at another layer, with half of k and with δ = 0."""
+    """Whether 05 repeats g1 and g3 at another layer, with half of k and with δ = 0, and runs its controls."""
     full_size_steps: int = 0
     """Steps of the arms of g1 at the sizes of `full` (`FULL_SIZES`), in 05. 0 leaves them out."""
     raw_full_size_steps: int = 0

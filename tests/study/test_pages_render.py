@@ -20,6 +20,7 @@ from archsae_core.metrics.intervals import Interval
 from archsae_study.experiments.ablation import AblationResult, Sweep
 from archsae_study.experiments.anchor_alignment import Alignment, AlignmentResult
 from archsae_study.experiments.checks import CheckedRun, ChecksResult, Flag
+from archsae_study.experiments.controls import Control, ControlResult, ControlsResult, Side, SideResult
 from archsae_study.experiments.generality import GeneralityResult, SettingResult
 from archsae_study.experiments.longer import LongerResult
 from archsae_study.experiments.reappearance import ReappearanceResult
@@ -112,12 +113,14 @@ SHOWN = {
             "trajectories",
         )
     } | {
-        "headline": lambda t: stability.headline(t("stability"), t("generality"), t("binding"), t("anchor_alignment")),
+        "headline": lambda t: stability.headline(*map(t, ANSWER[:-1])),
         "conclusion": lambda t: stability.conclusion(t("stability"), t("binding")),
         "advice": lambda t: stability.advice(t("stability"), t("identifiability")),
         "alignment": lambda t: stability.alignment(t("anchor_alignment")),
         "alignment_table": lambda t: stability.alignment_table(t("anchor_alignment")),
         "arms_table": lambda t: stability.arms_table(t("stability"), "raw"),
+        "controls": lambda t: stability.controls(t("controls"), t("stability")),
+        "controls_table": lambda t: stability.controls_table(t("controls"), t("stability")),
         "generality_figure": lambda t: stability.generality_figure(t("generality")),
         "generality_table": lambda t: stability.generality_table(t("generality")),
         "longer_figure": lambda t: stability.longer_figure(t("longer")),
@@ -296,7 +299,7 @@ def test_the_answer_renders_with_and_without_intervals(report, wide):
 
 
 def test_the_limit_says_what_g1_is_at_the_published_sizes(report, wide):
-    found, *rest = map(report.table, ("generality", "binding", "anchor_alignment"))
+    found, *rest = map(report.table, ANSWER[1:-1])
     assert "full protocol" not in stability.headline(wide, found, *rest).data
     *others, sizes, _ = found.settings
     arms = []
@@ -333,6 +336,52 @@ def test_where_spread_atoms_end_is_said_as_it_was_measured(said):
     text = sound(stability.alignment(AlignmentResult(arms)).data)
     assert said in text
     assert "was not run" in stability.alignment(AlignmentResult(arms[:1])).data
+
+
+def control(kind, contrast, ra, free, gain):
+    """Two sides of three seeds that agree to 0.6 + gain and to 0.6, all equally well, of atoms that have moved."""
+    sides = [
+        SideResult([0, 1, 2], AtStep(9, 90, [0.7] * 3, [0.6] * 3, pairs), pairs)
+        for pairs in (constant(0.6 + gain), constant(0.6))
+    ]
+    name = f"{contrast}, other" if contrast else "raw, other"
+    return ControlResult(Control(kind, name, Side(ra, {}), Side(free, {}), 9, "", contrast), *sides)
+
+
+def mean_stability(result, arm):
+    return np.array(result.by_key()[arm].trajectory[-1].stability)[:3, :3][np.triu_indices(3, 1)].mean()
+
+
+def constant(score):
+    return np.full((3, 3), score).tolist()
+
+
+def test_what_controls_change_is_counted(wide):
+    own = {one.contrast.key: str(one.verdict) for one in wide.decisions()}
+    ra, free = "ra-own", "topk-kmeans-own"
+    repeated = {gain: control("rate", "g1", ra, free, gain) for gain in (0.0, 0.2)}
+    alone = control("start", None, "raw-topk-random-own", "raw-topk-random-own", 0.1)
+    decisions = {gain: one.decision(wide) for gain, one in repeated.items()}
+    assert {gain: one.gain.estimate for gain, one in decisions.items()} == pytest.approx({0.0: 0.0, 0.2: 0.2})
+    verdicts = {gain: str(one.verdict) for gain, one in decisions.items()}
+    assert verdicts == {0.0: "not supported", 0.2: "supported"}
+    without_copies = replace(repeated[0.2], first=replace(repeated[0.2].first, collapse_corrected=constant(0.7)))
+    assert without_copies.decision(wide, merged=True).gain.estimate == pytest.approx(0.1)
+    for gain, one in repeated.items():
+        text = sound(stability.controls(ControlsResult([one, alone], ChecksResult(9, [])), wide).data)
+        same = verdicts[gain] == own["g1"]
+        assert ("In all 1 repetitions" if same else "of 0, and 1 would be decided otherwise: g1, other.") in text
+        assert (f"in the study *{own['g1']}*" in text) != same
+        assert "on raw data +0.100" in text
+        assert "flag 0 of the 9 runs" in text
+    without = StabilityResult([arm for arm in wide.arms if arm.arm != free], wide.between)
+    shared = ControlResult(replace(alone.control, second=Side(free, {})), alone.first, None)
+    assert shared.decision(without) is None
+    assert shared.decision(wide).gain.estimate == pytest.approx(0.7 - mean_stability(wide, free))
+    assert "an arm was not run" in str(stability.controls_table(ControlsResult([shared], ChecksResult(0, [])), without))
+    only = sound(stability.controls(ControlsResult([alone], ChecksResult(3, [])), wide).data)
+    assert "No contrast was repeated" in only
+    assert "No control has an interval" in stability.controls(ControlsResult([], ChecksResult(0, [])), wide).data
 
 
 @pytest.mark.parametrize(("kept", "said"), [(0.99, "Atoms stay at their start"), (0.9, "Atoms leave their start")])
