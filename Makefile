@@ -120,7 +120,8 @@ endef
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PY) -m pip --version >/dev/null 2>&1 || { $(make_venv); }
 	@echo "installing into $(VENV): minutes on the first run"
-	$(PY) -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[report,dev,cluster,site]'
+	@# modules are compiled when they are first imported: all of them at once would take a third of the time
+	$(PY) -m pip install --quiet --no-compile $(PIP_ARGS) -c constraints.txt -e '.[report,dev,cluster,site]'
 	$(PY) -m ipykernel install --sys-prefix --name archsae --display-name archsae
 	@touch $@
 

@@ -41,7 +41,7 @@ def install(name: str) -> None:
     if (folder / ".installed").exists():  # touched last, so that an interrupted installation is made anew
         return
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
     if name == "saelens":
         subprocess.run([*pip, _torch()], check=True)
     # the file is complete: no package may bring another version of anything
