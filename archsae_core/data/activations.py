@@ -20,6 +20,8 @@ from archsae_core.tensor_files import read_tensors
 
 CHUNK_ROWS = 4096
 """Rows held in memory at a time by a pass over a whole set."""
+EQUAL = 1e-25
+"""Mean square distance of rows from their mean, as a share of the mean's square, up to which it is rounding."""
 
 
 class Normalizer(NamedTuple):
@@ -149,7 +151,8 @@ def fit_normalizer(train: ActivationSet | Float[Tensor, "tokens d_model"], frame
     moments = train._moments if is_set else _moments_of(lambda: x.split(CHUNK_ROWS), len(x))
     if not math.isfinite(moments.square_distance):
         raise ActivationError("train holds NaN or infinity: leave such rows out, or mend what made them")
-    if moments.square_distance == 0:  # exact: a sum of equal float32 numbers rounds nowhere in float64
+    # 0 for equal float32 rows, of which a sum in float64 rounds nowhere; of float64 rows it leaves their rounding
+    if moments.square_distance <= EQUAL * moments.mean.square().sum().item():
         raise ActivationError("layer: all activations are equal there: choose another layer, or check the model")
     square = moments.square_distance + (moments.mean.square().sum().item() if frame == "raw" else 0.0)
     return Normalizer(moments.mean.float(), math.sqrt(x.shape[1] / square), frame)

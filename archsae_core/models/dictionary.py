@@ -75,7 +75,7 @@ class FreeDictionary(nn.Module):
         return cls(torch.randn(n_features, d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float32))
 
     def atoms(self) -> Float[Tensor, "n_features d_model"]:
-        """The dictionary D, rows of norm 1 where `unit_norm` is true."""
+        """The dictionary D, rows of norm 1 where `unit_norm` is true: the parameter itself, which training changes."""
         return self.D
 
     def decoder(self, batch: int, codes: int) -> Decoder:

@@ -123,7 +123,8 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         super().__init__()
         require_choice("frame", frame, FRAMES)
         require_choice("activation", activation, ACTIVATION_FUNCTIONS)
-        require_number("scale", float(scale), 0.0, "must be positive and finite", open_low=True)
+        fix = "must be positive and finite, in float32 as well"
+        require_number("scale", torch.tensor(float(scale), dtype=torch.float32).item(), 0.0, fix, open_low=True)
         with torch.no_grad():
             atoms = dictionary.atoms()
         require_finite("dictionary", atoms)
@@ -146,8 +147,9 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         self.about = About()
 
     def atoms(self) -> Float[Tensor, "n_features d_model"]:
-        """The dictionary D, in normalised units."""
-        return self.dictionary.atoms()
+        """The dictionary D, in normalised units: a tensor of its own, which training on leaves as it is."""
+        atoms = self.dictionary.atoms()
+        return atoms.clone() if isinstance(atoms, nn.Parameter) else atoms
 
     @property
     def normalizer(self) -> Normalizer:
@@ -205,7 +207,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
     def decode(self, codes: Codes) -> Float[Tensor, "batch d_model"]:
         """Raw activations of codes. Raises ConfigError for codes that are not finite or of features that are not."""
         require_codes("codes", codes, self.n_features)
-        return self.reconstruct(codes, self.atoms())
+        return self.reconstruct(codes, self.dictionary.atoms())
 
     @torch.no_grad()
     def reconstruct(self, codes: Codes, atoms: Float[Tensor, "n_features d_model"]) -> Float[Tensor, "batch d_model"]:
@@ -215,7 +217,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
 
     def forward(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
         """Raw reconstruction of raw activations."""
-        return self.reconstruct(self.encode(x), self.atoms())
+        return self.reconstruct(self.encode(x), self.dictionary.atoms())
 
     @torch.no_grad()
     def calibrate(self, x: Float[Tensor, "batch d_model"]) -> None:
@@ -227,7 +229,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         require_finite("x", x)
         x_n = self.normalize(x)
         values, indices = self.choose(x_n - self.b_dec)
-        x_hat = kernels.weighted_rows(values.relu(), indices, self.atoms())
+        x_hat = kernels.weighted_rows(values.relu(), indices, self.dictionary.atoms())
         energy = x_hat.square().sum()
         if energy > 0:
             self.W_enc.mul_((x_hat * x_n).sum().clamp_min(0) / energy)

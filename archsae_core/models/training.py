@@ -4,9 +4,10 @@ import dataclasses
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,8 @@ LOG_EVERY = 20
 CLEAR_EVERY, TINY = 100, 1e-32
 """Steps, and size of a momentum below which it is cleared: 0.9^100 of it is above the least normal number, 1.2e-38."""
 CLIP = 1.0
+ORIGIN_ROWS = 1024
+"""Rows of a tensor by which a checkpoint knows it again."""
 RELAX_SHARE = 0.1
 """Longest step of Λ_i as a share of its radius δ."""
 
@@ -127,6 +130,13 @@ def _require_support(dictionary: SparseArchetypalDictionary, config: TrainingCon
     require(held == min(config.support, n_anchors), "support", config.support, fix)
 
 
+def _warn_of_vertices(dictionary: ArchetypalDictionary, config: TrainingConfig) -> None:
+    """A step that multiplies weights leaves at 0 what is 0: rows of W that hold one anchor stay as they are."""
+    if config.w_step == "mirror" and len(dictionary.C) > 1 and bool(((dictionary.W > 0).sum(dim=1) < 2).all()):
+        fix = "build it with a `smoothing` above 0, or train with w_step='published'"
+        warnings.warn(f"W holds one anchor a row, which w_step='mirror' never leaves: {fix}", stacklevel=4)
+
+
 class Trainer:
     """State of one run: model, optimisers, dead-feature clock, log."""
 
@@ -147,6 +157,7 @@ class Trainer:
             _require_support(sae.dictionary, config)
         elif archetypal:
             sae.dictionary.W.requires_grad_(not mirror)
+            _warn_of_vertices(sae.dictionary, config)
         step = SparseMirrorStep if sparse else MirrorStep
         self.mirror = step(sae.dictionary, config.w_rate) if mirror else None
         slow = {id(weights) for name, weights in sae.dictionary.named_parameters() if name in ("W", "relax")}
@@ -340,7 +351,7 @@ def train(
     batches = as_batches(x, config.batch_size, seed)
     continued = work is not None and (work / CHECKPOINT).exists()
     first = batches(0)
-    origin = "" if work is None else _origin(sae, config, first)
+    origin = "" if work is None else _origin(sae, config, first, x)
     if not continued:
         sae.calibrate(first)
     trainer = Trainer(sae, config)
@@ -388,11 +399,16 @@ def _check_atoms(sae: SAE) -> None:
         raise TrainingDiverged("atoms are 0 or not finite after the last step: lower lr or w_lr, then run again")
 
 
-def _origin(sae: SAE, config: TrainingConfig, first: Tensor) -> str:
-    """What tells a run from others: its settings, the autoencoder as it is given, the first batch."""
+def _origin(sae: SAE, config: TrainingConfig, first: Tensor, x: Any) -> str:
+    """What tells a run from others: its settings, the autoencoder as it is given, the first batch, and of a tensor `x`
+    its size and rows from all over it."""
     settings = dataclasses.asdict(config) | {"checkpoint_every": None} | {"sae": structure(sae)}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in [*sorted(sae.state_dict().items()), ("first", first)]:
+    some = {}
+    if torch.is_tensor(x):
+        digest.update(str(len(x)).encode())
+        some = {"some": x[:: max(1, len(x) // ORIGIN_ROWS)]}
+    for name, tensor in [*sorted(sae.state_dict().items()), ("first", first), *some.items()]:
         digest.update(name.encode())
         digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]

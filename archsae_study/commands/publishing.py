@@ -100,22 +100,25 @@ def publish(folder: Path) -> None:
     missing = [name for name in NOTEBOOKS if not (folder / f"{name}.ipynb").exists()]
     if missing:
         raise NotebookFailed(f"{folder} lacks {', '.join(missing)}: run the whole report first")
+    made = made_files(folder)
     files: dict[Path, Callable[[Path], object]] = {}
     for name in NOTEBOOKS:
-        notebook = strip(nbformat.read(folder / f"{name}.ipynb", as_version=4))
+        if (executed := folder / f"{name}.ipynb") not in made:
+            raise NotebookFailed(f"{executed} was changed since the report executed it: run the report again")
+        notebook = strip(nbformat.read(executed, as_version=4))
         path = PROJECT / "notebooks" / f"{name}.ipynb"
         if path.exists() and _sources(nbformat.read(path, as_version=4)) != _sources(notebook):
             raise NotebookFailed(f"{path}: was changed since this run executed it: run the report again")
         files[path] = partial(nbformat.write, notebook)
-    made = [path for path in sorted(made_files(folder)) if path.parent.name in ("results", "figures")]
+    shown = [path for path in sorted(made) if path.parent.name in ("results", "figures")]
     earlier = made_files(PROJECT)
     before = [folder / path.relative_to(PROJECT) for path in earlier]
-    for path in sorted({*before, *(folder / "results" / table.file_name for table in TABLES)} - set(made)):
+    for path in sorted({*before, *(folder / "results" / table.file_name for table in TABLES)} - set(shown)):
         if path.exists():
             raise NotebookFailed(
                 f"{path}: was changed since the report wrote it, or its line in {RECORD} is gone: run the report again"
             )
-    published = {PROJECT / path.relative_to(folder): path for path in made}
+    published = {PROJECT / path.relative_to(folder): path for path in shown}
     files |= {path: partial(shutil.copyfile, source) for path, source in published.items()}
     stale = earlier - set(files)
     _put_in_place(files)

@@ -203,7 +203,7 @@ def test_leftovers_of_another_plan_are_not_continued(model, tokens, tmp_path, mo
     assert contents(folder) == fresh
 
 
-@pytest.mark.parametrize("change", ["layer", "text", "model", "configuration"])
+@pytest.mark.parametrize("change", ["layer", "text", "model", "rows", "configuration"])
 def test_a_finished_extraction_of_something_else_stays(model, tokens, tmp_path, change):
     folder = tmp_path / "a"
     folder.mkdir()
@@ -212,6 +212,10 @@ def test_a_finished_extraction_of_something_else_stays(model, tokens, tmp_path, 
     if change == "model":
         with torch.no_grad():
             other.get_input_embeddings().weight.mul_(1.01)
+    if change == "rows":
+        with torch.no_grad():
+            weight = other.get_input_embeddings().weight
+            weight[[0, 1]] = weight[[1, 0]]
     if change == "configuration":
         other.config.layer_norm_epsilon = 0.1
     reversed_windows = tokens._replace(ids=[window[::-1].copy() for window in tokens.ids])
@@ -398,6 +402,12 @@ def test_constant_activations_are_refused(tmp_path):
         (tmp_path / name).mkdir()
         with pytest.raises(ActivationError, match="all activations are equal"):
             fit_normalizer(open_activations(write(tmp_path / name, [[value, 3 * value]] * 999), 10.0))
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        with pytest.raises(ActivationError, match="all activations are equal"):
+            fit_normalizer(torch.full((1000, 8), 0.1, dtype=dtype))
+    nearly = torch.full((1000, 8), 1.0)
+    nearly[7, 3] += 1e-7
+    assert fit_normalizer(nearly).scale > 0
 
 
 def test_gather_takes_any_order_of_tensors_or_arrays(tmp_path):

@@ -124,6 +124,10 @@ def spoiled(folder: Path, name: str, value: complex) -> None:
     save_file(weights, folder / WEIGHTS)
 
 
+def with_tensor(folder: Path, name: str, value: float) -> None:
+    save_file(load_file(folder / WEIGHTS) | {name: torch.full((10,), value)}, folder / WEIGHTS)
+
+
 FAULTS = {
     "no settings": (lambda folder: (folder / CONFIG).unlink(), "has no cfg.json: a SAELens folder holds"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "has no sae_weights.safetensors"),
@@ -147,6 +151,8 @@ FAULTS = {
     "no architecture": (lambda folder: edit(folder, architecture="standard"), "architecture = 'standard'"),
     "layer norm": (lambda folder: edit(folder, normalize_activations="layer_norm"), "normalize_activations = 'layer"),
     "k": (lambda folder: (edit(folder, k=0), (folder / OURS).unlink()), "k = 0 must be a whole number from 1 to"),
+    "factor": (lambda folder: with_tensor(folder, "scaling_factor", 3.0), "scaling_factor of each code is not read"),
+    "magnitudes": (lambda folder: with_tensor(folder, "b_mag", 0.0), "b_mag is not read here: what is read has W_enc"),
     "shape": (fewer_features, r"W_dec has shape \[9, 6\], cfg.json asks for \[10, 6\]"),
     "two SAEs": (other_weights, "does not belong to sae_weights.safetensors: W_dec differs; delete it"),
 }
@@ -158,6 +164,26 @@ def test_a_fault_is_named_with_its_fix(folder, fault):
     spoil(folder)
     with pytest.raises(ConfigError, match=message):
         from_saelens(folder)
+
+
+def test_a_factor_of_one_changes_nothing(folder):
+    before = from_saelens(folder).atoms()
+    with_tensor(folder, "scaling_factor", 1.0)
+    assert from_saelens(folder).atoms().equal(before)
+
+
+HOOKS = {
+    "blocks.3.hook_resid_post": 3, "blocks.3.hook_resid_pre": 2, "blocks.0.hook_resid_pre": None,
+    "blocks.3.hook_mlp_out": None, "gpt_neox.layers.3": 3, "model.layers.0": 0, "transformer.h.11": 11,
+    "model.layers.3.mlp": None, "layers": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_tells_the_block_after_which_it_reads(folder, hook):
+    (folder / OURS).unlink()
+    edit(folder, metadata={"hook_name": hook})
+    assert from_saelens(folder).about.layer == HOOKS[hook]
 
 
 def test_an_sae_that_is_not_of_this_function_stays(folder):

@@ -1,5 +1,6 @@
 """The loop: constraint after every step, bits, resume, dead features, divergence."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from archsae_core.config import ConfigError
 from archsae_core.data.activations import Normalizer
 from archsae_core.kernels import sparse
 from archsae_core.metrics.reconstruction import quality
+from archsae_core.metrics.stability import compare, cosine_with_start, side
 from archsae_core.models import auxk
 from archsae_core.models import dictionary as dictionaries
 from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary
@@ -342,6 +344,53 @@ def test_a_checkpoint_of_another_run_is_refused_and_left(tmp_path, other):
         run(arm, tmp_path, batches, **options)
     assert (tmp_path / CHECKPOINT).read_bytes() == kept
     assert not (tmp_path / "sae.safetensors").exists()
+
+
+def test_a_checkpoint_of_other_rows_beyond_the_first_batch_is_refused(tmp_path, monkeypatch):
+    x, (sae, config) = torch.cat([data(step) for step in range(9)]), build("topk", steps=20)
+    first = as_batches(x, config.batch_size, 0)(0)
+    seen = (x[:, None] == first[None]).all(dim=2).any(dim=1)
+    other = torch.where(seen[:, None], x, x + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", stopping(16, Trainer.train_step))
+        with pytest.raises(KeyboardInterrupt):
+            train(sae, x, config, tmp_path)
+    with pytest.raises(ConfigError, match=r"checkpoint\.safetensors is of another run"):
+        train(build("topk", steps=20)[0], other, config, tmp_path)
+    train(build("topk", steps=20)[0], x, config, tmp_path)
+
+
+def stopping(after, train_step):
+    def step(trainer, x):
+        if trainer.step >= after:
+            raise KeyboardInterrupt
+        train_step(trainer, x)
+
+    return step
+
+
+def test_rows_of_w_that_hold_one_anchor_are_warned_of():
+    _, mirror = build("ra", w_step="mirror")
+    _, published = build("ra", **FREE_NORMS)
+    for smoothing, config, warned in ((None, mirror, True), (0.1, mirror, False), (None, published, False)):
+        sae = SAE(ArchetypalDictionary.from_anchors(data(1)[:N_ANCHORS], smoothing=smoothing), 3)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            Trainer(sae, config)
+        said = ["which w_step='mirror' never leaves: build it with a `smoothing`" in str(one.message) for one in found]
+        assert said == [True] * warned
+
+
+def test_atoms_that_were_read_stay_while_training_goes_on():
+    for arm in ("topk", "ra"):
+        sae, config = build(arm, lr=1e-2)
+        start, before = sae.atoms(), side(sae)
+        trainer = Trainer(sae, config)
+        for step in range(5):
+            trainer.train_step(data(step))
+        assert 0 < cosine_with_start(start, sae.atoms()) < 0.9999
+        assert compare(before, side(sae))["raw"]["hungarian_centred"] < 0.9999
+        assert sae.atoms().requires_grad
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

@@ -60,7 +60,7 @@ def run(tmp_path, monkeypatch):
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), folder / f"{name}.ipynb")
     (folder / "results" / "new.json").write_text("{}")
     (folder / "figures" / "new.png").write_bytes(b"x")
-    note_made(folder, folder / "results" / "new.json", folder / "figures" / "new.png")
+    note_made(folder, folder / "results" / "new.json", folder / "figures" / "new.png", *folder.glob("*.ipynb"))
     monkeypatch.setattr(publishing, "PROJECT", project)
     return folder
 
@@ -104,6 +104,16 @@ def test_a_result_that_is_not_as_the_report_wrote_it_is_refused_and_the_publishe
     with pytest.raises(publishing.NotebookFailed, match=rf"{name}: was changed since the report wrote it"):
         publishing.publish(run)
     assert {kind: names(kind) for kind in ("results", "figures")} == before
+
+
+def test_a_notebook_of_another_run_is_refused(run):
+    path = run / f"{publishing.NOTEBOOKS[3]}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="of another run")]
+    nbformat.write(notebook, path)
+    with pytest.raises(publishing.NotebookFailed, match=rf"{path.name} was changed since the report executed it"):
+        publishing.publish(run)
+    assert names("notebooks") == set()
 
 
 def test_a_notebook_that_was_edited_since_the_run_is_left(run):
