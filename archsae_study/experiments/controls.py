@@ -1,4 +1,4 @@
-"""Notebook 05: controls of the contrasts that neither the protocol nor the published papers have run.
+"""Notebook 05: controls of the contrasts beside those of the protocol, from readers' objections.
 
 Another learning rate, more anchors than features, anchors that are no data, random rows of W and one shared random
 start on raw data, and g2 at the sizes of `full`. Exploratory: they came after the results of the contrasts.
@@ -21,7 +21,14 @@ from archsae_study.engine.runs import Run
 from archsae_study.engine.study import Study
 from archsae_study.experiments.checks import ChecksResult, check_runs
 from archsae_study.experiments.longer import outcome
-from archsae_study.experiments.stability import ArmResult, AtStep, StabilityResult, at_step, kept_tokens
+from archsae_study.experiments.stability import (
+    ArmResult,
+    AtStep,
+    StabilityResult,
+    at_step,
+    headline_matrix,
+    kept_tokens,
+)
 from archsae_study.protocol import contrasts
 from archsae_study.protocol.arms import ARMS, CHOSEN
 from archsae_study.protocol.contrasts import ArmOutcome, Contrast, Decision
@@ -81,6 +88,8 @@ class SideResult:
     """One side at the end of training; lists have one entry a seed."""
 
     seeds: list[int]
+    start: list[list[float]]
+    """Headline score of every pair of seeds before the first step."""
     end: AtStep
     collapse_corrected: list[list[float]]
     """Headline score of every pair of seeds once atoms that coincide within a dictionary are merged."""
@@ -136,7 +145,7 @@ class ControlsResult:
 
 
 def _of_study(arm: ArmResult | None) -> SideResult | None:
-    return arm and SideResult(arm.seeds, arm.trajectory[-1], arm.collapse_corrected)
+    return arm and SideResult(arm.seeds, arm.trajectory[0].stability, arm.trajectory[-1], arm.collapse_corrected)
 
 
 def controls(study: Study) -> list[Control]:
@@ -152,7 +161,7 @@ def controls(study: Study) -> list[Control]:
     sizes = f"{FULL_SIZES['n_features']:,} features, k = {FULL_SIZES['k']}"
     alone = partial(_alone, study, left_out)
     return [
-        *_repeated(study, "rate", f"learning rate {rate['lr']:g}", rate, rate, left_out),
+        *_repeated(study, "rate", f"learning rate {rate['lr']:g} for both", rate, rate, left_out),
         *_repeated(study, "anchors", f"{more['n_anchors']:,} anchors for RA-SAE", more, {}, no_more, keys=CHOSEN_STEP),
         *_repeated(study, "sizes", sizes, full, full, _no_full_size(study), keys=("g2",), steps=full_steps),
         alone("no_data", "anchors that are no data", ("ra-random-anchors", {}), ("topk-random-own", {})),
@@ -251,6 +260,7 @@ def _side(study: Study, of_arm: tuple[Run, ...]) -> SideResult | None:
     corrected = {(i, j): collapse_corrected(atoms[i], atoms[j]).normalised for i, j in pairs}
     return SideResult(
         seeds=[run.seed for run in of_arm],
+        start=headline_matrix([found[0] for found in kept]),
         end=at_step(study, of_arm, folders, kept, of_arm[0].steps),
         collapse_corrected=pair_matrix(corrected, len(atoms)).tolist(),
     )

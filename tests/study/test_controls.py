@@ -46,7 +46,7 @@ def arms(study):
 def test_every_control_changes_one_thing(study):
     raw, more = {"frame": "raw"} | CHOSEN["raw"], {"n_anchors": 256}
     keys = ("g1", "g2", "g3")
-    expected = [(f"{key}, learning rate 0.003", {"lr": 0.003}, {"lr": 0.003}, 10) for key in keys]
+    expected = [(f"{key}, learning rate 0.003 for both", {"lr": 0.003}, {"lr": 0.003}, 10) for key in keys]
     expected += [(f"{key}, 256 anchors for RA-SAE", more, {}, 10) for key in ("g1", "g3")]
     expected += [("g2, 96 features, k = 6", SMALL_SIZES, SMALL_SIZES, 15)]
     for name in ("anchors that are no data", "one random start for all"):
@@ -116,6 +116,8 @@ def test_each_side_is_scored_at_the_end_of_its_own_runs(study, result, arms):
             runs = [Run(side.arm, seed, one.control.steps, tuple(side.changes.items())) for seed in range(2)]
             atoms = [snapshots(study.run_folder(run), run.steps)[run.steps] for run in runs]
             assert np.allclose(found.end.stability, headline_matrix(atoms)), (one.control.name, side)
+            starts = [snapshots(study.run_folder(run), run.steps)[0] for run in runs]
+            assert np.allclose(found.start, headline_matrix(starts)), (one.control.name, side)
             assert found.end.r2 == pytest.approx([study.scores(run).quality.r2 for run in runs], abs=0.01)
 
 
