@@ -44,8 +44,8 @@ METADATA_KINDS = {
     "prepend_bos": bool | None, "dataset_path": str | None, "seqpos_slice": list | None,
 }  # fmt: skip
 """What metadata that are read here hold, before version 6 among the settings."""
-BLOCK = re.compile(r"(?:\w+\.)*(?:h|layers|blocks)\.(\d+)")
-"""Name of a block among the modules of a model of transformers."""
+BLOCK = re.compile(r"(?:[A-Za-z_]\w*\.)*(?:h|layers|blocks)\.([0-9]{1,4})", re.ASCII)
+"""Name of a block among the modules of a model of transformers: its output is read."""
 OTHERS = ("dtype", "device", "sae_lens_version", "sae_lens_training_version")
 """Settings and metadata that SAELens changes and that say nothing of the SAE."""
 LONGEST = 2**24
@@ -207,10 +207,11 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ConfigError(f"{folder / WEIGHTS}: {whole[0]} {held}: save it as floating-point numbers, such as float32")
     weights = {name: tensor.float() for name, tensor in stored.items()}
     _check_architecture(folder, config)
-    factor = weights.pop("scaling_factor", torch.ones(1))
-    if not bool((factor == 1).all()):
-        fix = "multiply W_dec by it row by row, and save the SAE without it"
-        raise ConfigError(f"{folder / WEIGHTS}: scaling_factor of each code is not read here: {fix}")
+    for name in ("scaling_factor", "finetuning_scaling_factor"):
+        factor = weights.pop(name, torch.ones(1))
+        if not torch.allclose(factor, torch.ones_like(factor)):
+            fix = "multiply W_dec by it row by row, and save the SAE without it"
+            raise ConfigError(f"{folder / WEIGHTS}: {name} of each code is not read here: {fix}")
     d_in, d_sae = config.get("d_in"), config.get("d_sae")
     shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}
     shapes |= {"threshold": (d_sae,)} if config.get("architecture") == "jumprelu" else {}
@@ -313,7 +314,7 @@ def _about(folder: Path, config: Mapping[str, Any]) -> About:
     # what goes into a block is what came out of the one before
     after = {"hook_resid_post": 0, "hook_resid_pre": -1}.get(parts[-1]) if parts[0] == "blocks" else None
     layer = int(parts[1]) + after if after is not None and len(parts) == 3 and parts[1].isdigit() else -1
-    if block := BLOCK.fullmatch(hook):  # a module of transformers, whose output is read
+    if (block := BLOCK.fullmatch(hook)) and not re.search("vision|visual|encoder", hook):
         layer = int(block[1])
     return About(
         model=found.get("model_name"),

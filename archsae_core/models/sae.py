@@ -123,8 +123,9 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         super().__init__()
         require_choice("frame", frame, FRAMES)
         require_choice("activation", activation, ACTIVATION_FUNCTIONS)
-        fix = "must be positive and finite, in float32 as well"
-        require_number("scale", torch.tensor(float(scale), dtype=torch.float32).item(), 0.0, fix, open_low=True)
+        require_number("scale", float(scale), 0.0, "must be positive and finite", open_low=True)
+        kept = torch.tensor(float(scale), dtype=torch.float32)
+        require(bool(kept.isfinite() & (kept > 0)), "scale", scale, "must be positive and finite in float32 as well")
         with torch.no_grad():
             atoms = dictionary.atoms()
         require_finite("dictionary", atoms)

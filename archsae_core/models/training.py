@@ -132,9 +132,11 @@ def _require_support(dictionary: SparseArchetypalDictionary, config: TrainingCon
 
 def _warn_of_vertices(dictionary: ArchetypalDictionary, config: TrainingConfig) -> None:
     """A step that multiplies weights leaves at 0 what is 0: rows of W that hold one anchor stay as they are."""
-    if config.w_step == "mirror" and len(dictionary.C) > 1 and bool(((dictionary.W > 0).sum(dim=1) < 2).all()):
+    held = (dictionary.W > 0).sum(dim=1) < 2
+    if config.w_step == "mirror" and len(dictionary.C) > 1 and 2 * int(held.sum()) >= len(held):
+        rows = f"{int(held.sum())} of {len(held)} rows of W hold one anchor, which w_step='mirror' never leaves"
         fix = "build it with a `smoothing` above 0, or train with w_step='published'"
-        warnings.warn(f"W holds one anchor a row, which w_step='mirror' never leaves: {fix}", stacklevel=4)
+        warnings.warn(f"{rows}: {fix}", stacklevel=4)
 
 
 class Trainer:
@@ -340,7 +342,7 @@ def train(
     Raises TrainingDiverged where the loss is not finite; the last checkpoint stays. Raises ConfigError before anything
     is trained or written for an `x` that `SAE.encode` would refuse (of a function, its first batch), and for files of
     something else under the names that are written; ForeignCheckpoint, which is one, for a checkpoint of another
-    `config`, another `sae` as it is given, or another first batch.
+    `config`, another `sae` as it is given, another first batch, or other rows of a tensor.
     """
     if work is not None:
         work = Path(work)

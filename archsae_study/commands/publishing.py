@@ -104,7 +104,8 @@ def publish(folder: Path) -> None:
     files: dict[Path, Callable[[Path], object]] = {}
     for name in NOTEBOOKS:
         if (executed := folder / f"{name}.ipynb") not in made:
-            raise NotebookFailed(f"{executed} was changed since the report executed it: run the report again")
+            told = f"was changed since the report executed it, or its line in {RECORD} is gone: run the report again"
+            raise NotebookFailed(f"{executed} {told}")
         notebook = strip(nbformat.read(executed, as_version=4))
         path = PROJECT / "notebooks" / f"{name}.ipynb"
         if path.exists() and _sources(nbformat.read(path, as_version=4)) != _sources(notebook):

@@ -101,8 +101,9 @@ def run_explorer(
     config = configure(parameters)
     study, folder = Study(config, root, progress=True), run_folder(config, root)
     guests = dict(zip(short_names(saes), map(open_sae, saes), strict=True))
-    for name in (name for name, sae in guests.items() if sae.about.layer is None and not sae.about.reads_elsewhere):
-        say(f"{name} does not say its layer: it is shown as of layer {config['layer']}")
+    for name, sae in guests.items():
+        if sae.about.layer is None and not sae.about.reads_elsewhere:
+            say(f"{name} does not say its layer: it is shown as of layer {config['layer']}")
     for arm in (arm for arm in arms or () if arm in ARMS):
         study.require_followed(arm, parameters)
     require_writable("runs", study.root, study.root)

@@ -14,7 +14,7 @@ from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import LEVEL, PRIMARY_LEVEL, seed_interval
 from archsae_core.metrics.stability import HEADLINE, SCORES
 from archsae_study.experiments.anchor_alignment import Alignment, AlignmentResult
-from archsae_study.experiments.controls import SEEDS, ControlsResult
+from archsae_study.experiments.controls import SEEDS, ControlResult, ControlsResult
 from archsae_study.experiments.dictionaries import BindingResult
 from archsae_study.experiments.generality import ALONG, GeneralityResult, SettingResult
 from archsae_study.experiments.identifiability import IdentifiabilityResult
@@ -46,14 +46,23 @@ LIVE = "hungarian_centred_alive"
 COPIES = 0.1
 """Share of atoms that are copies of others, from which a score is also given without them."""
 CONTROLS = {
-    "rate": "Another learning rate, of both sides",
-    "anchors": "More anchors",
+    "rate": "Adam's learning rate raised on both sides; the chosen step's rate for W, and Λ's where capped, stay",
+    "anchors": "More anchors than features",
     "sizes": "The sizes of the full protocol, on raw data with the published step",
     "no_data": "Anchors that are no data, against TopK from random starts",
     "start": "One random start for all seeds of TopK, against one of each seed's own",
     "random_w": "Random rows of W in place of the identity, the anchors shared in both",
 }
 """Kinds of controls, as they are read."""
+FLAGS = {
+    "failed": "diverged",
+    "l0": "L0 is not k",
+    "dead": "most features are dead",
+    "r2": "R² is below that of the mean",
+    "unmoved": "atoms did not move",
+    "constraint": "the constraint is violated",
+}
+"""Kinds of flags, as they are read."""
 REPLACEMENTS = {
     "partner": ("its match", "o", "#000000"),
     "second": ("the next most similar", "s", "#d55e00"),
@@ -152,6 +161,7 @@ def limit(
     rises = {ARMS[arm.arm].title: _rise(arm) for arm in arms if len(arm.trajectory) > 1}
     base = result.by_key().get("topk-random-own")
     paired = base is not None and len(base.seeds) > 1
+    repeated = _controls(controls, result)
     elsewhere, yes = _elsewhere(generality, alignment), (contrasts.Verdict.SUPPORTED, contrasts.Verdict.AT_A_COST)
     return {
         "steps": last.step,
@@ -164,8 +174,9 @@ def limit(
         "cost": contrasts.COST,
         "margin": contrasts.MARGIN,
         "elsewhere": elsewhere,
-        "controls": _controls(controls, result),
-        "yes_elsewhere": any(one.verdict in yes for found in elsewhere for one in found["decisions"]),
+        "controls": repeated,
+        "yes_elsewhere": bool(repeated["supported"])
+        or any(one.verdict in yes for found in elsewhere for one in found["decisions"]),
         "unmoved": [key for key, one in beside(result).items() if one["unmoved"]],
         "kept": contrasts.UNMOVED,
         "random": base.end[HEADLINE].interval().estimate if paired else None,
@@ -267,16 +278,19 @@ def _rise(arm: ArmResult) -> float:
     return float(np.mean(after.r2) - np.mean(before.r2))
 
 
-def _parametrisation(result: StabilityResult) -> dict[str, float] | None:
-    """Stability of RA-SAE from random anchors beside that of TopK from random starts, and what it does to R²."""
+def _parametrisation(result: StabilityResult, controls: ControlsResult) -> dict[str, Any] | None:
+    """Stability of RA-SAE from random anchors beside that of TopK from random starts, and what it does to R²; the same
+    of raw data where that control was run."""
     arms = [result.by_key().get(key) for key in ("ra-random-anchors", "topk-random-own")]
     if any(arm is None or len(arm.seeds) < 2 for arm in arms):
         return None
     scores = dict(zip(("ra", "free"), (arm.end[HEADLINE].interval().estimate for arm in arms), strict=True))
-    return scores | {"r2": float(np.mean(arms[0].r2) - np.mean(arms[1].r2))}
+    found = _controls(controls, result)["told"]["no_data"]
+    raw = next(([side["end"] for side in one["sides"]] for one in found if one["control"].first.frame == "raw"), None)
+    return scores | {"r2": float(np.mean(arms[0].r2) - np.mean(arms[1].r2)), "raw": raw}
 
 
-def conclusion(result: StabilityResult, binding: BindingResult) -> Markdown:
+def conclusion(result: StabilityResult, binding: BindingResult, controls: ControlsResult) -> Markdown:
     """The answer to the notebook's question, from the verdicts and the 2 × 2."""
     decided = {str(verdict): [] for verdict in contrasts.Verdict}
     for one in result.decisions():
@@ -284,7 +298,7 @@ def conclusion(result: StabilityResult, binding: BindingResult) -> Markdown:
     return finding(
         "stability_conclusion",
         decided=decided,
-        alone=_parametrisation(result),
+        alone=_parametrisation(result, controls),
         squares=result.interactions(),
         apart=_apart(result, binding),
         beside=beside(result),
@@ -740,31 +754,41 @@ def alignment_table(result: AlignmentResult) -> pd.DataFrame:
 
 def controls(result: ControlsResult, study: StabilityResult) -> Markdown:
     """In which controls the rule would say other than of the contrast itself, and what the others show."""
-    return finding("controls", leads=CONTROLS, checks=result.checks, **_controls(result, study))
+    kinds = Counter(FLAGS[flag.kind] for run in result.checks.flagged for flag in run.flags)
+    return finding("controls", leads=CONTROLS, checks=result.checks, kinds=kinds, **_controls(result, study))
 
 
 def _controls(result: ControlsResult, study: StabilityResult) -> dict[str, Any]:
-    """By kind every control that has an interval, with its decision. Of those that repeat a contrast: of which the rule
-    says the same, which have too few seeds to say, and which turn."""
-    own = {one.contrast.key: one.verdict for one in study.decisions()}
-    told = {kind: [(one.control, one.decision(study)) for one in result.of(kind, study)] for kind in CONTROLS}
-    repeated = [found for of_kind in told.values() for found in of_kind if found[0].contrast]
-    said: dict[str, list[Any]] = {"same": [], "open": [], "other": []}
-    for control, decision in repeated:
-        is_open = decision.verdict == contrasts.Verdict.UNDETERMINED
-        said["same" if decision.verdict == own[control.contrast] else "open" if is_open else "other"].append(
-            (control, decision)
-        )
-    return {"told": told, "own": own, "repeated": repeated, **said, "shared": _shared_anchors(result, study)}
+    """By kind every control that has an interval, with its decision and both sides; of those that repeat a contrast the
+    least and the largest gain, and which the rule would call supported."""
+    told = {
+        kind: [
+            {"control": one.control, "decision": one.decision(study), "sides": _ends(one, study)}
+            for one in result.of(kind, study)
+        ]
+        for kind in CONTROLS
+    }
+    repeated = [found for of_kind in told.values() for found in of_kind if found["control"].contrast]
+    yes = (contrasts.Verdict.SUPPORTED, contrasts.Verdict.AT_A_COST)
+    return {
+        "told": told,
+        "own": {one.contrast.key: one.verdict for one in study.decisions()},
+        "repeated": repeated,
+        "gains": sorted(found["decision"].gain.estimate for found in repeated),
+        "supported": [found["control"].name for found in repeated if found["decision"].verdict in yes],
+    }
 
 
-def _shared_anchors(result: ControlsResult, study: StabilityResult) -> dict[str, float] | None:
-    """Agreement of archetypal dictionaries that share their anchors, from the identity and from random rows of W."""
-    found = result.of("random_w", study)
-    if not found:
-        return None
-    random, identity = (_mean(side.end.stability) for side in found[0].sides(study))
-    return {"identity": identity, "random": random}
+def _ends(one: ControlResult, study: StabilityResult) -> list[dict[str, float]]:
+    """Of both sides: stability before and after training, mean cosine of the atoms with their start."""
+    return [
+        {
+            "start": _mean(side.start),
+            "end": _mean(side.end.stability),
+            "kept": float(np.mean(side.end.cosine_with_start)),
+        }
+        for side in one.sides(study)
+    ]
 
 
 def controls_table(result: ControlsResult, study: StabilityResult) -> pd.DataFrame:
@@ -775,25 +799,27 @@ def controls_table(result: ControlsResult, study: StabilityResult) -> pd.DataFra
         against = ARMS[control.second.arm].label
         if decision is None:
             reason = control.skipped or "an arm was not run"
-            rows.append([control.name, against, *[None] * 8, f"left out: {reason}"])
+            rows.append([control.name, against, *[None] * 7, f"left out: {reason}"])
             continue
-        sides = one.sides(study)
+        sides = _ends(one, study)
         rows.append(
             [
                 control.name,
                 against,
-                f"{control.steps:,}",
-                *(_mean(side.end.stability) for side in sides),
+                *(f"{cell(side['start'])} → {cell(side['end'])}" for side in sides),
                 signed(decision.gain),
                 signed(one.decision(study, merged=True).gain),
                 signed(decision.delta_r2),
-                *(float(np.mean(side.end.cosine_with_start)) for side in sides),
+                *(side["kept"] for side in sides),
                 str(decision.verdict) if control.contrast else None,
             ]
         )
-    header = ["control", "against", "steps", "S", "S of the other", "gain in stability", "gain, copies merged", "ΔR²"]
-    header += ["cosine with start", "of the other", "the rule would say"]
-    caption = f"Controls, at most {SEEDS} seeds a side, {PRIMARY_LEVEL:.1%} over seeds. Exploratory."
+    header = ["control", "against", "S, start → end", "of the other", "gain in stability"]
+    header += ["gain, copies merged", "ΔR²", "cosine with start", "cosine of the other", "the rule would say"]
+    caption = (
+        f"Controls: gains over the seeds that both sides have, {SEEDS} at most, {PRIMARY_LEVEL:.1%} in every row; S "
+        "and cosines over all seeds of a side. Exploratory."
+    )
     return table(header, rows, caption)
 
 
@@ -941,7 +967,8 @@ def advice_table(result: StabilityResult) -> pd.DataFrame:
 def _against(arm: ArmResult, base: ArmResult) -> list[str]:
     ce = None if arm.ce_recovered is None else float(np.mean(arm.ce_recovered))
     gain = arm.end[HEADLINE].interval().estimate - base.end[HEADLINE].interval().estimate
-    shared = "the text" if ARMS[arm.arm].own else "the text and the start"
+    kind = "the anchors" if ARMS[arm.arm].start == "random-w" else "the start"
+    shared = "the text" if ARMS[arm.arm].own else f"the text and {kind}"
     r2 = float(np.mean(arm.r2) - np.mean(base.r2))
     return [signed(gain), signed(r2), cell(ce), percent(float(np.mean(arm.dead_share))), shared]
 

@@ -151,6 +151,10 @@ FAULTS = {
     "no architecture": (lambda folder: edit(folder, architecture="standard"), "architecture = 'standard'"),
     "layer norm": (lambda folder: edit(folder, normalize_activations="layer_norm"), "normalize_activations = 'layer"),
     "k": (lambda folder: (edit(folder, k=0), (folder / OURS).unlink()), "k = 0 must be a whole number from 1 to"),
+    "older factor": (
+        lambda folder: with_tensor(folder, "finetuning_scaling_factor", 3.0),
+        "finetuning_scaling_factor of each code is not read",
+    ),
     "factor": (lambda folder: with_tensor(folder, "scaling_factor", 3.0), "scaling_factor of each code is not read"),
     "magnitudes": (lambda folder: with_tensor(folder, "b_mag", 0.0), "b_mag is not read here: what is read has W_enc"),
     "shape": (fewer_features, r"W_dec has shape \[9, 6\], cfg.json asks for \[10, 6\]"),
@@ -175,7 +179,8 @@ def test_a_factor_of_one_changes_nothing(folder):
 HOOKS = {
     "blocks.3.hook_resid_post": 3, "blocks.3.hook_resid_pre": 2, "blocks.0.hook_resid_pre": None,
     "blocks.3.hook_mlp_out": None, "gpt_neox.layers.3": 3, "model.layers.0": 0, "transformer.h.11": 11,
-    "model.layers.3.mlp": None, "layers": None,
+    "model.layers.3.mlp": None, "model.layers.3.mlp.experts.layers.0": None, "vision_model.encoder.layers.5": None,
+    "transformer.h." + "9" * 5000: None, "layers": None,
 }  # fmt: skip
 
 

@@ -114,7 +114,7 @@ SHOWN = {
         )
     } | {
         "headline": lambda t: stability.headline(*map(t, ANSWER[:-1])),
-        "conclusion": lambda t: stability.conclusion(t("stability"), t("binding")),
+        "conclusion": lambda t: stability.conclusion(t("stability"), t("binding"), t("controls")),
         "advice": lambda t: stability.advice(t("stability"), t("identifiability")),
         "alignment": lambda t: stability.alignment(t("anchor_alignment")),
         "alignment_table": lambda t: stability.alignment_table(t("anchor_alignment")),
@@ -341,7 +341,7 @@ def test_where_spread_atoms_end_is_said_as_it_was_measured(said):
 def control(kind, contrast, ra, free, gain):
     """Two sides of three seeds that agree to 0.6 + gain and to 0.6, all equally well, of atoms that have moved."""
     sides = [
-        SideResult([0, 1, 2], AtStep(9, 90, [0.7] * 3, [0.6] * 3, pairs), pairs)
+        SideResult([0, 1, 2], constant(0.3), AtStep(9, 90, [0.7] * 3, [0.6] * 3, pairs), pairs)
         for pairs in (constant(0.6 + gain), constant(0.6))
     ]
     name = f"{contrast}, other" if contrast else "raw, other"
@@ -367,19 +367,29 @@ def test_what_controls_change_is_counted(wide):
     assert verdicts == {0.0: "not supported", 0.2: "supported"}
     without_copies = replace(repeated[0.2], first=replace(repeated[0.2].first, collapse_corrected=constant(0.7)))
     assert without_copies.decision(wide, merged=True).gain.estimate == pytest.approx(0.1)
+    flagged = [CheckedRun("a run", [Flag("l0", "L0 is 1"), Flag("dead", "60%")]), CheckedRun("b", [Flag("l0", "L0")])]
     for gain, one in repeated.items():
-        text = sound(stability.controls(ControlsResult([one, alone], ChecksResult(9, [])), wide).data)
-        same = verdicts[gain] == own["g1"]
-        assert ("In all 1 repetitions" if same else "of 0, and 1 would be decided otherwise: g1, other.") in text
-        assert (f"in the study *{own['g1']}*" in text) != same
+        text = sound(stability.controls(ControlsResult([one, alone], ChecksResult(9, flagged)), wide).data)
+        said = "no variant of a contrast" if gain == 0.0 else "g1, other"
+        assert f"The rule would call {said} supported: 1 were run" in text
+        assert (f"in the study *{own['g1']}*" in text) != (verdicts[gain] == own["g1"])
         assert "on raw data +0.100" in text
-        assert "flag 0 of the 9 runs" in text
+        assert "flag 2 of the 9 runs that these controls train: L0 is not k in 2, most features are dead in 1." in text
+    mixed = control("random_w", None, "ra-random-w", "raw-ra-shared", -0.3)
+    others = [control("anchors", "g3", "raw-ra-own", "raw-topk-kmeans-own", -0.1), mixed, *repeated.values()]
+    binding = SimpleNamespace(of=lambda _: SimpleNamespace(vacuous=True))
+    told = ControlsResult(others, ChecksResult(9, []))
+    headline = stability.headline(wide, GeneralityResult([]), binding, AlignmentResult([]), told)
+    text = sound(headline.data)
+    assert "from 0.300 to 0.300 if each starts from random mixtures" in text
+    assert "**With more anchors than features, from other starts** (other, 3 seeds): g3 is −0.100" in text
     without = StabilityResult([arm for arm in wide.arms if arm.arm != free], wide.between)
     shared = ControlResult(replace(alone.control, second=Side(free, {})), alone.first, None)
     assert shared.decision(without) is None
     assert shared.decision(wide).gain.estimate == pytest.approx(0.7 - mean_stability(wide, free))
     assert "an arm was not run" in str(stability.controls_table(ControlsResult([shared], ChecksResult(0, [])), without))
     only = sound(stability.controls(ControlsResult([alone], ChecksResult(3, [])), wide).data)
+    assert "The 3 runs that these controls train pass the checks" in only
     assert "No contrast was repeated" in only
     assert "No control has an interval" in stability.controls(ControlsResult([], ChecksResult(0, [])), wide).data
 
