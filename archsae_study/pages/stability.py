@@ -285,8 +285,8 @@ def _parametrisation(result: StabilityResult, controls: ControlsResult) -> dict[
     if any(arm is None or len(arm.seeds) < 2 for arm in arms):
         return None
     scores = dict(zip(("ra", "free"), (arm.end[HEADLINE].interval().estimate for arm in arms), strict=True))
-    found = _controls(controls, result)["told"]["no_data"]
-    raw = next(([side["end"] for side in one["sides"]] for one in found if one["control"].first.frame == "raw"), None)
+    found = [one.sides(result) for one in controls.of("no_data", result) if one.control.first.frame == "raw"]
+    raw = [_mean(side.end.stability) for side in found[0]] if found else None
     return scores | {"r2": float(np.mean(arms[0].r2) - np.mean(arms[1].r2)), "raw": raw}
 
 
