@@ -307,7 +307,14 @@ def _select(columns: Mapping[str, Sequence[Any]], config: CorpusConfig) -> Rows:
     texts = [_checked(columns[config.text_field][i], config) for i in kept]
     if config.label_field is None:
         return Rows(_articles_of_rows(texts) or texts, None, empty=len(columns[config.text_field]) - len(kept))
-    labels = [_label(columns[config.label_field][i], i, config) for i in kept]
+    given = columns[config.label_field]
+    labels = [_label(given[i], i, config) for i in kept]
+    first: dict[str, int] = {}
+    for label, row in zip(labels, kept, strict=True):
+        if type(given[row]) is not type(given[first.setdefault(label, row)]):
+            both = f"rows {first[label] + 1} and {row + 1} hold {given[first[label]]!r} and {given[row]!r}"
+            reason = f"{both}, which would be one topic: write labels in one way"
+            raise TextError(f"label_field = {config.label_field!r}: {reason}")
     return Rows(texts, labels, empty=len(columns[config.text_field]) - len(kept))
 
 

@@ -28,8 +28,9 @@ HUB_FILES = (PRETRAINED_WEIGHTS, saelens.CONFIG, saelens.WEIGHTS, saelens.OURS)
 def open_sae(path: str | Path, *, k: int | None = None) -> SAE:
     """The SAE at `path`, one of `KINDS`: what is not there as a file or folder is looked for on the hub.
 
-    `k` is for overcomplete's state dicts, which do not hold it. Raises ConfigError that says what is there instead,
-    CorruptArtifact for a damaged file of this package, HubError for a name that cannot be had from the hub.
+    `k` is for overcomplete's state dicts, which do not hold it: any other SAE keeps its own. Raises ConfigError that
+    says what is there instead, CorruptArtifact for a damaged file of this package, HubError for a name that cannot be
+    had from the hub.
     """
     require_given("sae", str(path), f"give {KINDS}")
     require_path("sae", str(path))

@@ -1,5 +1,6 @@
 """What a reconstruction does to the language model: CE and KL with it spliced into the residual stream."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -139,8 +140,13 @@ def behaviour(
 ) -> dict[str, Any]:
     """CE and KL of the model with each SAE's reconstruction, the training mean, or zero in place of its residual.
 
-    `options` go to `spliced_sums`. Returns a JSON-able dict: see `summarise`.
+    `options` go to `spliced_sums`. Returns a JSON-able dict: see `summarise`. Warns of an SAE that was trained at
+    another layer.
     """
+    for name, sae in saes.items():
+        if sae.about.layer not in (None, layer):
+            fix = f"its reconstruction is spliced in after layer {layer}, whose activations it does not know"
+            warnings.warn(f"saes: {name!r} was trained at layer {sae.about.layer}: {fix}", stacklevel=2)
     require_shape("mean", mean, (d_model(model),))
     replacements: dict[str, Replace] = {"mean": lambda x: mean.to(x).expand_as(x), "zero": torch.zeros_like}
     if clash := (replacements.keys() | {"clean"}) & saes.keys():

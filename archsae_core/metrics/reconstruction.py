@@ -13,7 +13,10 @@ from torch import Tensor
 from archsae_core.checks import require_matrix, require_rows, require_same_shape
 from archsae_core.models.sae import SAE, Codes
 
-UNDEFINED_R2 = "R² is not defined: there is only one, or all activations are equal: score at least two different ones"
+UNDEFINED_R2 = (
+    "R² is not defined: there is only one, or all activations are equal, as far as float32 tells where they are far "
+    "from the mean of the SAE: score at least two different ones"
+)
 RESOLUTION = torch.finfo(torch.float32).eps
 """Relative error of a sum of squares of float32 numbers: a smaller share of it is rounding, not variation."""
 TERMS = ("tokens", "squared_error", "variation", "active", "cosine", "cosine_centred")

@@ -19,7 +19,16 @@ from archsae_core.checks import (
     require_shape,
 )
 from archsae_core.config import ConfigError, require, require_number
-from archsae_core.metrics.matching import Matching, centred_cosines, cosines, directions, greedy, match, mean_of
+from archsae_core.metrics.matching import (
+    SMALLEST,
+    Matching,
+    centred_cosines,
+    cosines,
+    directions,
+    greedy,
+    match,
+    mean_of,
+)
 from archsae_core.metrics.structure import DUPLICATE, merge_duplicates
 from archsae_core.models.sae import SAE, Codes
 
@@ -60,8 +69,8 @@ class Side(NamedTuple):
 
 
 def side(sae: SAE, alive: Bool[Tensor, " n_features"] | None = None, codes: Codes | None = None) -> Side:
-    """A trained SAE as one side of a comparison."""
-    return Side(sae.atoms().detach(), sae.W_enc.detach(), alive, codes)
+    """A trained SAE as one side of a comparison, as it is now: training it further leaves the side alone."""
+    return Side(sae.atoms().detach(), sae.W_enc.detach().clone(), alive, codes)
 
 
 def gamma(atoms: Float[Tensor, "n_features d_model"]) -> float:
@@ -309,11 +318,11 @@ def collapse_corrected(
 
 
 def cosine_with_start(start: Float[Tensor, "n_features d_model"], atoms: Float[Tensor, "n_features d_model"]) -> float:
-    """Mean cosine of every atom with where it started: 1 for a dictionary that has not moved.
+    """Mean cosine of every atom with where it started, whatever their norms: 1 for a dictionary that has not moved.
 
     Raises ConfigError for dictionaries of different sizes, and for NaN and infinity.
     """
     require_same_shape("start and atoms", start, atoms)
     require_finite("start", start)
     require_finite("atoms", atoms)
-    return F.cosine_similarity(start.detach().double(), atoms.detach().double(), dim=1).mean().item()
+    return F.cosine_similarity(start.detach().double(), atoms.detach().double(), dim=1, eps=SMALLEST).mean().item()

@@ -124,13 +124,17 @@ def collapse(D: Float[Tensor, "n_features d_model"], above: float = DUPLICATE, *
     require_share("above", above, -1.0, 1.0)
     unit, compared = directions(D).cpu(), directions(D, centred=centred).cpu()
     merged = merge_duplicates(D, above, centred=centred)
-    quantiles = torch.quantile(nearest_cosines(compared).double(), torch.tensor(QUANTILES, dtype=torch.float64))
+    nearest, at_mean = nearest_cosines(compared).double(), (compared == 0).all(dim=1)
+    if at_mean.sum() > 1:  # atoms without a direction of their own are equal
+        nearest[at_mean] = 1.0
+    quantiles = torch.quantile(nearest, torch.tensor(QUANTILES, dtype=torch.float64))
     means = merged.atoms - unit.mean(dim=0) if centred else merged.atoms
+    tightness = F.cosine_similarity(compared, means[merged.group], dim=1).masked_fill(at_mean, 1.0)
     return Collapse(
         nearest={f"{level:g}": value for level, value in zip(QUANTILES, quantiles.tolist(), strict=True)},
         distinct=len(merged.atoms),
         largest=int(torch.bincount(merged.group).max()),
-        tightness=F.cosine_similarity(compared, means[merged.group], dim=1).min().item(),
+        tightness=tightness.min().item(),
     )
 
 
@@ -170,7 +174,9 @@ def negative_interference(zz: csr_array, D: Float[Tensor, "n_features d_model"])
     number of tokens, so that more tokens do not raise it. Units of z² ‖D_i‖², as the reconstruction has them.
     """
     D = D.detach().cpu().float()
-    cancelling = np.maximum(-zz.toarray() * (D @ D.T).numpy(), 0)
+    with torch.autocast("cpu", enabled=False):
+        gram = D @ D.T
+    cancelling = np.maximum(-zz.toarray() * gram.numpy(), 0)
     if not cancelling.any():
         return 0.0
     if len(cancelling) < DENSE_BELOW:
@@ -182,9 +188,12 @@ def negative_interference(zz: csr_array, D: Float[Tensor, "n_features d_model"])
 def structure(D: Float[Tensor, "n_features d_model"], x: Float[Tensor, "tokens d_model"], codes: Codes) -> Structure:
     """Every metric of the atoms D, of activations x in the atoms' units, and of the codes of the same tokens.
 
-    Raises ConfigError for activations of another width than the atoms, codes of other tokens, NaN and infinity.
+    Raises ConfigError for activations of another width than the atoms, codes of other tokens, NaN and infinity, and
+    where all atoms are 0.
     """
     require_rows("D", D)
+    if not D.any():
+        raise ConfigError("D is 0 in every entry: such atoms have no structure")
     require_rows("x", x, width=D.shape[1])
     require_codes("codes", codes, len(D))
     if len(codes.values) != len(x):

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from archsae_core.checks import require_matrix, require_rows
-from archsae_core.config import ConfigError, TrainingConfig, require
+from archsae_core.config import ConfigError, TrainingConfig, require, require_whole
 from archsae_core.data.activations import ActivationSet
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.processor import keep_freed_memory
@@ -122,6 +122,12 @@ def _require_gradients(sae: SAE) -> None:
     if torch.is_inference_mode_enabled() or any(weights.is_inference() for weights in sae.parameters()):
         fix = "build and train the SAE outside of torch.inference_mode()"
         raise ConfigError(f"sae: weights of inference mode have no gradients: {fix}")
+
+
+def _require_variance(batch: Tensor) -> None:
+    fix = "the loss is a share of their variance: give a larger batch_size, or activations that differ"
+    if torch.is_tensor(batch) and batch.ndim == 2 and len(batch) and (batch == batch[0]).all():
+        raise ConfigError(f"x: all {len(batch)} rows of the first batch are equal: {fix}")
 
 
 def _require_support(dictionary: SparseArchetypalDictionary, config: TrainingConfig) -> None:
@@ -335,15 +341,19 @@ def train(
 
     `x` holds raw activations: a tensor [tokens, d_model] or an `ActivationSet`, drawn in shuffled batches of
     `config.batch_size` (`ShuffledBatches`, by `seed`), or a function from a step to its batch, which `seed` leaves
-    alone. Without `work` nothing is written. Otherwise a checkpoint of the same run, found in that folder, is
-    continued, to the bit, and what is left there is `sae.safetensors`, `log.json` and a `snapshot_file` at each of
-    `snapshot_steps`. `progress` shows a bar; None is as `showing` says.
-    A finished run that is there is replaced.
+    alone. Rows of a batch must differ: the loss is a share of their variance.
+
+    Without `work` nothing is written. Otherwise a checkpoint of the same run, found in that folder, is continued, to
+    the bit, and what is left there is `sae.safetensors`, `log.json` and a `snapshot_file` at each of `snapshot_steps`.
+    `progress` shows a bar; None is as `showing` says.
+    A finished run that is there is replaced, with its snapshots.
     Raises TrainingDiverged where the loss is not finite; the last checkpoint stays. Raises ConfigError before anything
-    is trained or written for an `x` that `SAE.encode` would refuse (of a function, its first batch), and for files of
-    something else under the names that are written; ForeignCheckpoint, which is one, for a checkpoint of another
+    is trained or written for an `x` that `SAE.encode` would refuse (of a function, its first batch), for a first batch
+    of equal rows, for a `seed` that is no whole number, and for files of something else under the names that are
+    written; ForeignCheckpoint, which is one, for a checkpoint of another
     `config`, another `sae` as it is given, another first batch, or other rows of a tensor.
     """
+    require_whole("seed", seed, 0)
     if work is not None:
         work = Path(work)
         _require_own(work, config.steps)
@@ -353,6 +363,7 @@ def train(
     batches = as_batches(x, config.batch_size, seed)
     continued = work is not None and (work / CHECKPOINT).exists()
     first = batches(0)
+    _require_variance(first)
     origin = "" if work is None else _origin(sae, config, first, x)
     if not continued:
         sae.calibrate(first)
@@ -360,6 +371,8 @@ def train(
     if continued:
         trainer.load(work / CHECKPOINT, origin)
     elif work is not None:
+        for path in filter(is_snapshot, work.glob("snapshot_*.safetensors")):  # of the run that is replaced
+            path.unlink()
         write_snapshot(sae, work, 0)
     steps = range(trainer.step, config.steps)
     options = {"initial": trainer.step, "total": config.steps, "shown": progress}

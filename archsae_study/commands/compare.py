@@ -175,7 +175,9 @@ def _side(sae: SAE, x: Float[Tensor, "tokens d_model"] | None) -> stability.Side
 def _about(sae: SAE) -> dict[str, Any]:
     archetypal = isinstance(sae.dictionary, ArchetypalDictionary)
     kind = f"archetypal, δ = {sae.dictionary.delta:g}" if archetypal else "free"
-    sizes = {"features": sae.n_features, "d_model": sae.d_model, "k": sae.k, "dictionary": kind}
+    frame = "centred" if sae.mean.any() else "raw"
+    sizes = {"features": sae.n_features, "d_model": sae.d_model, "activation": sae.activation, "k": sae.k}
+    sizes |= {"dictionary": kind, "frame": frame}
     return sizes | {"model": sae.about.model, "layer": sae.about.layer, "seed": sae.about.seed}
 
 
@@ -197,7 +199,7 @@ def report(comparison: Comparison) -> str:
     """Markdown: the SAEs, every score against chance, and with more than two SAEs the headline of each pair."""
     about = [[entry.name, *_about(entry.sae).values()] for entry in comparison.entries]
     rows = [[foreign(each) if isinstance(each, str) else each for each in row] for row in about]
-    header = ("SAE", "features", "d_model", "k", "dictionary", "model", "layer", "seed")
+    header = ("SAE", "features", "d_model", "activation", "k", "dictionary", "frame", "model", "layer", "seed")
     blocks = [markdown_table(header, rows), _score_table(comparison)]
     if len(comparison.entries) > 2:
         blocks.append(_matrix_table(comparison))

@@ -7,15 +7,23 @@ Only what is run counts: comments, docstrings and layout do not. Two ways to nam
 - Activations, normalizer, anchors and training runs take hours. Their keys hold a version (`stages.py`), raised by
   hand, and a test compares their modules with what was recorded. A change that leaves every bit as it was costs
   nothing.
+
+A table is cheap only where its runs are kept. A change of a module that leaves every result of the study as it was,
+such as an input that is refused, is declared in `EQUAL`, with the reason; the module then counts as it was before.
 """
 
 import ast
 import functools
 import hashlib
+import json
+import subprocess
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+EQUAL = Path(__file__).with_name("equal_code.json")
+"""By module: the hash of its code `now`, the earlier one that it counts `as`, and `because` of what."""
 PACKAGES = ("archsae_core", "archsae_study")
 PLUMBING = (
     "archsae_core.checks",
@@ -52,8 +60,34 @@ def _is_plumbing(module: str) -> bool:
 
 
 def module_hash(module: str) -> str:
-    """16 hex digits of what a module of ours runs. Raises ModuleNotFoundError where there is none of that name."""
-    return _parsed(_existing_file(module))[0]
+    """16 hex digits of what a module of ours runs, or of what it ran before a change that `EQUAL` declares.
+
+    Raises ModuleNotFoundError where there is none of that name.
+    """
+    own, equal = _parsed(_existing_file(module))[0], equal_code().get(module)
+    return equal["as"] if equal and equal["now"] == own else own
+
+
+def equal_code() -> dict[str, dict[str, str]]:
+    """What `EQUAL` declares."""
+    return _of_record(EQUAL.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _of_record(text: str) -> dict[str, dict[str, str]]:
+    return json.loads(text)
+
+
+def declare_equal(module: str, because: str) -> None:
+    """Declare that what changed of a module since the last commit leaves every result of the study as it was."""
+    path = _existing_file(module)
+    earlier = ["git", "show", f"HEAD:./{path.relative_to(ROOT).as_posix()}"]
+    before = _of_text(subprocess.run(earlier, cwd=ROOT, capture_output=True, check=True, text=True).stdout)[0]
+    known = equal_code().get(module)
+    counted = known["as"] if known and known["now"] == before else before
+    reasons = f"{known['because']}; {because}" if known and counted == known["as"] else because
+    entry = {"now": _parsed(path)[0], "as": counted, "because": reasons}
+    EQUAL.write_text(json.dumps(equal_code() | {module: entry}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def item_hash(item: str) -> str:
@@ -159,3 +193,7 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    declare_equal(*sys.argv[1:])

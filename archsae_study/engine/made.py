@@ -1,10 +1,11 @@
 """What a report wrote into its run folder, by name and content: only that is published, and only that is deleted."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
+from archsae_core.config import ConfigError
 from archsae_core.storage import append_entries, file_sha256, read_entries, write_atomically
 
 RECORD = ".made"
@@ -20,7 +21,12 @@ def note_made(folder: Path, *paths: Path) -> None:
 
 
 def write_made(folder: Path, path: Path, write: Callable[[Path], object]) -> None:
-    """`write_atomically` into a run folder, recorded before the rename: a kill in between leaves the former file."""
+    """`write_atomically` into a run folder, recorded before the rename: a kill in between leaves the former file.
+
+    Raises ConfigError, before anything is written, where `path` holds what no report wrote, or what somebody changed.
+    """
+    if path.exists() and path not in made_files(folder, [path]):
+        raise ConfigError(f"{path} is not as a report wrote it and would be replaced: move it elsewhere")
     write_atomically(path, write, partial(_note, folder, path))
 
 
@@ -43,11 +49,15 @@ def changed_files(folder: Path) -> set[Path]:
     return there - made_files(folder)
 
 
-def made_files(folder: Path) -> set[Path]:
-    """Files of a run folder that still have the content that a report gave them. Links are nobody's."""
-    found = {folder / name: set() for name, _ in noted(folder)}
-    for name, digest in noted(folder):
-        found[folder / name].add(digest)
+def made_files(folder: Path, among: Collection[Path] | None = None) -> set[Path]:
+    """Files of a run folder, or those `among` them, that still have the content that a report gave them.
+
+    Links are nobody's.
+    """
+    entries = [(folder / name, digest) for name, digest in noted(folder) if among is None or folder / name in among]
+    found: dict[Path, set[str]] = {}
+    for path, digest in entries:
+        found.setdefault(path, set()).add(digest)
     return {path for path, digests in found.items() if _is_file(path) and file_sha256(path) in digests}
 
 

@@ -12,6 +12,7 @@ from archsae_core.data.model_check import check_model
 from archsae_core.data.splice import readout, replaced_positions, run_prefix, splice
 from archsae_core.metrics import behaviour as scoring
 from archsae_core.metrics.behaviour import behaviour
+from archsae_core.models.about import About
 
 LAYER = 1
 each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -229,6 +230,15 @@ def test_what_would_score_something_else_is_refused(models, layer, options, erro
 def test_a_mean_of_another_width_is_refused(models):
     with pytest.raises(ConfigError, match=rf"mean is \[1\]: it must be a tensor of the shape \[{D_MODEL}\]"):
         behaviour(models["gpt2"], LAYER, token_set([9], [0]), {}, torch.zeros(1))
+
+
+def test_an_sae_of_another_layer_is_told_of(models):
+    sae = unit_sae(D_MODEL, D_MODEL)
+    sae.about = About(layer=LAYER)
+    scored(models["gpt2"], {"own": sae})
+    sae.about = About(layer=LAYER + 1)
+    with pytest.warns(UserWarning, match=f"'other' was trained at layer {LAYER + 1}: .*spliced in after layer {LAYER}"):
+        scored(models["gpt2"], {"other": sae})
 
 
 def test_a_model_in_training_mode_is_refused(models):

@@ -332,6 +332,7 @@ def test_cosine_with_start_by_hand():
     start = torch.eye(2)
     assert stability.cosine_with_start(start, 3 * start) == 1
     assert stability.cosine_with_start(start, torch.tensor([[5.0, 0.0], [1.0, 0.0]])) == 0.5
+    assert stability.cosine_with_start(start, 1e-30 * start) == pytest.approx(1)
 
 
 # --- collapse ---

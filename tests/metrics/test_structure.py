@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from peers import overcomplete_site
 
+from archsae_core.config import ConfigError
 from archsae_core.metrics import structure
 from archsae_core.models.sae import Codes
 
@@ -139,3 +140,21 @@ def test_quantiles_of_the_nearest_neighbours(seeded):
     found = structure.collapse(D, centred=False).nearest
     assert list(found) == ["0.05", "0.25", "0.5", "0.75", "0.95"]
     assert list(found.values()) == pytest.approx(expected.tolist())
+
+
+def test_dictionaries_of_equal_atoms_and_of_zeros():
+    equal = structure.collapse(torch.ones(5, 3))
+    assert (equal.distinct, equal.largest, equal.tightness) == (1, 5, 1.0)
+    assert set(equal.nearest.values()) == {1.0}
+    alone = structure.collapse(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))  # one atom is the mean
+    assert max(alone.nearest.values()) < 1
+    with pytest.raises(ConfigError, match="D is 0 in every entry"):
+        structure.structure(torch.zeros(4, 2), torch.eye(2), codes_of(torch.eye(4)[:2]))
+
+
+def test_structure_is_that_of_float32_under_autocast(seeded):
+    D, x = torch.randn(20, 8), torch.randn(30, 8)
+    codes = codes_of((x @ D.T).relu())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = structure.structure(D, x, codes)
+    assert within == structure.structure(D, x, codes)

@@ -15,7 +15,7 @@ from archsae_core.models import auxk
 from archsae_core.models import dictionary as dictionaries
 from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary
 from archsae_core.models.sae import SAE, load_sae
-from archsae_core.models.snapshots import snapshot_sae, snapshot_steps
+from archsae_core.models.snapshots import snapshot_file, snapshot_sae, snapshot_steps
 from archsae_core.models.training import (
     CHECKPOINT,
     RELAX_SHARE,
@@ -386,11 +386,13 @@ def test_atoms_that_were_read_stay_while_training_goes_on():
     for arm in ("topk", "ra"):
         sae, config = build(arm, lr=1e-2)
         start, before = sae.atoms(), side(sae)
+        encoder = before.encoder.clone()
         trainer = Trainer(sae, config)
         for step in range(5):
             trainer.train_step(data(step))
         assert 0 < cosine_with_start(start, sae.atoms()) < 0.9999
         assert compare(before, side(sae))["raw"]["hungarian_centred"] < 0.9999
+        assert torch.equal(before.encoder, encoder)
         assert sae.atoms().requires_grad
 
 
@@ -410,6 +412,31 @@ def test_nan_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
 def test_snapshots_are_log_spaced_with_both_ends():
     assert snapshot_steps(600) == [0, 1, 3, 10, 32, 100, 316, 600]
     assert snapshot_steps(1) == [0, 1]
+
+
+def test_a_shorter_run_in_the_folder_of_a_longer_one_leaves_no_snapshot_of_it(tmp_path):
+    run("topk", tmp_path, steps=20)
+    (tmp_path / "snapshot_notes.safetensors").write_text("mine")
+    run("topk", tmp_path, steps=4)
+    left = {path.name for path in tmp_path.glob("snapshot_*")}
+    assert left == {snapshot_file(step) for step in snapshot_steps(4)} | {"snapshot_notes.safetensors"}
+
+
+@pytest.mark.parametrize("given", ["equal rows", "one row"])
+def test_rows_without_variance_are_refused_before_anything_is_written(tmp_path, given):
+    sae, config = build("topk")
+    x = torch.ones(300, D_MODEL) if given == "equal rows" else data(0)
+    config = replace(config, batch_size=1) if given == "one row" else config
+    with pytest.raises(ConfigError, match="rows of the first batch are equal: the loss is a share of their variance"):
+        train(sae, x, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, True])
+def test_a_seed_is_a_whole_number(seed):
+    sae, config = build("topk")
+    with pytest.raises(ConfigError, match="seed = "):
+        train(sae, data(0), config, seed=seed)
 
 
 EVERY_DICTIONARY = [("topk", {}), ("frozen", {}), ("ra", FREE_NORMS), *(("ra", more) for more in ARCHETYPAL)]

@@ -1,6 +1,7 @@
 """Nothing stale: what determines a result is in its key, the code that makes it included; and the graph is complete."""
 
 import json
+import subprocess
 from dataclasses import dataclass
 from functools import partial
 
@@ -90,6 +91,38 @@ def test_code_that_is_not_there_is_named():
         module_hash("archsae_study.nowhere")
     with pytest.raises(LookupError, match=r"defines no Study\.nothing"):
         item_hash("archsae_study.engine.study:Study.nothing")
+
+
+def test_a_change_that_leaves_every_result_as_it_was_is_declared(tmp_path, monkeypatch):
+    """And only that change: the next one counts again."""
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    monkeypatch.setattr(code, "EQUAL", tmp_path / "equal_code.json")
+    code.EQUAL.write_text("{}")
+    path, name = tmp_path / "archsae_core" / "a.py", "archsae_core.a"
+    path.parent.mkdir()
+
+    def write(value):
+        path.write_text(f"def f():\n    return {value}\n")
+        return module_hash(name)
+
+    first = write(1)
+    for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -qm first"):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+    assert write(2) != first
+    code.declare_equal(name, "two is one")
+    assert module_hash(name) == first
+    subprocess.run("git -c user.name=a -c user.email=a@b commit -qam second".split(), cwd=tmp_path, check=True)
+    assert write(3) != first
+    code.declare_equal(name, "so is three")
+    assert code.equal_code()[name] | {"now": ""} == {"as": first, "because": "two is one; so is three", "now": ""}
+    assert (module_hash(name), write(2) == first, write(1)) == (first, False, first)
+
+
+def test_what_is_declared_equal_is_the_code_as_it_is():
+    for module, equal in code.equal_code().items():
+        assert equal["now"] == code._parsed(code._existing_file(module))[0], f"{module}: remove it from equal_code.json"
+        assert equal["because"]
+        assert module not in stages.COVERED
 
 
 def test_the_code_of_expensive_stages_is_that_of_their_versions():

@@ -221,8 +221,13 @@ def test_a_file_of_a_run_that_was_edited_since_is_not_replaced(tmp_path, edited)
     for begin in (runner.run_report, runner.planned):  # a dry run says so as well
         with pytest.raises(ConfigError, match=rf"{re.escape(edited)} was changed since the report wrote it"):
             begin({"preset": "smoke"}, root=tmp_path)
+    with pytest.raises(ConfigError, match=rf"{re.escape(edited)} is not as a report wrote it"):  # so does a notebook
+        write_made(folder, folder / edited, lambda path: path.write_text("written again"))
     assert (folder / edited).read_text() == "edited"
     assert {path.name for path in tmp_path.iterdir()} == {folder.name}
+    (folder / "results" / "mine.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"mine\.json is not as a report wrote it"):
+        write_made(folder, folder / "results" / "mine.json", lambda path: path.write_text("written"))
 
 
 def test_damaged_times_of_a_run_are_refused_before_work(tmp_path):
