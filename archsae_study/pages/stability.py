@@ -1,7 +1,8 @@
 """Notebook 05: figures, tables and the finding."""
 
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,7 @@ def limit(
         "rising": {name: rise for name, rise in rises.items() if rise > contrasts.COST},
         "cost": contrasts.COST,
         "margin": contrasts.MARGIN,
+        "same": _inward(same_verdicts(result.decisions())),
         "elsewhere": elsewhere,
         "controls": repeated,
         "yes_elsewhere": bool(repeated["supported"])
@@ -184,6 +186,33 @@ def limit(
         "shorter": _shorter(result, generality),
         "starts": _starts(result),
     }
+
+
+def same_verdicts(decisions: Iterable[Decision]) -> dict[str, float] | None:
+    """Between which margins of the gain, and which thresholds of the cosine with the start, no verdict would change.
+
+    `above` and `below` bound the margin, `moved` and `kept` the threshold. None where no contrast has an interval.
+    """
+    above, below, moved, kept = [0.0], [1.0], [0.0], [1.0]
+    decided = [one for one in decisions if one.gain is not None and one.ra_cosine is not None]
+    for one in decided:
+        low, high, verdict = one.gain.low, one.gain.high, one.verdict
+        if verdict is contrasts.Verdict.NOT_SUPPORTED:
+            above.append(high)
+        elif verdict is contrasts.Verdict.UNDETERMINED:
+            above.append(low)
+            below.append(high)
+        else:
+            below.append(low)
+            (kept if verdict is contrasts.Verdict.FROZEN else moved).append(one.ra_cosine.estimate)
+    found = {"above": max(above), "below": min(below), "moved": max(moved), "kept": min(kept)}
+    return found if decided else None
+
+
+def _inward(same: dict[str, float] | None) -> dict[str, float] | None:
+    """Bounds rounded to three digits so that they still hold."""
+    lower = ("above", "moved")
+    return same and {name: (math.ceil if name in lower else math.floor)(1000 * x) / 1000 for name, x in same.items()}
 
 
 def _apart(result: StabilityResult, binding: BindingResult) -> dict[str, list[str]] | None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archsae_core.metrics.intervals import PRIMARY_LEVEL, common_seeds, mean_interval, seed_interval, share_interval
+from archsae_study.pages.stability import same_verdicts
 from archsae_study.protocol import contrasts
 from archsae_study.protocol.contrast_cases import CASE, WOBBLE, arm, study, synthetic_cases, synthetic_table
 from archsae_study.protocol.contrasts import (
@@ -71,6 +72,20 @@ AMOUNTS = st.lists(st.floats(0, 0.3), min_size=11, max_size=11)
 @pytest.mark.parametrize("case", synthetic_cases(), ids=lambda case: case.what)
 def test_the_rule_says_what_anyone_would_want(case):
     assert decide(CASE, case.outcomes).verdict is case.expected
+
+
+@pytest.mark.parametrize("case", synthetic_cases(), ids=lambda case: case.what)
+def test_verdicts_hold_between_the_margins_and_thresholds_that_the_report_names(case, monkeypatch):
+    decision = decide(CASE, case.outcomes)
+    same = same_verdicts([decision])
+    assert (same is None) == (decision.gain is None)
+    ends = [("MARGIN", "above", "below"), ("UNMOVED", "moved", "kept")] if same else []
+    for name, low, high in ends:
+        for value, holds in ((same[low] + 1e-9, True), (same[high] - 1e-9, True), (same[low] - 1e-9, False)):
+            if 0 < value < 1 and (holds or same[low] > 0):
+                with monkeypatch.context() as patch:
+                    patch.setattr(contrasts, name, value)
+                    assert (decide(CASE, case.outcomes).verdict is decision.verdict) == holds, (name, value)
 
 
 def test_the_cases_show_every_verdict_and_their_table_is_what_the_rule_says():
