@@ -23,7 +23,7 @@ from archsae_core.storage import (
 )
 from archsae_study.experiments import TABLES
 from archsae_study.report import read_result
-from soak.processes import Undisturbed, differences, finish, outcome, program, start
+from soak.processes import Undisturbed, begin, differences, finish, outcome
 
 
 def truncate(path: Path) -> None:
@@ -243,10 +243,10 @@ def _end_to_end(runs: Path, problems: list[str]) -> dict[str, Any]:
     markers = {runs / "store": "store"} | dict.fromkeys(runs.glob("smoke-*"), "run")
     for place in markers:  # which `clean` then knows by what is sound in it, or keeps
         flip(place / MARKER)
-    refused = start(program(runs, "tables"))
+    refused = begin(runs, "tables")
     message = refused.communicate()[1]
     named = refused.returncode != 0 and any(str(path) in message for path in flipped)
-    finish(start(program(runs, "tables"), **{REPAIR: "1"}))
+    finish(begin(runs, "tables", **{REPAIR: "1"}))
     wrong = differences(outcome(runs), expected)
     problems += [f"after --repair, {name} differs" for name in wrong]
     problems += [f"{place} is not marked again" for place, kind in markers.items() if not is_marked(place, kind)]

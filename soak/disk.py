@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from archsae_core.storage import MANIFEST, PARTIAL, CorruptArtifact, verify
 from archsae_study.engine.made import note_made
-from soak.processes import PROJECT, Size, Undisturbed, differences, finish, outcome, program, start, wait_for
+from soak.processes import PROJECT, Size, Undisturbed, begin, differences, finish, outcome, program, start, wait_for
 
 MIB = 2**20
 
@@ -50,8 +50,8 @@ def full(
     needed = sum(path.stat().st_blocks * 512 for path in peace.root.rglob("*"))
     log, rows, problems = folder / "full.log", [], []
     with mounted(folder / "small", needed // 2) as root:
-        for name, command, status in (("report", program(root, "whole"), 2), ("tables", program(root, size), 1)):
-            refused = start(command)
+        for name, which, status in (("report", "whole", 2), ("tables", size, 1)):
+            refused = begin(root, which)
             message = refused.communicate()[1]
             early = refused.returncode == status and f"runs = {root}" in message and "are needed" in message
             early = early and not list(root.iterdir())
@@ -68,7 +68,7 @@ def full(
             problems += [f"{path} is damaged" for path in broken]
             row = {"disk fills": f"after {share:.0%}", "kept": len(sealed), "damaged": len(broken)}
             rows.append(row | {"clear error": clear})
-        finish(start(program(root, size), log))
+        finish(begin(root, size, log))
         found = differences(outcome(root), peace.outcome)
         problems += [f"after space was freed, {name} differs" for name in found]
         rows.append({"disk fills": "freed", "kept": len(outcome(root)), "damaged": len(found), "clear error": "–"})
@@ -77,7 +77,7 @@ def full(
 
 def _filled(root: Path, size: Size, log: Path, count: int) -> tuple[int, str]:
     """Status and stderr of a run whose disk fills, and stays full, from the moment when `count` events were noted."""
-    process, ballast = start(program(root, size), log), root / "ballast"
+    process, ballast = begin(root, size, log), root / "ballast"
     if wait_for(process, log, count):
         with open(ballast, "wb", buffering=0) as file:
             while process.poll() is None:

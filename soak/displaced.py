@@ -6,19 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from soak.kills import CHECKPOINT
-from soak.processes import (
-    Size,
-    Undisturbed,
-    counts,
-    differences,
-    events,
-    finish,
-    kill_tree,
-    outcome,
-    program,
-    start,
-    wait_for,
-)
+from soak.processes import Size, Undisturbed, begin, counts, differences, events, finish, kill_tree, outcome, wait_for
 
 
 def copied(folder: Path, peace: Undisturbed, size: Size) -> tuple[list[dict[str, Any]], list[str]]:
@@ -26,7 +14,7 @@ def copied(folder: Path, peace: Undisturbed, size: Size) -> tuple[list[dict[str,
     root, log = folder / "auf einem anderen Gerät" / "runs", folder / "copied.log"
     shutil.copytree(peace.root, root)
     log.touch()
-    finish(start(program(root, size), log))
+    finish(begin(root, size, log))
     files = [path for path in root.glob("store/**/*") if path.is_file()]
     old = [path for path in files if str(peace.root).encode() in path.read_bytes()]
     again = counts(events(log))
@@ -42,13 +30,13 @@ def clock(folder: Path, peace: Undisturbed, size: Size) -> tuple[list[dict[str, 
     """One row, and what is wrong: the clock jumps all the time, and files are older and younger than they are."""
     root, log = folder / "clock", folder / "clock.log"
     jumping = {"ARCHSAE_SOAK_CLOCK": "1"}
-    process = start(program(root, size), log, **jumping)
+    process = begin(root, size, log, **jumping)
     killed = wait_for(process, log, len(peace.events) // 2)
     kill_tree(process)
     files = sorted(path for path in root.rglob("*") if path.is_file())
     for number, path in enumerate(files):
         os.utime(path, (4e9, 4e9) if number % 2 else (1e9, 1e9))  # in 2096, in 2001
-    finish(start(program(root, size), log, **jumping))
+    finish(begin(root, size, log, **jumping))
     problems = [f"{name} differs from a run alone" for name in differences(outcome(root), peace.outcome)]
     redone = counts(events(log))["step"] - counts(peace.events)["step"]
     problems += [] if killed and 0 <= redone <= CHECKPOINT else [f"{redone} steps were done again"]

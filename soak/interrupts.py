@@ -8,14 +8,13 @@ from soak.kernel import Kernel, kernel
 from soak.processes import (
     Size,
     Undisturbed,
+    begin,
     differences,
     events,
     finish,
     listing,
     open_builds,
     outcome,
-    program,
-    start,
     tables_code,
 )
 
@@ -33,7 +32,7 @@ def run(folder: Path, peace: Undisturbed, size: Size) -> tuple[list[dict[str, An
         if (error := notebook.end(notebook.start(code))) != "":
             problems.append(f"after the interruptions: {error}")
         before = len(events(log))
-        finish(start(program(root, size), log))  # while the kernel still lives, which must hold no lock
+        finish(begin(root, size, log))  # while the kernel still lives, which must hold no lock
         if len(events(log)) > before:
             problems.append(f"another process did {len(events(log)) - before} pieces of work again")
     problems += [f"{name} differs from an uninterrupted run" for name in differences(outcome(root), peace.outcome)]

@@ -12,6 +12,7 @@ from archsae_study.settings.config import PRESETS
 from soak.processes import (
     Size,
     Undisturbed,
+    begin,
     counts,
     differences,
     events,
@@ -20,10 +21,8 @@ from soak.processes import (
     listing,
     open_builds,
     outcome,
-    program,
-    start,
     wait_for,
-)  # fmt: skip
+)
 
 CHECKPOINT = PRESETS["smoke"]["checkpoint_every"]
 
@@ -44,11 +43,11 @@ def run(
         # The first stages are short: a third of the kills creeps through them, the others spread over what is left.
         remaining = _remaining(peace.events, events(log)) / (kills - number + 1)
         spacing = 4 if number < kills // 3 else remaining
-        point = _kill(program(root, size), log, max(1, round(generator.uniform(0, 1.8) * spacing)), generator)
+        point = _kill(root, size, log, max(1, round(generator.uniform(0, 1.8) * spacing)), generator)
         if point is None:
             break
         points.append(point)
-    finish(start(program(root, size), log))
+    finish(begin(root, size, log))
     problems = [f"{name} differs from the uninterrupted run" for name in differences(outcome(root), peace.outcome)]
     problems += [f"leftover {path}" for path in root.rglob(".*.tmp")]
     if len(points) < kills:
@@ -69,9 +68,9 @@ class Kill(NamedTuple):
     """Artefacts begun and not finished: one that others wait for, and those others."""
 
 
-def _kill(command: list[str], log: Path, new_events: int, generator: random.Random) -> Kill | None:
+def _kill(root: Path, size: Size, log: Path, new_events: int, generator: random.Random) -> Kill | None:
     """Start, wait for new events, kill; None where the run ended before."""
-    before, process = len(events(log)), start(command, log)
+    before, process = len(events(log)), begin(root, size, log)
     if not wait_for(process, log, before + new_events):
         finish(process)
         return None

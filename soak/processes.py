@@ -1,10 +1,12 @@
 """Starting, counting, killing and comparing runs of the smoke preset."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -60,7 +62,60 @@ def start(command: Sequence[str], log: Path | None = None, **more: str) -> subpr
     return subprocess.Popen(list(command), cwd=PROJECT, env=environment(log, **more), **pipes)
 
 
-def finish(process: subprocess.Popen) -> str:
+def _execute(code: str, variables: Mapping[str, str], outputs: tuple[str, str]) -> None:
+    """What a fork of `soak.warm` does: the code, as a process of these variables does that was started with it."""
+    from soak.warm import hooks
+
+    for number, path in enumerate(outputs, start=1):
+        os.dup2(os.open(path, os.O_WRONLY), number)
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(PROJECT)
+    if "ARCHSAE_SOAK_CLOCK" in variables:
+        hooks.patch_clock()
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+
+
+class Forked:
+    """A process that executes some code, with what `subprocess.Popen` offers of it."""
+
+    def __init__(self, code: str, variables: Mapping[str, str]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["soak.warm"])
+        self._outputs = [tempfile.NamedTemporaryFile("w+") for _ in range(2)]  # noqa: SIM115 (open while it runs)
+        arguments = (code, dict(variables), tuple(file.name for file in self._outputs))
+        self._process = context.Process(target=_execute, args=arguments)
+        self._process.start()
+        self.pid, self.kill = self._process.pid, self._process.kill
+
+    @property
+    def returncode(self) -> int | None:
+        """Status, minus the number of the signal that ended it; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """The same."""
+        return self.returncode
+
+    def communicate(self) -> tuple[str, str]:
+        """What it wrote, once it has ended."""
+        self._process.join()
+        for file in self._outputs:
+            file.seek(0)
+        return self._outputs[0].read(), self._outputs[1].read()
+
+
+Process = subprocess.Popen | Forked
+
+
+def begin(root: Path, size: Size, log: Path | None = None, **more: str) -> Process:
+    """Start the smoke report, or tables of it, whose work is counted in `log`. Tables are forked from `soak.warm`."""
+    if size == "whole":
+        return start(program(root, size), log, **more)
+    return Forked(tables_code(root, size), environment(log, **more))
+
+
+def finish(process: Process) -> str:
     """Wait for a run and return its stderr. Raises RuntimeError where it failed."""
     errors = process.communicate()[1]
     if process.returncode:
@@ -68,7 +123,7 @@ def finish(process: subprocess.Popen) -> str:
     return errors
 
 
-def kill_tree(process: subprocess.Popen) -> None:
+def kill_tree(process: Process) -> None:
     """SIGKILL to a process and all its descendants, kernels included, as when the machine goes down."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
@@ -85,7 +140,7 @@ def events(log: Path) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
-def wait_for(process: subprocess.Popen, log: Path, count: int) -> bool:
+def wait_for(process: Process, log: Path, count: int) -> bool:
     """Wait until `count` events were noted; False where the run ended before."""
     while process.poll() is None:
         if log.exists() and log.read_bytes().count(b"\n") >= count:
@@ -116,7 +171,7 @@ class Undisturbed(NamedTuple):
 
 def undisturbed(folder: Path, size: Size) -> Undisturbed:
     """Run the report, or tables of it, in peace."""
-    finish(start(program(folder / "runs", size), folder / "work.log"))
+    finish(begin(folder / "runs", size, folder / "work.log"))
     return Undisturbed(folder / "runs", outcome(folder / "runs"), events(folder / "work.log"))
 
 

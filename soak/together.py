@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from soak.kernel import kernel
-from soak.processes import Size, Undisturbed, counts, differences, events, finish, outcome, program, start, tables_code
+from soak.processes import Size, Undisturbed, begin, counts, differences, events, finish, outcome, tables_code
 
 
 def run(folder: Path, peace: Undisturbed, size: Size) -> tuple[list[dict[str, Any]], list[str]]:
     """One row, and what is wrong: two reports, one whose runs go to a Dask cluster, and a kernel."""
     root, log = folder / "shared", folder / "shared.log"
-    command = program(root, size)
-    reports = [start(command, log), start(command, log), start(command, log, ARCHSAE_SCHEDULER="local:2")]
+    reports = [begin(root, size, log, **more) for more in ({}, {}, {"ARCHSAE_SCHEDULER": "local:2"})]
     with kernel(log) as notebook:
         error = notebook.end(notebook.start(tables_code(root, size)))
     messages = [finish(process) for process in reports]

@@ -13,7 +13,7 @@ from sharing import once
 from stub_hub import StubHub
 
 from soak.disk import copied_project
-from soak.processes import finish, program, start
+from soak.processes import begin, finish
 
 # a deadline fails a test where the machine is busy
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -102,7 +102,7 @@ def seeded():
 @pytest.fixture(scope="session")
 def smoke_runs(tmp_path_factory):
     """Folder of runs with every table of the smoke preset. Tests may add to it; none may change what is there."""
-    return once(tmp_path_factory, "smoke_runs", lambda root: finish(start(program(root, "tables"))))
+    return once(tmp_path_factory, "smoke_runs", lambda root: finish(begin(root, "tables")))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import pyarrow
 import pyarrow.csv
-import pyarrow.dataset
 import pyarrow.parquet
 
 from archsae_core.config import ConfigError, CorpusConfig, shortened, shown
@@ -232,6 +231,8 @@ def _misquoted(text: str) -> int | None:
 
 def _read_parquet(path: Path, config: CorpusConfig) -> Rows:
     """Columns of one file, or of a folder of parts as Spark writes it; names of classes where `datasets` wrote them."""
+    import pyarrow.dataset  # brings pandas, which takes seconds
+
     try:
         if path.is_dir():
             _check_parts(path, config)
@@ -254,6 +255,8 @@ def _check_parts(folder: Path, config: CorpusConfig) -> None:
     pyarrow takes the columns of the first part for those of all, fills what another lacks with nulls, and makes texts
     of its numbers.
     """
+    import pyarrow.dataset  # as above
+
     fix = "write all parts with the same columns, or give one file"
     kinds: dict[str, dict[str, str]] = {}
     for file in pyarrow.dataset.dataset(folder, format="parquet", schema=pyarrow.schema([])).files:

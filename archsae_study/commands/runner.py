@@ -1,6 +1,7 @@
 """Headless runs: the notebooks in order through papermill, a sweep over deltas, the explorer of a run."""
 
 import ast
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import papermill
 from filelock import FileLock, Timeout
 from traitlets.config import Config as Settings
 
@@ -125,8 +124,10 @@ def tables_of(notebooks: Iterable[str]) -> list[Table[Any]]:
 
 
 def _code(name: str) -> str:
-    cells = nbformat.read(PROJECT / "notebooks" / f"{name}.ipynb", as_version=4).cells
-    return "\n".join(cell.source for cell in cells if cell.cell_type == "code" and not cell.source.startswith("%%"))
+    # as JSON: nbformat takes seconds to import, which a dry run need not wait for
+    cells = json.loads((PROJECT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return "\n".join(source for source in sources if not source.startswith("%%"))
 
 
 def _asked_for(code: str) -> set[str]:
@@ -193,12 +194,16 @@ def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 def _unset(notebook: Path) -> dict[str, None]:
     """None for every parameter that a notebook sets: the run that was published last may have set what this one does
     not."""
+    import papermill  # takes seconds, which a command that runs no notebook need not wait for
+
     listed = papermill.inspect_notebook(str(notebook))
     return {name: None for name, entry in listed.items() if name in FIELDS and entry["default"] != "None"}
 
 
 def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
     """Run one notebook with papermill into `output`, which appears when it is complete. Raises NotebookFailed."""
+    import papermill  # as above
+
     logging.getLogger("papermill").setLevel(logging.ERROR)
     source = PROJECT / "notebooks" / f"{name}.ipynb"
     options = {"cwd": str(source.parent), "progress_bar": False, "kernel_name": "python3", "config": LOCAL_KERNEL}

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.benchmark import Timer
 
 from archsae_core.data.extraction import BATCH_TOKENS
 from archsae_core.data.language_model import blocks, d_model, residuals_after
@@ -63,6 +62,8 @@ class Cost(NamedTuple):
 
 def _trial(statement: str, **names: object) -> float:
     """Shortest time of a statement, a GPU waited for, with all threads: what others do meanwhile only lengthens it."""
+    from torch.utils.benchmark import Timer  # brings setuptools, which reading results need not wait for
+
     timer = Timer(statement, globals=names, num_threads=torch.get_num_threads())
     found = timer.blocked_autorange(min_run_time=TRIAL).times
     return min(found)

@@ -1,4 +1,5 @@
-"""Counts work: every process that has this folder on PYTHONPATH appends one line an event to $ARCHSAE_SOAK_LOG."""
+"""Counts work: a process that has this folder on PYTHONPATH, or was forked from `soak.warm`, appends one line an event
+to $ARCHSAE_SOAK_LOG."""
 
 import functools
 import importlib.abc
@@ -8,12 +9,13 @@ import os
 import sys
 import time
 
-LOG = os.environ.get("ARCHSAE_SOAK_LOG")
-
 
 def note(event, name):
     """One write, so that lines of several processes do not mix."""
-    descriptor = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    log = os.environ.get("ARCHSAE_SOAK_LOG")
+    if not log:
+        return
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, f"{event} {name}\n".encode())
     os.close(descriptor)
 
@@ -94,5 +96,4 @@ class Finder(importlib.abc.MetaPathFinder):
 
 if os.environ.get("ARCHSAE_SOAK_CLOCK"):
     patch_clock()
-if LOG:
-    sys.meta_path.insert(0, Finder())
+sys.meta_path.insert(0, Finder())

@@ -1,0 +1,17 @@
+"""A process that has imported what the smoke report needs: programs forked from it start in no time.
+
+Imports take most of a small program's time. `multiprocessing`'s fork server imports this module; nothing is computed
+here, so that a fork begins as any new process does.
+"""
+
+import importlib.util
+from pathlib import Path
+
+spec = importlib.util.spec_from_file_location("soak_hooks", Path(__file__).parent / "hooks" / "sitecustomize.py")
+hooks = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(hooks)  # before what it patches is imported
+
+import transformers  # noqa: E402
+
+LAZY = (transformers.GPT2LMHeadModel, transformers.PreTrainedTokenizerFast, transformers.AutoModelForCausalLM)
+"""Imported when they are first named."""
