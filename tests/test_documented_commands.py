@@ -22,7 +22,7 @@ import torch
 import transformers
 
 from archsae_core import SAE, ArchetypalDictionary, save_sae
-from archsae_core.data import random_model
+from archsae_core.data import assets, random_model
 from archsae_core.data.hub import quiet_transformers
 from archsae_study import __main__
 from archsae_study.commands import publishing, runner
@@ -141,13 +141,15 @@ def here(brought, tmp_path, monkeypatch):
 
 @pytest.fixture
 def begun(monkeypatch):
-    """Work that a command began: what each notebook is given, tables that are made, pages, exports, publications."""
+    """Work that a command began: what each notebook is given, tables that are made, pages, exports, publications, and
+    models that are fetched by name, of hundreds of megabytes."""
     found = []
 
     def note(kind, *arguments, **_):
         found.append((kind, arguments))
         return arguments[-1]
 
+    monkeypatch.setattr(assets, "model_folder", partial(note, "fetched"))
     monkeypatch.setattr(execution, "make_tables", partial(note, "tables"))
     monkeypatch.setattr(runner, "execute", partial(note, "notebook"))
     monkeypatch.setattr(runner, "of_study", partial(note, "explorer"))
@@ -182,6 +184,8 @@ def run_study(arguments, here, begun):
     for *_, cell in notebooks:
         paths = [cell[name] for name in ("text", "model") if "--set" in arguments and name in cell]
         assert all(Path(path).is_absolute() and Path(path).exists() for path in paths)
+    if arguments[0] == "fetch":
+        assert [given for kind, given in begun if kind == "fetched"] == [(name,) for name in arguments[1:]]
     if arguments[0] == "compare":
         assert (here / "comparison.png").stat().st_size > 0
 
