@@ -7,16 +7,25 @@ from pathlib import Path
 import pytest
 from sharing import once
 
-from docs.site import PAGES, pages_of
+from docs.site import PAGES, main, pages_of
 
 pytestmark = pytest.mark.browser
 PROJECT = Path(__file__).parents[1]
 SIZES = {"desktop": (1400, 900), "phone": (390, 844)}
 
 
-def build(*arguments):
-    command = [sys.executable, "-m", "docs.site", *map(str, arguments)]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+@pytest.fixture
+def refusal(monkeypatch, capsys):
+    """What the command says when it refuses its arguments."""
+
+    def refused(*arguments):
+        monkeypatch.setattr(sys, "argv", ["docs.site", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    return refused
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +36,8 @@ def site(tmp_path_factory):
         explorer = path.with_name("site-explorer")
         explorer.mkdir()
         (explorer / "index.html").write_text("<!doctype html><title>Feature explorer</title>")
-        done = build("--out", path, "--explorer", explorer)
+        command = [sys.executable, "-m", "docs.site", "--out", str(path), "--explorer", str(explorer)]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
     return once(tmp_path_factory, "site", make)
@@ -94,35 +104,29 @@ def test_the_report_is_read_by_its_navigation(site, page):
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "index.html"])
-def test_a_folder_with_something_of_others_is_left_alone(site, tmp_path, name):
+def test_a_folder_with_something_of_others_is_left_alone(refusal, tmp_path, name):
     out = tmp_path / "site"
     out.mkdir()
     (out / "searchindex.js").write_text("of another project")
     (out / name).write_text("mine")
-    done = build("--out", out)
-    assert done.returncode == 2
-    assert "it holds what this command did not write, such as" in done.stderr
+    assert "it holds what this command did not write, such as" in refusal("--out", out)
     assert (out / name).read_text() == "mine"
 
 
-def test_a_page_that_a_person_changed_is_not_replaced(site):
+def test_a_page_that_a_person_changed_is_not_replaced(site, refusal):
     changed = site / "usage.html"
     text = changed.read_text()
     try:
         changed.write_text(text + "<!-- mine -->")
-        done = build("--out", site)
+        assert "such as usage.html" in refusal("--out", site)
     finally:
         changed.write_text(text)
-    assert done.returncode == 2
-    assert "such as usage.html" in done.stderr
 
 
 def test_nothing_is_written_beside_the_site(site):
     assert not (site.parent / "jupyter_execute").exists()
 
 
-def test_the_sources_of_the_site_are_no_place_for_it():
-    done = build("--out", PROJECT / "docs" / "html")
-    assert done.returncode == 2
-    assert "it is among the sources of the site" in done.stderr
+def test_the_sources_of_the_site_are_no_place_for_it(refusal):
+    assert "it is among the sources of the site" in refusal("--out", PROJECT / "docs" / "html")
     assert not (PROJECT / "docs" / "html").exists()
