@@ -290,6 +290,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require_counts(self, ("support", "steps", "batch_size", "aux_k", "dead_after", "checkpoint_every"))
+        fix = "must be at least 2: the loss is a share of the variance of a batch"
+        require(self.batch_size >= 2, "batch_size", self.batch_size, fix)
         require_positive(self, ("lr", "w_lr"))
         require_not_negative(self, ("aux_coefficient",))
         require_share("decay", self.decay, 0.0, 1.0, closed=True)

@@ -16,7 +16,7 @@ from soak.studies import attempt
 NUMBERS = {
     "layer": (0, 2), "context": (3, 64), "tokens": (600, 5000), "n_anchors": (2, 40), "anchor_tokens": (1, 900),
     "kmeans_iterations": (1, 4), "anchor_folds": (1, 5), "n_features": (1, 48), "k": (1, 12), "steps": (1, 6),
-    "batch_size": (1, 300), "aux_k": (1, 80), "dead_after": (1, 6), "checkpoint_every": (1, 6), "seed": (0, 2**40 - 1),
+    "batch_size": (2, 300), "aux_k": (1, 80), "dead_after": (1, 6), "checkpoint_every": (1, 6), "seed": (0, 2**40 - 1),
     "support": (1, 64), "n_seeds": (2, 3), "longer_factor": (1, 3), "ablation_steps": (1, 4), "ablation_seeds": (2, 3),
     "heldout_tokens": (2, 400), "behaviour_tokens": (1, 200), "feature": (0, 47),
 }  # fmt: skip

@@ -187,7 +187,7 @@ def _result_cases(runs: Path) -> list[Case]:
         before = path.read_bytes()
 
         def read(path: Path = path, before: bytes = before) -> None:
-            if os.environ.get(REPAIR):  # a report writes its results again from the store, every time
+            if os.environ.get(REPAIR):  # then a report writes its results again from the store
                 path.write_bytes(before)
             read_result(path, of_file[path.name])
 

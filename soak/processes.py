@@ -1,13 +1,18 @@
 """Starting, counting, killing and comparing runs of the smoke preset."""
 
+import atexit
+import contextlib
+import functools
 import json
-import multiprocessing
+import multiprocessing.context
+import multiprocessing.forkserver
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,9 +68,12 @@ def start(command: Sequence[str], log: Path | None = None, **more: str) -> subpr
 
 
 def _execute(code: str, variables: Mapping[str, str], outputs: tuple[str, str]) -> None:
-    """What a fork of `soak.warm` does: the code, as a process of these variables does that was started with it."""
+    """What a fork of `soak.warm` does: the code, in a process of these variables. Python's own were read before."""
+    if "soak.warm" not in sys.modules:
+        raise RuntimeError("soak.warm was not imported beforehand: work would not be counted")
     from soak.warm import hooks
 
+    warnings.simplefilter("ignore")
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY), number)
     os.environ.clear()
@@ -76,17 +84,27 @@ def _execute(code: str, variables: Mapping[str, str], outputs: tuple[str, str]) 
     exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
 
 
+@functools.cache
+def _fork_server() -> multiprocessing.context.ForkServerContext:
+    """Starts in the project's folder, from which alone it finds `soak.warm`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["soak.warm"])
+    with contextlib.chdir(PROJECT):
+        multiprocessing.forkserver.ensure_running()
+    return context
+
+
 class Forked:
     """A process that executes some code, with what `subprocess.Popen` offers of it."""
 
     def __init__(self, code: str, variables: Mapping[str, str]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["soak.warm"])
         self._outputs = [tempfile.NamedTemporaryFile("w+") for _ in range(2)]  # noqa: SIM115 (open while it runs)
+        self._texts: list[str] = []
         arguments = (code, dict(variables), tuple(file.name for file in self._outputs))
-        self._process = context.Process(target=_execute, args=arguments)
+        self._process = _fork_server().Process(target=_execute, args=arguments)
         self._process.start()
         self.pid, self.kill = self._process.pid, self._process.kill
+        atexit.register(self.kill)  # else this process would wait for it where a test failed meanwhile
 
     @property
     def returncode(self) -> int | None:
@@ -100,9 +118,13 @@ class Forked:
     def communicate(self) -> tuple[str, str]:
         """What it wrote, once it has ended."""
         self._process.join()
-        for file in self._outputs:
-            file.seek(0)
-        return self._outputs[0].read(), self._outputs[1].read()
+        if self._outputs:
+            for file in self._outputs:
+                file.seek(0)
+                self._texts.append(file.read())
+                file.close()
+            self._outputs = []
+        return self._texts[0], self._texts[1]
 
 
 Process = subprocess.Popen | Forked
@@ -125,7 +147,9 @@ def finish(process: Process) -> str:
 
 def kill_tree(process: Process) -> None:
     """SIGKILL to a process and all its descendants, kernels included, as when the machine goes down."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    family = []
+    with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
         try:
             member.send_signal(signal.SIGKILL)
@@ -170,8 +194,8 @@ class Undisturbed(NamedTuple):
 
 
 def undisturbed(folder: Path, size: Size) -> Undisturbed:
-    """Run the report, or tables of it, in peace."""
-    finish(begin(folder / "runs", size, folder / "work.log"))
+    """Run the report, or tables of it, in peace, in a process of its own, whose sets have another order than forks'."""
+    finish(start(program(folder / "runs", size), folder / "work.log"))
     return Undisturbed(folder / "runs", outcome(folder / "runs"), events(folder / "work.log"))
 
 

@@ -1,7 +1,7 @@
 """A process that has imported what the smoke report needs: programs forked from it start in no time.
 
-Imports take most of a small program's time. `multiprocessing`'s fork server imports this module; nothing is computed
-here, so that a fork begins as any new process does.
+Imports take most of a small program's time. `multiprocessing`'s fork server imports this module, and computes nothing.
+Forks share its hash seed, that is the order of sets.
 """
 
 import importlib.util

@@ -55,7 +55,8 @@ class Bad(NamedTuple):
 
 VALUES = [
     ("delta", -0.1), ("delta", float("nan")), ("delta", float("inf")), ("delta", "wide"), ("delta", True), ("k", 0),
-    ("k", 2000), ("k", 2.5), ("n_features", 0), ("n_anchors", 0), ("steps", 0), ("batch_size", -1), ("lr", 0.0),
+    ("k", 2000), ("k", 2.5), ("n_features", 0), ("n_anchors", 0), ("steps", 0), ("batch_size", -1), ("batch_size", 1),
+    ("lr", 0.0),
     ("lr", "fast"), ("w_lr", -1.0), ("w_step", "newton"), ("smoothing", 0.0), ("smoothing", 1.0), ("layer", -1),
     ("layer", 1.5), ("context", 1), ("dtype", "float16"), ("device", "tpu"), ("heldout_fraction", 0.0),
     ("heldout_fraction", 0.6), ("validation_fraction", 1), ("tokens", 0), ("anchor_tokens", -5), ("aux_k", 0),
@@ -64,7 +65,8 @@ VALUES = [
     ("deltas", {"low": 0, "high": 1}), ("arms", {"topk-random-own"}), ("revision", 4e10), ("layer", "all"),
     ("arms", ["topk-random-own", "nothing"]), ("arms", []), ("arms", ["ra-own", "ra-own"]), ("deltas", []),
     ("deltas", "0,,1"), ("deltas", [-1.0]), ("deltas", [1, 1]), ("deltas", "[1, "), ("ablation_steps", 0),
-    ("ablation_seeds", 0), ("longer_factor", 0), ("full_size_steps", -1), ("raw_full_size_steps", -1),
+    ("ablation_seeds", 0), ("longer_factor", 0), ("full_size_steps", -1),
+    ("raw_full_size_steps", -1),
     ("other_settings", "perhaps"), ("heldout_tokens", 0), ("probe_tasks", -1), ("probe_prompts", 7),
     ("behaviour_tokens", 0), ("feature", 99999), ("feature", -1), ("outlier_factor", 0),
     ("outlier_factor", 0.99), ("context", 2), ("heldout_tokens", 1), ("kmeans_iterations", 0),

@@ -21,11 +21,11 @@ hypothesis.settings.load_profile("untimed")
 
 
 LONGEST = (
-    "test_faults.py", "test_explorer_page.py", "test_pages_render.py", "test_extremes.py", "test_cleaning.py",
-    "test_site.py", "test_documented_commands.py", "test_benchmarks.py", "test_scheduler.py", "test_report.py",
+    "test_faults.py", "test_explorer_page.py", "test_pages_render.py", "test_extremes.py", "test_scheduler.py",
+    "test_benchmarks.py", "test_site.py", "test_documented_commands.py", "test_cleaning.py", "test_report.py",
     "test_estimate.py", "test_identifiability.py", "test_installed.py", "test_features.py",
 )  # fmt: skip
-"""Files that take longest. Of the first ones, every second needs no `smoke_runs`, for which it would wait."""
+"""Files that take longest. The first makes `published`: the others that need it come late, so as not to wait for it."""
 
 
 def pytest_collection_modifyitems(items):

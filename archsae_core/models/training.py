@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -125,9 +126,9 @@ def _require_gradients(sae: SAE) -> None:
 
 
 def _require_variance(batch: Tensor) -> None:
-    fix = "the loss is a share of their variance: give a larger batch_size, or activations that differ"
     if torch.is_tensor(batch) and batch.ndim == 2 and len(batch) and (batch == batch[0]).all():
-        raise ConfigError(f"x: all {len(batch)} rows of the first batch are equal: {fix}")
+        what = "has one row" if len(batch) == 1 else f"has {len(batch)} rows, all equal"
+        raise ConfigError(f"x: the first batch {what}: the loss is a share of their variance: give rows that differ")
 
 
 def _require_support(dictionary: SparseArchetypalDictionary, config: TrainingConfig) -> None:
@@ -341,7 +342,7 @@ def train(
 
     `x` holds raw activations: a tensor [tokens, d_model] or an `ActivationSet`, drawn in shuffled batches of
     `config.batch_size` (`ShuffledBatches`, by `seed`), or a function from a step to its batch, which `seed` leaves
-    alone. Rows of a batch must differ: the loss is a share of their variance.
+    alone. The loss is a share of the variance of a batch, so that its rows must differ; of the first this is checked.
 
     Without `work` nothing is written. Otherwise a checkpoint of the same run, found in that folder, is continued, to
     the bit, and what is left there is `sae.safetensors`, `log.json` and a `snapshot_file` at each of `snapshot_steps`.
@@ -371,8 +372,9 @@ def train(
     if continued:
         trainer.load(work / CHECKPOINT, origin)
     elif work is not None:
-        for path in filter(is_snapshot, work.glob("snapshot_*.safetensors")):  # of the run that is replaced
-            path.unlink()
+        for path in work.glob("snapshot_*.safetensors"):  # of the run that is replaced
+            if re.fullmatch(r"snapshot_\d{6,}\.safetensors", path.name) and is_snapshot(path):
+                path.unlink()
         write_snapshot(sae, work, 0)
     steps = range(trainer.step, config.steps)
     options = {"initial": trainer.step, "total": config.steps, "shown": progress}

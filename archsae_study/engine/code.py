@@ -79,15 +79,24 @@ def _of_record(text: str) -> dict[str, dict[str, str]]:
 
 
 def declare_equal(module: str, because: str) -> None:
-    """Declare that what changed of a module since the last commit leaves every result of the study as it was."""
-    path = _existing_file(module)
-    earlier = ["git", "show", f"HEAD:./{path.relative_to(ROOT).as_posix()}"]
-    before = _of_text(subprocess.run(earlier, cwd=ROOT, capture_output=True, check=True, text=True).stdout)[0]
-    known = equal_code().get(module)
-    counted = known["as"] if known and known["now"] == before else before
-    reasons = f"{known['because']}; {because}" if known and counted == known["as"] else because
-    entry = {"now": _parsed(path)[0], "as": counted, "because": reasons}
+    """Declare that what changed of a module since the last commit leaves every result of the study as it was.
+
+    Raises ValueError where nothing changed, or where the module determines no result.
+    """
+    before, now = _of_text(_committed(_existing_file(module)))[0], _parsed(_existing_file(module))[0]
+    if _is_plumbing(module) or before == now:
+        raise ValueError(f"{module}: {'it determines no result' if before != now else 'its code did not change'}")
+    earlier = json.loads(_committed(EQUAL)).get(module, {})
+    same = earlier.get("now") == before
+    counted, reasons = (earlier["as"], f"{earlier['because']}; {because}") if same else (before, because)
+    entry = {"now": now, "as": counted, "because": reasons}
     EQUAL.write_text(json.dumps(equal_code() | {module: entry}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _committed(path: Path) -> str:
+    """Content of a file in the last commit."""
+    command = ["git", "show", f"HEAD:./{path.relative_to(ROOT).as_posix()}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
 
 
 def item_hash(item: str) -> str:

@@ -1,12 +1,12 @@
 """What a report wrote into its run folder, by name and content: only that is published, and only that is deleted."""
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from archsae_core.config import ConfigError
-from archsae_core.storage import append_entries, file_sha256, read_entries, write_atomically
+from archsae_core.storage import REPAIR, append_entries, file_sha256, read_entries, switched_on, write_atomically
 
 RECORD = ".made"
 """In a run folder: a line for each file that a report put there, with its name and SHA-256."""
@@ -23,24 +23,31 @@ def note_made(folder: Path, *paths: Path) -> None:
 def write_made(folder: Path, path: Path, write: Callable[[Path], object]) -> None:
     """`write_atomically` into a run folder, recorded before the rename: a kill in between leaves the former file.
 
-    Raises ConfigError, before anything is written, where `path` holds what no report wrote, or what somebody changed.
+    Raises ConfigError, and leaves what is there, where it is somebody's.
     """
-    if path.exists() and path not in made_files(folder, [path]):
-        raise ConfigError(f"{path} is not as a report wrote it and would be replaced: move it elsewhere")
     write_atomically(path, write, partial(_note, folder, path))
 
 
 def replace_made(folder: Path, unfinished: Path, path: Path) -> None:
-    """Put a finished file in its place, recorded before as `write_made` does."""
+    """Put a finished file in its place, recorded before as `write_made` does; somebody's file is refused as there."""
     _note(folder, path, unfinished)
     os.replace(unfinished, path)
 
 
 def _note(folder: Path, path: Path, finished: Path) -> None:
-    """Record for `path` the content that it is about to get."""
-    entry = (path.relative_to(folder).as_posix(), file_sha256(finished))
-    if entry not in noted(folder):
-        append_entries(folder / RECORD, [entry])
+    """Record for `path` the content that it is about to get.
+
+    Raises ConfigError where other content is there that no report wrote, or that somebody changed. What a report once
+    wrote is replaced where $ARCHSAE_REPAIR is set: it may be damaged.
+    """
+    digest, there = file_sha256(finished), file_sha256(path) if _is_file(path) else None
+    # read after the hash was taken: another process may have replaced the file, and records it before
+    known = {known for name, known in noted(folder) if folder / name == path}
+    ours = there in known | {digest} or (known and switched_on(REPAIR))
+    if os.path.lexists(path) and not ours:
+        raise ConfigError(f"{path} is not as a report wrote it and would be replaced: move it elsewhere")
+    if digest not in known:
+        append_entries(folder / RECORD, [(path.relative_to(folder).as_posix(), digest)])
 
 
 def changed_files(folder: Path) -> set[Path]:
@@ -49,15 +56,11 @@ def changed_files(folder: Path) -> set[Path]:
     return there - made_files(folder)
 
 
-def made_files(folder: Path, among: Collection[Path] | None = None) -> set[Path]:
-    """Files of a run folder, or those `among` them, that still have the content that a report gave them.
-
-    Links are nobody's.
-    """
-    entries = [(folder / name, digest) for name, digest in noted(folder) if among is None or folder / name in among]
-    found: dict[Path, set[str]] = {}
-    for path, digest in entries:
-        found.setdefault(path, set()).add(digest)
+def made_files(folder: Path) -> set[Path]:
+    """Files of a run folder that still have the content that a report gave them. Links are nobody's."""
+    found = {folder / name: set() for name, _ in noted(folder)}
+    for name, digest in noted(folder):
+        found[folder / name].add(digest)
     return {path for path, digests in found.items() if _is_file(path) and file_sha256(path) in digests}
 
 

@@ -146,7 +146,8 @@ def test_dictionaries_of_equal_atoms_and_of_zeros():
     equal = structure.collapse(torch.ones(5, 3))
     assert (equal.distinct, equal.largest, equal.tightness) == (1, 5, 1.0)
     assert set(equal.nearest.values()) == {1.0}
-    alone = structure.collapse(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))  # one atom is the mean
+    alone = structure.collapse(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]))  # one atom is the mean
+    assert (alone.distinct, alone.tightness) == (3, pytest.approx(1))
     assert max(alone.nearest.values()) < 1
     with pytest.raises(ConfigError, match="D is 0 in every entry"):
         structure.structure(torch.zeros(4, 2), torch.eye(2), codes_of(torch.eye(4)[:2]))

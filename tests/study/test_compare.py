@@ -98,7 +98,7 @@ def test_unrelated_features_score_chance(saved, capsys):
     entries = compare.read([saved / "ours.safetensors", saved / "unrelated.safetensors"])
     found = compare.compare(entries)
     assert abs(found.pairs[0].found["normalised"]["hungarian_centred"]) < 0.1
-    assert "| unrelated | 30 | 12 | 3 | free | – | – | 3 |" in compare.report(found)
+    assert "| unrelated | 30 | 12 | topk | 3 | free | raw | – | – | 3 |" in compare.report(found)
 
 
 def test_scores_are_those_of_the_study(saved):
@@ -165,7 +165,7 @@ def test_a_name_stays_in_its_cell_and_is_no_markup(tmp_path, capsys):
     for name in ("a&#124;b", "&#60;b&#62;c", "&#91;d](e)&#96;f&#96;"):
         assert f"| {name} | 4 | 4 |" in said
     heads = {line.count("|") for line in said.splitlines() if "one-to-one" not in line and "&#" in line}
-    assert heads == {9, 5}  # eight columns of the SAEs, four of the pairs
+    assert heads == {11, 5}  # ten columns of the SAEs, four of the pairs
 
 
 def other_width(folder):

@@ -81,8 +81,9 @@ def test_verdicts_hold_between_the_margins_and_thresholds_that_the_report_names(
     assert (same is None) == (decision.gain is None)
     ends = [("MARGIN", "above", "below"), ("UNMOVED", "moved", "kept")] if same else []
     for name, low, high in ends:
-        for value, holds in ((same[low] + 1e-9, True), (same[high] - 1e-9, True), (same[low] - 1e-9, False)):
-            if 0 < value < 1 and (holds or same[low] > 0):
+        inside, outside = (same[low] + 1e-9, same[high] - 1e-9), (same[low] - 1e-9, same[high] + 1e-9)
+        for value, holds in [(value, True) for value in inside] + [(value, False) for value in outside]:
+            if 0 < value < 1:
                 with monkeypatch.context() as patch:
                     patch.setattr(contrasts, name, value)
                     assert (decide(CASE, case.outcomes).verdict is decision.verdict) == holds, (name, value)

@@ -56,7 +56,7 @@ def test_held_out_windows_without_a_next_token_are_refused(tmp_path):
 
 
 def test_the_smallest_study_has_every_table(tmp_path):
-    smallest = {"n_features": 2, "k": 1, "n_anchors": 2, "steps": 1, "ablation_steps": 1, "batch_size": 1, "delta": 0}
+    smallest = {"n_features": 2, "k": 1, "n_anchors": 2, "steps": 1, "ablation_steps": 1, "batch_size": 2, "delta": 0}
     smallest |= {"deltas": (0,), "heldout_tokens": 2, "behaviour_tokens": 20, "layer": 0, "longer_factor": 1}
     assert attempt(smallest | {"arms": ("topk-random-own", "ra-own")}, tmp_path / "runs", tables) == Ended("done")
 

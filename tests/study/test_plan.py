@@ -112,17 +112,24 @@ def test_a_change_that_leaves_every_result_as_it_was_is_declared(tmp_path, monke
     code.declare_equal(name, "two is one")
     assert module_hash(name) == first
     subprocess.run("git -c user.name=a -c user.email=a@b commit -qam second".split(), cwd=tmp_path, check=True)
+    assert write(4) != first
+    code.declare_equal(name, "a first attempt")
     assert write(3) != first
     code.declare_equal(name, "so is three")
     assert code.equal_code()[name] | {"now": ""} == {"as": first, "because": "two is one; so is three", "now": ""}
-    assert (module_hash(name), write(2) == first, write(1)) == (first, False, first)
+    assert (module_hash(name), write(4) == first, write(1)) == (first, False, first)
+    write(2)
+    with pytest.raises(ValueError, match="its code did not change"):
+        code.declare_equal(name, "nothing")
 
 
 def test_what_is_declared_equal_is_the_code_as_it_is():
     for module, equal in code.equal_code().items():
         assert equal["now"] == code._parsed(code._existing_file(module))[0], f"{module}: remove it from equal_code.json"
         assert equal["because"]
+        assert equal["as"] != equal["now"]
         assert module not in stages.COVERED
+        assert not code._is_plumbing(module)
 
 
 def test_the_code_of_expensive_stages_is_that_of_their_versions():
