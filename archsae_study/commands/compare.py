@@ -175,7 +175,7 @@ def _side(sae: SAE, x: Float[Tensor, "tokens d_model"] | None) -> stability.Side
 def _about(sae: SAE) -> dict[str, Any]:
     archetypal = isinstance(sae.dictionary, ArchetypalDictionary)
     kind = f"archetypal, δ = {sae.dictionary.delta:g}" if archetypal else "free"
-    frame = "centred" if sae.mean.any() else "raw"
+    frame = "centred" if sae.mean.any() or sae.b_dec.any() else "raw"  # other tools learn the mean as b_dec
     sizes = {"features": sae.n_features, "d_model": sae.d_model, "activation": sae.activation, "k": sae.k}
     sizes |= {"dictionary": kind, "frame": frame}
     return sizes | {"model": sae.about.model, "layer": sae.about.layer, "seed": sae.about.seed}

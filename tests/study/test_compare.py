@@ -98,7 +98,15 @@ def test_unrelated_features_score_chance(saved, capsys):
     entries = compare.read([saved / "ours.safetensors", saved / "unrelated.safetensors"])
     found = compare.compare(entries)
     assert abs(found.pairs[0].found["normalised"]["hungarian_centred"]) < 0.1
-    assert "| unrelated | 30 | 12 | topk | 3 | free | raw | – | – | 3 |" in compare.report(found)
+    assert "| unrelated | 30 | 12 | topk | 3 | free | centred | – | – | 3 |" in compare.report(found)
+
+
+def test_an_sae_that_takes_nothing_off_its_input_is_of_the_raw_frame():
+    sae = SAE(FreeDictionary(torch.eye(4)), 2, activation="batchtopk")
+    assert [compare._about(sae)[name] for name in ("activation", "frame")] == ["batchtopk", "raw"]
+    with torch.no_grad():
+        sae.b_dec.fill_(0.1)
+    assert compare._about(sae)["frame"] == "centred"
 
 
 def test_scores_are_those_of_the_study(saved):
