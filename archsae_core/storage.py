@@ -339,12 +339,15 @@ def _make_way(folder: Path, ours: Collection[str]) -> None:
             if not os.listdir(place):
                 os.rmdir(place)
     if os.path.lexists(folder):
-        names = (folder.with_name(f"{folder.name}{KEPT}{number or ''}") for number in itertools.count())
-        kept = next(path for path in names if not os.path.lexists(path))
-        os.rename(folder, kept)
-        logging.getLogger(__name__).warning(
-            "kept %s: it holds what no manifest lists; delete it if it is of no use", kept
-        )
+        keep(folder)
+
+
+def keep(path: Path) -> None:
+    """Rename what nobody may replace, and say so."""
+    names = (path.with_name(f"{path.name}{KEPT}{number or ''}") for number in itertools.count())
+    kept = next(name for name in names if not os.path.lexists(name))
+    os.rename(path, kept)
+    logging.getLogger(__name__).warning("kept %s: it is not as it was written; delete it if it is of no use", kept)
 
 
 def recomputing(folder: Path) -> str:
@@ -373,7 +376,7 @@ def verify(folder: Path) -> None:
         _check_file(folder / name, size, digest, fix)
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
     for name in sorted(found - {*manifest["files"], MANIFEST}):
-        raise CorruptArtifact(f"{folder / name} is not in {MANIFEST}: {fix}")
+        raise CorruptArtifact(f"{folder / name} is not in {MANIFEST}: move it elsewhere if it is yours, or {fix}")
 
 
 def _sealed(folder: Path) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument(
         "--sae", action="append", default=[], help="another SAE of the same layer to show beside them, as of compare"
     )
+    explore.add_argument("--k", type=int, help="codes a token of state dicts of overcomplete, which do not hold it")
     export = commands.add_parser("export", help="a trained dictionary in the files of other tools")
     export.add_argument("folder", help="new folder to write")
     export.add_argument("--to", required=True, metavar="TOOL", help="pretrained, saelens, neuronpedia or sae-dashboard")
@@ -143,7 +144,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.command == "explore":
         arms = None if arguments.arms is None else coerce("arms", arguments.arms)
-        page = runner.run_explorer(parameters, arms, saes=arguments.sae, root=root, say=_say)
+        page = runner.run_explorer(parameters, arms, saes=arguments.sae, k=arguments.k, root=root, say=_say)
         sys.stdout.write(f"{page}\n")
         return 0
     if arguments.publish:

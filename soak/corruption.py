@@ -23,7 +23,7 @@ from archsae_core.storage import (
 )
 from archsae_study.experiments import TABLES
 from archsae_study.report import read_result
-from soak.processes import Undisturbed, begin, differences, finish, outcome
+from soak.processes import Undisturbed, begin, differences, finish, manifests, outcome
 
 
 def truncate(path: Path) -> None:
@@ -234,7 +234,7 @@ def _cache_cases(folder: Path, *, models: bool) -> list[Case]:
 def _end_to_end(runs: Path, problems: list[str]) -> dict[str, Any]:
     """One file of every artefact is flipped: a run refuses by name; with --repair it ends as before."""
     expected, flipped = outcome(runs), []
-    for manifest in sorted(runs.glob("store/*/*/manifest.json")):
+    for manifest in manifests(runs):
         path = max(manifest.parent.glob("*.*"), key=lambda path: path.stat().st_size)
         flip(path)
         flipped.append(path)
@@ -251,7 +251,7 @@ def _end_to_end(runs: Path, problems: list[str]) -> dict[str, Any]:
     problems += [f"after --repair, {name} differs" for name in wrong]
     problems += [f"{place} is not marked again" for place, kind in markers.items() if not is_marked(place, kind)]
     problems += [] if named else [f"the run did not refuse by name: {message[-300:]}"]
-    made_again = sum(_verifies(path.parent) for path in runs.glob("store/*/*/manifest.json"))
+    made_again = sum(_verifies(path.parent) for path in manifests(runs))
     if made_again < len(flipped):
         problems.append(f"after --repair, {len(flipped) - made_again} artefacts are still damaged")
     row = {"kind": "all at once, whole study", "damaged": len(flipped)}

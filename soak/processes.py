@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import psutil
 
-from archsae_core.storage import file_sha256, read_json
+from archsae_core.storage import KEPT, MANIFEST, file_sha256, read_json
 
 HOOKS = Path(__file__).parent / "hooks"
 PROJECT = Path(__file__).resolve().parents[1]
@@ -180,9 +180,14 @@ def outcome(root: Path) -> dict[str, Any]:
         found[f"results/{path.name}"] = read_json(path)["table"]
     for path in sorted([*root.glob("smoke-*/figures/*"), *root.glob("smoke-*/*.safetensors")]):
         found[path.name] = file_sha256(path)
-    for path in sorted(root.glob("store/*/*/manifest.json")):
+    for path in manifests(root):
         found[f"{path.parent.parent.name}/{path.parent.name}"] = read_json(path)["files"]
     return found
+
+
+def manifests(root: Path) -> list[Path]:
+    """Of every artefact in the store, but for what was set aside."""
+    return [path for path in sorted(root.glob(f"store/*/*/{MANIFEST}")) if KEPT not in path.parent.name]
 
 
 class Undisturbed(NamedTuple):

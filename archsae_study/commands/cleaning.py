@@ -10,7 +10,7 @@ built. Symbolic links are neither followed nor deleted.
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,7 @@ OF_A_BUILD = re.compile(
 """Files of an artefact that is being built."""
 LOG = "scheduler.log"
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (\S+: \d+ runs for \d+ workers|\d+ of \d+: .+)")
+TELLING = "it tells that a file beside it was changed since a report wrote it"
 FOREIGN, LINK = "not made by a report", "a symbolic link"
 UNPROVEN = "neither manifest nor marker tells what in it a report made: delete it by hand if it is of no use"
 
@@ -258,8 +259,16 @@ def _clean_run(folder: Path, found: Cleaned) -> None:
             return
         files = _files(folder)
         ours = made_files(folder) | {file for file in files if not file.is_symlink() and _is_of_a_run(file, folder)}
-        found.kept.extend((file, LINK if file.is_symlink() else FOREIGN) for file in files if file not in ours)
+        # by them the next report knows that it would replace what a person changed
+        changed = {folder / name for name, _ in noted(folder)} & {*files} - ours
+        telling = {folder / RECORD, folder / MARKER} if changed else set()
+        ours -= telling
+        found.kept.extend((file, _why(file, telling)) for file in files if file not in ours)
         found.delete([file for file in files if file in ours], folder, folder)
+
+
+def _why(file: Path, telling: Collection[Path]) -> str:
+    return TELLING if file in telling else LINK if file.is_symlink() else FOREIGN
 
 
 def _is_of_a_run(file: Path, folder: Path) -> bool:

@@ -49,6 +49,8 @@ class Entry:
     name: str
     path: str
     sae: SAE
+    k: int | None
+    """Codes a token; None where neither the file nor `--k` says."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
-        saes = [{"name": entry.name, "path": entry.path} | _about(entry.sae) for entry in self.entries]
+        saes = [{"name": entry.name, "path": entry.path} | _about(entry) for entry in self.entries]
         pairs = [{"a": pair.a, "b": pair.b} | dict(pair.found) for pair in self.pairs]
         return {"headline": HEADLINE, "n_tokens": self.n_tokens, "saes": saes, "pairs": pairs}
 
@@ -108,7 +110,8 @@ def read(paths: Sequence[str | Path], k: int | None = None, *, codes: bool = Fal
                 f"{path} has d_model = {sae.d_model}, {paths[0]} has {first.d_model}: only SAEs of activations of one "
                 "width can be compared, as those of the same layer of the same model are"
             )
-    named = zip(short_names(paths), map(str, paths), saes, strict=True)
+    known = (None if k is None and sae.about.source == "overcomplete" else sae.k for sae in saes)
+    named = zip(short_names(paths), map(str, paths), saes, known, strict=True)
     return tuple(Entry(*entry) for entry in named)
 
 
@@ -172,11 +175,12 @@ def _side(sae: SAE, x: Float[Tensor, "tokens d_model"] | None) -> stability.Side
     return stability.side(sae, fired, codes)
 
 
-def _about(sae: SAE) -> dict[str, Any]:
+def _about(entry: Entry) -> dict[str, Any]:
+    sae = entry.sae
     archetypal = isinstance(sae.dictionary, ArchetypalDictionary)
     kind = f"archetypal, δ = {sae.dictionary.delta:g}" if archetypal else "free"
     frame = "centred" if sae.mean.any() or sae.b_dec.any() else "raw"  # other tools learn the mean as b_dec
-    sizes = {"features": sae.n_features, "d_model": sae.d_model, "activation": sae.activation, "k": sae.k}
+    sizes = {"features": sae.n_features, "d_model": sae.d_model, "activation": sae.activation, "k": entry.k}
     sizes |= {"dictionary": kind, "frame": frame}
     return sizes | {"model": sae.about.model, "layer": sae.about.layer, "seed": sae.about.seed}
 
@@ -197,7 +201,7 @@ def warnings(entries: Sequence[Entry]) -> Iterator[str]:
 
 def report(comparison: Comparison) -> str:
     """Markdown: the SAEs, every score against chance, and with more than two SAEs the headline of each pair."""
-    about = [[entry.name, *_about(entry.sae).values()] for entry in comparison.entries]
+    about = [[entry.name, *_about(entry).values()] for entry in comparison.entries]
     rows = [[foreign(each) if isinstance(each, str) else each for each in row] for row in about]
     header = ("SAE", "features", "d_model", "activation", "k", "dictionary", "frame", "model", "layer", "seed")
     blocks = [markdown_table(header, rows), _score_table(comparison)]

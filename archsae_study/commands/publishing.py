@@ -19,6 +19,7 @@ from archsae_study.engine.made import RECORD, made_files, note_made
 from archsae_study.experiments import TABLES
 from archsae_study.settings.config import BESIDE
 
+AGAIN = "move it elsewhere, and run the report again"
 KEPT = ("tags", "alt")
 """Metadata of a cell that belong to the report: `alt` is the alternative text of its figure."""
 
@@ -104,8 +105,8 @@ def publish(folder: Path) -> None:
     files: dict[Path, Callable[[Path], object]] = {}
     for name in NOTEBOOKS:
         if (executed := folder / f"{name}.ipynb") not in made:
-            told = f"was changed since the report executed it, or its line in {RECORD} is gone: run the report again"
-            raise NotebookFailed(f"{executed} {told}")
+            told = f"was changed since the report executed it, or its line in {RECORD} is gone"
+            raise NotebookFailed(f"{executed} {told}: {AGAIN}")
         notebook = strip(nbformat.read(executed, as_version=4))
         path = PROJECT / "notebooks" / f"{name}.ipynb"
         if path.exists() and _sources(nbformat.read(path, as_version=4)) != _sources(notebook):
@@ -116,9 +117,8 @@ def publish(folder: Path) -> None:
     before = [folder / path.relative_to(PROJECT) for path in earlier]
     for path in sorted({*before, *(folder / "results" / table.file_name for table in TABLES)} - set(shown)):
         if path.exists():
-            raise NotebookFailed(
-                f"{path}: was changed since the report wrote it, or its line in {RECORD} is gone: run the report again"
-            )
+            told = f"was changed since the report wrote it, or its line in {RECORD} is gone"
+            raise NotebookFailed(f"{path}: {told}: {AGAIN}")
     published = {PROJECT / path.relative_to(folder): path for path in shown}
     files |= {path: partial(shutil.copyfile, source) for path, source in published.items()}
     stale = earlier - set(files)

@@ -3,6 +3,8 @@
 import ast
 import json
 import logging
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,11 +15,11 @@ from filelock import FileLock, Timeout
 from traitlets.config import Config as Settings
 
 from archsae_core.interop import open_sae
-from archsae_core.storage import cache_dir, mark, switched_on, write_json
+from archsae_core.storage import REPAIR, cache_dir, mark, switched_on, write_json
 from archsae_study.commands.compare import short_names
 from archsae_study.commands.outputs import require_writable
 from archsae_study.engine import estimate, execution, scheduler
-from archsae_study.engine.made import changed_files, note_made, replace_made
+from archsae_study.engine.made import changed_files, note_made, noted, replace_made
 from archsae_study.engine.plan import Table, plan
 from archsae_study.engine.source import default_root, has_notebooks
 from archsae_study.engine.study import Study
@@ -36,8 +38,8 @@ SWEEP_NOTEBOOKS = ("03_archetypal_sae", "04_evaluation")
 """What a sweep repeats for each delta; 06 compares radii over seeds, and 07 needs every arm."""
 PAGES = "archsae_study.pages"
 SOURCE = Path(__file__).resolve().parents[2]
-LOCAL_KERNEL = Settings({"KernelManager": {"transport": "ipc"}})
-"""Kernels are spoken to through files that only their user can open; over TCP, ipykernel warns of each."""
+SOCKET_PATH = 80
+"""Bytes of a folder below which sockets have room for their names: systems allow about a hundred in all."""
 
 
 class NotebookFailed(RuntimeError):
@@ -88,18 +90,19 @@ def run_explorer(
     arms: Sequence[str] | None,
     *,
     saes: Sequence[str | Path] = (),
+    k: int | None = None,
     root: Path | None = None,
     say: Callable[[str], None],
 ) -> Path:
     """Write the feature explorer of a run into its folder; returns its `index.html`. Raises ConfigError.
 
     `arms` None are the free and the archetypal one of the run's frame. `saes` are other SAEs of the same layer, as
-    `open_sae` takes them, shown beside the run's own.
+    `open_sae` takes them with `k`, shown beside the run's own.
     What a report of the same parameters has computed is used; what is missing is computed first.
     """
     config = configure(parameters)
     study, folder = Study(config, root, progress=True), run_folder(config, root)
-    guests = dict(zip(short_names(saes), map(open_sae, saes), strict=True))
+    guests = dict(zip(short_names(saes), (open_sae(path, k=k) for path in saes), strict=True))
     for name, sae in guests.items():
         if sae.about.layer is None and not sae.about.reads_elsewhere:
             say(f"{name} does not say its layer: it is shown as of layer {config['layer']}")
@@ -170,9 +173,13 @@ def planned(
 def _check_run_folder(folder: Path) -> None:
     """Raise ConfigError where a report would replace what someone has changed, CorruptArtifact for damaged times."""
     changed = [path for path in changed_files(folder) if not path.is_relative_to(folder / "explorer")]
-    if changed:
+    if changed and not switched_on(REPAIR):
         path = min(changed)
         raise ConfigError(f"{path} was changed since the report wrote it and would be replaced: move it elsewhere")
+    names = [f"{name}.ipynb" for name in NOTEBOOKS] + [f"results/{table.file_name}" for table in TABLES]
+    recorded = {name for name, _ in noted(folder)}
+    if foreign := [name for name in names if os.path.lexists(folder / name) and name not in recorded]:
+        raise ConfigError(f"{folder / foreign[0]} is of no report and would be replaced: move it elsewhere")
     execution.read(folder)
 
 
@@ -200,16 +207,28 @@ def _unset(notebook: Path) -> dict[str, None]:
     return {name: None for name, entry in listed.items() if name in FIELDS and entry["default"] != "None"}
 
 
+@contextmanager
+def _kernel_settings() -> Iterator[Settings]:
+    """A kernel is spoken to through sockets that only its user can open, in a folder of its own: left to itself, it
+    puts them beside the notebook, where kernels of two reports take each other's."""
+    usual = tempfile.gettempdir()
+    place = usual if len(os.fsencode(usual)) < SOCKET_PATH else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="archsae-", dir=place) as own:
+        yield Settings({"KernelManager": {"transport": "ipc", "ip": f"{own}/kernel"}})
+
+
 def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
     """Run one notebook with papermill into `output`, which appears when it is complete. Raises NotebookFailed."""
     import papermill  # as above
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     source = PROJECT / "notebooks" / f"{name}.ipynb"
-    options = {"cwd": str(source.parent), "progress_bar": False, "kernel_name": "python3", "config": LOCAL_KERNEL}
+    options = {"cwd": str(source.parent), "progress_bar": False, "kernel_name": "python3"}
     unfinished = output.with_suffix(".partial.ipynb")
     try:
-        papermill.execute_notebook(str(source), str(unfinished), _unset(source) | dict(parameters), **options)
+        with _kernel_settings() as settings:
+            options["config"] = settings
+            papermill.execute_notebook(str(source), str(unfinished), _unset(source) | dict(parameters), **options)
     except papermill.PapermillExecutionError as error:
         raise NotebookFailed(f"{name}: {error.ename}: {error.evalue} (see the executed copy {unfinished})") from None
     replace_made(output.parent, unfinished, output)

@@ -6,7 +6,15 @@ from functools import partial
 from pathlib import Path
 
 from archsae_core.config import ConfigError
-from archsae_core.storage import REPAIR, append_entries, file_sha256, read_entries, switched_on, write_atomically
+from archsae_core.storage import (
+    REPAIR,
+    append_entries,
+    file_sha256,
+    keep,
+    read_entries,
+    switched_on,
+    write_atomically,
+)
 
 RECORD = ".made"
 """In a run folder: a line for each file that a report put there, with its name and SHA-256."""
@@ -37,15 +45,16 @@ def replace_made(folder: Path, unfinished: Path, path: Path) -> None:
 def _note(folder: Path, path: Path, finished: Path) -> None:
     """Record for `path` the content that it is about to get.
 
-    Raises ConfigError where other content is there that no report wrote, or that somebody changed. What a report once
-    wrote is replaced where $ARCHSAE_REPAIR is set: it may be damaged.
+    Raises ConfigError where other content is there that no report wrote, or that somebody changed. Where
+    $ARCHSAE_REPAIR is set, what a report once wrote may be damaged, and is kept beside it under another name.
     """
     digest, there = file_sha256(finished), file_sha256(path) if _is_file(path) else None
     # read after the hash was taken: another process may have replaced the file, and records it before
     known = {known for name, known in noted(folder) if folder / name == path}
-    ours = there in known | {digest} or (known and switched_on(REPAIR))
-    if os.path.lexists(path) and not ours:
-        raise ConfigError(f"{path} is not as a report wrote it and would be replaced: move it elsewhere")
+    if os.path.lexists(path) and there not in known | {digest}:
+        if not (known and switched_on(REPAIR)):
+            raise ConfigError(f"{path} is not as a report wrote it and would be replaced: move it elsewhere")
+        keep(path)
     if digest not in known:
         append_entries(folder / RECORD, [(path.relative_to(folder).as_posix(), digest)])
 

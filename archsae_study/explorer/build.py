@@ -73,7 +73,8 @@ class Subject:
     """In links and file names: letters, digits, `-`, `_` and `.`."""
     label: str
     sae: SAE
-    seed: int
+    seed: int | None
+    """None where it is not known."""
     others: Mapping[int, SAE] = field(default_factory=dict)
     """The dictionaries of other seeds that its features are matched with."""
     delta: float | None = None

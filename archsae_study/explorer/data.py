@@ -193,7 +193,8 @@ class DictionaryAbout:
     n_features: int
     d_model: int
     k: int
-    seed: int
+    seed: int | None
+    """None where it is not known."""
     other_seeds: list[int]
     """Seeds that matches are shown for."""
     delta: float | None

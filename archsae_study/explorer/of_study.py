@@ -110,7 +110,7 @@ def guest_keys(names: Iterable[str], taken: Iterable[str]) -> list[str]:
 
 def _guest(study: Study, key: str, name: str, sae: SAE) -> Subject:
     delta = getattr(sae.dictionary, "delta", None)
-    return Subject(key=key, label=name, sae=sae.to(study.device), seed=sae.about.seed or 0, delta=delta)
+    return Subject(key=key, label=name, sae=sae.to(study.device), seed=sae.about.seed, delta=delta)
 
 
 def _material(study: Study) -> Material:

@@ -12,7 +12,7 @@ from archsae_core.storage import BUILD, MANIFEST, MARKER, Store, canonical_hash,
 from archsae_study.__main__ import main
 from archsae_study.commands import cleaning
 from archsae_study.commands.cleaning import clean
-from archsae_study.engine.made import note_made
+from archsae_study.engine.made import changed_files, made_files, note_made
 from archsae_study.explorer.page import asset, script
 from archsae_study.report import identity, run_folder
 from archsae_study.settings.config import ConfigError, configure
@@ -119,8 +119,22 @@ def test_a_file_of_someone_elses_among_ours_is_kept_and_named(runs, name, capsys
 def test_a_file_that_someone_changed_since_is_kept(runs, name):
     folder = next(runs.glob("smoke-*"))
     (folder / name).write_text("drawn anew")
-    assert clean(runs).kept == [(folder / name, cleaning.FOREIGN)]
+    kept = {path: why for path, why in clean(runs).kept if why != cleaning.TELLING}
+    assert kept == {folder / name: cleaning.FOREIGN}
     assert (folder / name).read_text() == "drawn anew"
+
+
+def test_the_record_of_a_file_that_someone_changed_stays_with_it(runs):
+    """So that the next report still knows that it would replace a person's work."""
+    (folder,) = runs.glob("smoke-*")
+    changed = min(made_files(folder))
+    changed.write_text("mine")
+    clean(runs)
+    assert changed.read_text() == "mine"
+    assert changed in changed_files(folder)
+    changed.unlink()
+    clean(runs)
+    assert not folder.exists()
 
 
 def test_a_log_of_someone_elses_is_kept(runs):

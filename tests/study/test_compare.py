@@ -103,10 +103,11 @@ def test_unrelated_features_score_chance(saved, capsys):
 
 def test_an_sae_that_takes_nothing_off_its_input_is_of_the_raw_frame():
     sae = SAE(FreeDictionary(torch.eye(4)), 2, activation="batchtopk")
-    assert [compare._about(sae)[name] for name in ("activation", "frame")] == ["batchtopk", "raw"]
+    entry = compare.Entry("a", "a", sae, 2)
+    assert [compare._about(entry)[name] for name in ("activation", "frame")] == ["batchtopk", "raw"]
     with torch.no_grad():
         sae.b_dec.fill_(0.1)
-    assert compare._about(sae)["frame"] == "centred"
+    assert compare._about(entry)["frame"] == "centred"
 
 
 def test_scores_are_those_of_the_study(saved):

@@ -26,6 +26,7 @@ def test_an_imported_sae_is_shown_like_the_studys_own(study, tmp_path):
     explorer = of_study(study, arms=("ra-own",), saes={"saes/their SAE": from_saelens(folder)})
     own, guest = explorer.about.dictionaries
     assert (guest.key, guest.label, guest.kind) == ("saes-their-SAE", "saes/their SAE", "free")
+    assert (own.seed, guest.seed) == (0, None)
     assert guest.n_features == own.n_features
     mine, theirs = explorer.summaries(own.key), explorer.summaries(guest.key)
     assert [each.density for each in theirs] == pytest.approx([each.density for each in mine], abs=2e-3)

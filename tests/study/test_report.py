@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -228,6 +230,58 @@ def test_a_file_of_a_run_that_was_edited_since_is_not_replaced(tmp_path, edited)
     (folder / "results" / "mine.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"mine\.json is not as a report wrote it"):
         write_made(folder, folder / "results" / "mine.json", lambda path: path.write_text("written"))
+    write_made(folder, folder / "results" / "mine.json", lambda path: path.write_text("{}"))  # what is there already
+
+
+def test_what_may_be_damaged_is_kept_beside_what_a_repair_writes(tmp_path, monkeypatch):
+    path = tmp_path / "results" / "swap.json"
+    write_made(tmp_path, path, lambda unfinished: unfinished.write_text("written"))
+    path.write_text("edited, or damaged")
+    monkeypatch.setenv("ARCHSAE_REPAIR", "1")
+    runner._check_run_folder(tmp_path)
+    write_made(tmp_path, path, lambda unfinished: unfinished.write_text("written again"))
+    assert path.read_text() == "written again"
+    assert path.with_name("swap.json.kept").read_text() == "edited, or damaged"
+    foreign = tmp_path / "figures" / "mine.png"
+    foreign.parent.mkdir()
+    foreign.write_text("mine")
+    with pytest.raises(ConfigError, match="is not as a report wrote it"):
+        write_made(tmp_path, foreign, lambda unfinished: unfinished.write_text("drawn"))
+
+
+@pytest.mark.parametrize("name", ["05_stability.ipynb", "results/swap.json"])
+def test_a_file_of_no_report_in_a_run_folder_is_named_before_work(tmp_path, name):
+    folder = report.run_folder(configure({"preset": "smoke"}), tmp_path)
+    (folder / "results").mkdir(parents=True)
+    (folder / name).write_text("mine")
+    for begin in (runner.run_report, runner.planned):
+        with pytest.raises(ConfigError, match=rf"{re.escape(name)} is of no report and would be replaced"):
+            begin({"preset": "smoke"}, root=tmp_path)
+    assert (folder / name).read_text() == "mine"
+
+
+def test_each_notebook_is_run_by_a_kernel_with_sockets_of_its_own(tmp_path, monkeypatch):
+    """papermill changes into the folder of the notebooks, where two reports would meet."""
+    import papermill
+
+    used = []
+
+    def executed(source, output, parameters, config, **options):
+        place = Path(config.KernelManager.ip)
+        assert place.is_absolute()
+        assert place.parent.is_dir()
+        assert len(f"{place}-12345".encode()) < 100
+        used.append(place)
+        Path(output).write_text("{}")
+
+    monkeypatch.setattr(papermill, "execute_notebook", executed)
+    for length in (0, 60):
+        long = tmp_path / ("x" * length or "y")
+        long.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(long))
+        runner.execute("01_anchors", tmp_path / f"{length}.ipynb", {})
+    assert len(set(used)) == 2
+    assert not any(place.parent.exists() for place in used)
 
 
 def test_damaged_times_of_a_run_are_refused_before_work(tmp_path):

@@ -230,7 +230,8 @@
         element("p", {}, visible(`${this.about.model}, residual stream after block ${this.about.layer}; ${this.about.text}; `
           + `${count(this.about.heldout_tokens)} held-out tokens of ${count(this.about.heldout_documents)} documents. ${this.about.note}`)),
         element("ul", {}, ...this.about.dictionaries.map((each) => element("li", {}, visible(
-          `${each.label}: ${count(each.n_features)} features of ${each.d_model} dimensions, k = ${each.k}, seed ${each.seed}`
+          `${each.label}: ${count(each.n_features)} features of ${each.d_model} dimensions, k = ${each.k}`
+          + `${each.seed === null ? "" : `, seed ${each.seed}`}`
           + `${each.delta === null ? "" : `, δ = ${each.delta}`}${each.r2 === null ? "" : `, held-out R² ${number(each.r2)}`}`))))));
       return dialog;
     }
