@@ -6,6 +6,7 @@ seeds, anchors or topics, and the explorer does not compute the neurons that SAE
 """
 
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +70,7 @@ def upload_of(feature: Feature) -> dict[str, Any]:
 
 
 def dashboard_of(feature: Feature, text: str, n_prompts: int, n_tokens: int) -> dict[str, Any]:
-    """One feature of SAEDashboard's batch. `n_prompts` texts of at most `n_tokens` tokens were looked at."""
+    """One feature of SAEDashboard's batch; as many tokens were looked at as `n_prompts` texts of `n_tokens` have."""
     summary, histogram = feature.summary, feature.histogram
     centres = [(low + high) / 2 for low, high in itertools.pairwise(histogram.edges)]
     unknown = [f"{what}_{part}" for what in ("neuron_alignment", "correlated_neurons", "correlated_features")
@@ -130,8 +131,9 @@ def write_dashboard(
     """
     check_names(model_id, set_name)
     about, files = explorer.about, []
+    n_prompts = math.ceil(about.heldout_tokens / context)  # SAEDashboard's are full; here windows end with documents
     for number, part in enumerate(_batches(explorer, key)):
-        features = [dashboard_of(feature, about.text, about.heldout_documents, context) for feature in part]
+        features = [dashboard_of(feature, about.text, n_prompts, context) for feature in part]
         batch = {"model_id": model_id, "layer": about.layer, "sae_set": set_name, "sae_id_suffix": None}
         files.append(Path(folder) / f"batch-{number}.json")
         write_json(files[-1], batch | {"features": features})

@@ -123,7 +123,7 @@ def test_a_batch_by_hand(folder):
     fires = batch["features"][0]
     assert fires.keys() == DASHBOARD
     assert all(each.keys() == DASHBOARD_ACTIVATION for each in fires["activations"])
-    assert (fires["frac_nonzero"], fires["n_prompts_total"], fires["n_tokens_in_prompt"]) == (0.25, 9, 256)
+    assert (fires["frac_nonzero"], fires["n_prompts_total"], fires["n_tokens_in_prompt"]) == (0.25, 1, 256)
     assert (fires["freq_hist_data_bar_values"], fires["freq_hist_data_bar_heights"]) == ([2.0, 6.0], [3, 1])
     assert fires["activations"][0]["qualifying_token_index"] == 1
     assert (fires["pos_str"], fires["neg_values"]) == (["cup", "tie"], [1.5])
