@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from archsae_core.config import ConfigError
@@ -94,6 +96,16 @@ def require_mixing(name: str, weights: Tensor) -> None:
             f"{name}: row {row} has the sum {float(sums[row]):g} and the smallest entry {float(smallest[row]):g}: rows "
             "must be at or above 0 and sum to 1, as those of rows.relu() / rows.relu().sum(dim=1, keepdim=True)"
         )
+
+
+def binary(name: str, labels: Any, *, both: bool = False) -> Bool[np.ndarray, " n"]:
+    """Labels of two classes as booleans: numbers would index rows. With `both`, each class must have one."""
+    found = np.asarray(labels)
+    if found.ndim != 1 or not np.isin(found, (0, 1)).all():
+        raise ConfigError(f"{name} must hold True and False, or 1 and 0, in one dimension")
+    if both and (found == found[:1]).all():
+        raise ConfigError(f"{name}: all {len(found)} are of one class: a probe needs both")
+    return found.astype(bool)
 
 
 def require_codes(name: str, codes: Any, n_features: int) -> None:

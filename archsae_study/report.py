@@ -52,6 +52,10 @@ RESULTS_ONLY = "ARCHSAE_RESULTS_ONLY"
 """Set in the environment: tables come from the committed results, and a missing one is an error."""
 
 
+FIGURES = (".png", ".svg", ".pdf")
+"""Kinds of figures that are the same bytes each time."""
+
+
 class MissingResult(RuntimeError):
     """The committed results lack a table for this configuration; the message says how to compute it."""
 
@@ -183,6 +187,8 @@ class Report:
         """Write a figure to the run folder's `figures`, where this report made a table; returns the figure."""
         if Path(name).name != name:
             raise ValueError(f"name = {name!r}: a figure's name has no folders")
+        if Path(name).suffix not in FIGURES:
+            raise ValueError(f"name = {name!r}: a figure's name ends in one of {', '.join(FIGURES)}")
         if not self.folder.exists():
             return figure
         path = self.folder / "figures" / name

@@ -490,7 +490,7 @@ TEXTS = [
         "a.jsonl",
         '{"text": "1", "t": 1}\n{"text": "2", "t": "1"}',
         {"label_field": "t"},
-        "label_field = 't': rows 1 and 2 hold 1 and '1', which would be one topic",
+        "label_field = 't': rows 1 and 2 hold 1 and '1', which mean one topic",
     ),
     _file("label of an object", "a.jsonl", '{"text": "1", "t": {"a": 1}}', {"label_field": "t"}, "row 1 holds dict"),
     _file("text_field of a .txt", "a.txt", "1\n\n2\n\n3", {"text_field": "body"}, "text_field = 'body'.*no columns"),

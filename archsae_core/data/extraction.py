@@ -141,6 +141,9 @@ def open_rows(folder: Path) -> Float[Tensor, "n_rows d_model"]:
 
 def _check(model: PreTrainedModel, tokens: TokenSet, layer: int) -> None:
     check_layer(model, layer)
+    if model.dtype not in DTYPES:
+        known = " or ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        raise ModelError(f"model: is of {model.dtype}: activations are stored as {known}: load it with such a dtype")
     if not tokens.ids:
         raise ActivationError("text: there are no windows to extract from: use more or longer documents")
     longest = max(len(window) for window in tokens.ids)

@@ -154,6 +154,7 @@ def residuals_after(
     entry has the final norm applied and this one has not: SAEs are trained on what blocks write, not on what the
     unembedding reads. Raises ModelError where a block returns anything but one vector of d_model numbers a token.
     """
+    require_evaluating(model)
     caught: dict[int, Tensor] = {}
 
     def catch(layer: int, module: nn.Module, inputs: Any, output: Any) -> None:

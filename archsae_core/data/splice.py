@@ -12,6 +12,7 @@ from archsae_core.data.language_model import (
     StopForward,
     blocks,
     parts_around_blocks,
+    require_evaluating,
     residual_of,
     run,
     run_until_stopped,
@@ -88,7 +89,8 @@ def run_body(model: PreTrainedModel, ids: Int[Tensor, "batch seq"], mask: Int[Te
 def run_prefix(
     model: PreTrainedModel, layer: int, ids: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"]
 ) -> Prefix:
-    """Run blocks 0 … `layer`, and no more of the model."""
+    """Run blocks 0 … `layer`, and no more of the model. Raises ModelError for a model in training mode."""
+    require_evaluating(model)
     caught: list[Any] = []
 
     def catch(module: nn.Module, inputs: Any, output: Any) -> None:

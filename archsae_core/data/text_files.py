@@ -312,12 +312,14 @@ def _select(columns: Mapping[str, Sequence[Any]], config: CorpusConfig) -> Rows:
         return Rows(_articles_of_rows(texts) or texts, None, empty=len(columns[config.text_field]) - len(kept))
     given = columns[config.label_field]
     labels = [_label(given[i], i, config) for i in kept]
-    first: dict[str, int] = {}
+    first: dict[Any, int] = {}
     for label, row in zip(labels, kept, strict=True):
-        if type(given[row]) is not type(given[first.setdefault(label, row)]):
-            both = f"rows {first[label] + 1} and {row + 1} hold {given[first[label]]!r} and {given[row]!r}"
-            reason = f"{both}, which would be one topic: write labels in one way"
-            raise TextError(f"label_field = {config.label_field!r}: {reason}")
+        for value in (label, given[row]):  # "1" and 1 are written alike, 1 and 1.0 are the same number
+            other = first.setdefault(value, row)
+            if type(given[row]) is not type(given[other]):
+                both = f"rows {other + 1} and {row + 1} hold {given[other]!r} and {given[row]!r}"
+                reason = f"{both}, which mean one topic: write labels in one way"
+                raise TextError(f"label_field = {config.label_field!r}: {reason}")
     return Rows(texts, labels, empty=len(columns[config.text_field]) - len(kept))
 
 

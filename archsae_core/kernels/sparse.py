@@ -47,7 +47,8 @@ def linear(x: Float[Tensor, "batch d_in"], weight: Float[Tensor, "d_out d_in"]) 
     """`x @ weight.T` without autograd. On a CPU through oneDNN: exact fp32, up to twice MKL's speed on AMD."""
     if x.device.type == "cpu" and x.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-    return F.linear(x, weight)
+    with torch.autocast(x.device.type, enabled=False):  # around the language model, not here
+        return F.linear(x, weight)
 
 
 def group_by_feature(indices: Int[Tensor, "batch k"], n_features: int) -> ByFeature:

@@ -6,6 +6,7 @@ in every arm, so that what a seed brings to both cancels. A seed that only one a
 easy that seed is, and is left out.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -48,10 +49,16 @@ class Share(NamedTuple):
 
 
 def pair_matrix(pairs: Mapping[tuple[int, int], float], n_seeds: int) -> Float[np.ndarray, "n_seeds n_seeds"]:
-    """Scores of seed pairs (i, j) as a symmetric matrix; the diagonal is 0 and never used."""
+    """Scores of seed pairs (i, j) as a symmetric matrix; the diagonal is 0 and never used.
+
+    Raises ValueError that names a pair without a score.
+    """
     matrix = np.zeros((n_seeds, n_seeds))
     for (i, j), score in pairs.items():
         matrix[i, j] = matrix[j, i] = score
+    for i, j in itertools.combinations(range(n_seeds), 2):
+        if (i, j) not in pairs and (j, i) not in pairs:
+            raise ValueError(f"pairs: {(i, j)} has no score: give that of every pair of {n_seeds} seeds")
     return matrix
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csc_array, csr_array, vstack
 from torch import Tensor
 
+from archsae_core.checks import binary
 from archsae_core.data.activations import ActivationSet
 from archsae_core.metrics.features import SCAN_ROWS, Scan
 from archsae_core.metrics.intervals import Interval, t_interval
@@ -97,7 +98,7 @@ def mean_difference(
     table: Float[csc_array, "passages features"], positive: Bool[np.ndarray, " passages"]
 ) -> Float[np.ndarray, " features"]:
     """|mean on the topic − mean elsewhere| / standard deviation of each feature; 0 for one that never varies."""
-    rows = csr_array(table)
+    rows, positive = csr_array(table), binary("positive", positive)
     inside, outside = rows[positive].mean(axis=0), rows[~positive].mean(axis=0)
     mean = rows.mean(axis=0)
     spread = np.sqrt(np.maximum(rows.power(2).mean(axis=0) - mean**2, 0))

@@ -219,11 +219,12 @@ def unrelated(side: Side, seed: int, *, covariance: bool = True) -> Side:
     parts = [directions(rows) for rows in (side.atoms, side.encoder) if rows is not None]
     rows = torch.cat(parts, dim=1)
     n, mean = len(rows), rows.mean(dim=0)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     if covariance:
         root = torch.linalg.qr(rows - mean, mode="r").R
         drawn = torch.randn(n, len(root), generator=generator, dtype=torch.float32)
-        noise = drawn.to(rows.device) @ root / n**0.5
+        with torch.autocast(rows.device.type, enabled=False):
+            noise = drawn.to(rows.device) @ root / n**0.5
     else:
         spread = [(part - part.mean(dim=0)).square().mean().sqrt().expand(part.shape[1]) for part in parts]
         drawn = torch.randn(rows.shape, generator=generator, dtype=torch.float32)
@@ -242,7 +243,7 @@ def chance_levels(a: Side, b: Side, *, seed: int = 0, covariance: bool = True) -
     found = scores(unrelated(a, 2 * seed, covariance=covariance), unrelated(b, 2 * seed + 1, covariance=covariance))
     if a.codes is not None and b.codes is not None:
         n_a, n_b = len(a.atoms), len(b.atoms)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
         pairs = (torch.randperm(n, generator=generator)[: min(n_a, n_b)] for n in (n_a, n_b))
         found["firing_correlation"] = firing_correlation(a.codes, b.codes, Matching(*pairs), n_a, n_b)
     return found

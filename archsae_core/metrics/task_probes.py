@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from archsae_core.checks import binary
 from archsae_core.metrics.probing import auc
 from archsae_core.models.sae import Codes
 
@@ -29,6 +30,7 @@ def class_difference(
     codes: Codes, positive: Bool[np.ndarray, " n_prompts"], n_features: int
 ) -> Float[np.ndarray, " n_features"]:
     """|mean code on positive prompts − mean on the others| / mean code where it fires; 0 for one that never does."""
+    positive = binary("positive", positive)
     indices, values = codes.indices.cpu().numpy().ravel(), codes.values.double().cpu().numpy()
     side = np.where(positive, 1 / max(positive.sum(), 1), -1 / max((~positive).sum(), 1))
     difference, total, count = (
@@ -62,14 +64,14 @@ def regression_auc(
     """Test AUROC of a logistic regression on all columns, its penalty chosen on the training prompts.
 
     One column needs no fit: every fit ranks the prompts as the column does, or the other way round where its mean is
-    smaller on the positive training prompts.
+    smaller on the positive training prompts. Raises ConfigError for labels that are not of two classes.
     """
-    x, positive = train
+    x, positive = train[0], binary("train", train[1], both=True)
     if x.shape[1] == 1:
         fitted = np.sign(x[positive].mean() - x[~positive].mean()) * test[0]
     else:
         fitted = _decide(x, positive, test[0], _best_strength(x, positive))
-    return float(auc(fitted.reshape(-1, 1), test[1])[0])
+    return float(auc(fitted.reshape(-1, 1), binary("test", test[1]))[0])
 
 
 def _best_strength(x: Float[np.ndarray, "n k"], positive: Bool[np.ndarray, " n"]) -> float:

@@ -72,7 +72,8 @@ class FreeDictionary(nn.Module):
         """Atoms in random directions, the usual start."""
         require_whole("n_features", n_features)
         require_whole("d_model", d_model)
-        return cls(torch.randn(n_features, d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float32))
+        generator = torch.Generator().manual_seed(int(seed))
+        return cls(torch.randn(n_features, d_model, generator=generator, dtype=torch.float32))
 
     def atoms(self) -> Float[Tensor, "n_features d_model"]:
         """The dictionary D, rows of norm 1 where `unit_norm` is true: the parameter itself, which training changes."""
@@ -165,7 +166,7 @@ class ArchetypalDictionary(nn.Module):
         require_rows("anchors", anchors)
         n_features = len(anchors) if n_features is None else n_features
         require_whole("n_features", n_features)
-        weights = identity_weights(n_features, len(anchors), torch.Generator().manual_seed(seed))
+        weights = identity_weights(n_features, len(anchors), torch.Generator().manual_seed(int(seed)))
         return cls(anchors, weights if smoothing is None else smoothed(weights, smoothing), delta=delta, **options)
 
     def hull_points(self) -> Float[Tensor, "n_features d_model"]:

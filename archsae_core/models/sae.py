@@ -1,5 +1,6 @@
 """The TopK sparse autoencoder: raw activations in, raw activations out."""
 
+import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -136,7 +137,8 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         if mean is not None:
             require_shape("mean", mean, (self.d_model,))
             require_finite("mean", mean)
-        self.dictionary, self.k, self.frame, self.activation = dictionary, int(k), frame, activation
+        self.dictionary = copy.deepcopy(dictionary)  # training moves it, and another SAE may be built of the same one
+        self.k, self.frame, self.activation = int(k), frame, activation
         self.W_enc = nn.Parameter(nn.functional.normalize(atoms, dim=1))
         self.b_enc = nn.Parameter(atoms.new_zeros(self.n_features))
         has_bias = frame == "centred" if decoder_bias is None else decoder_bias
@@ -233,7 +235,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         x_hat = kernels.weighted_rows(values.relu(), indices, self.dictionary.atoms())
         energy = x_hat.square().sum()
         if energy > 0:
-            self.W_enc.mul_((x_hat * x_n).sum().clamp_min(0) / energy)
+            self.W_enc.mul_((x_hat * (x_n - self.b_dec)).sum().clamp_min(0) / energy)
         if self.activation == "batchtopk":
             self.follow_threshold(self.choose(x_n - self.b_dec)[0], share=1.0)
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from archsae_core.checks import require_matrix, require_rows
-from archsae_core.config import ConfigError, TrainingConfig, require, require_whole
+from archsae_core.config import ConfigError, TrainingConfig, require, require_given, require_whole
 from archsae_core.data.activations import ActivationSet
 from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.processor import keep_freed_memory
@@ -126,7 +127,7 @@ def _require_gradients(sae: SAE) -> None:
 
 
 def _require_variance(batch: Tensor) -> None:
-    if torch.is_tensor(batch) and batch.ndim == 2 and len(batch) and (batch == batch[0]).all():
+    if (batch == batch[0]).all():
         what = "has one row" if len(batch) == 1 else f"has {len(batch)} rows, all equal"
         raise ConfigError(f"x: the first batch {what}: the loss is a share of their variance: give rows that differ")
 
@@ -356,17 +357,20 @@ def train(
     """
     require_whole("seed", seed, 0)
     if work is not None:
+        require_given("work", str(work))
         work = Path(work)
+        require(work.is_dir() or not os.path.lexists(work), "work", str(work), "is no folder: name another place")
         _require_own(work, config.steps)
     if torch.is_tensor(x):
         require_matrix("x", x, width=sae.d_model)
     _require_gradients(sae)
-    batches = as_batches(x, config.batch_size, seed)
+    batches = as_batches(x, config.batch_size, int(seed))
     continued = work is not None and (work / CHECKPOINT).exists()
     first = batches(0)
+    require_rows("x", first, width=sae.d_model)
     _require_variance(first)
     origin = "" if work is None else _origin(sae, config, first, x)
-    if not continued:
+    if not continued and not (sae.b_enc.any() or sae.b_dec.any()):  # else it is trained already
         sae.calibrate(first)
     trainer = Trainer(sae, config)
     if continued:
@@ -375,6 +379,8 @@ def train(
         for path in work.glob("snapshot_*.safetensors"):  # of the run that is replaced
             if re.fullmatch(r"snapshot_\d{6,}\.safetensors", path.name) and is_snapshot(path):
                 path.unlink()
+        for name in (FINISHED, LOG):  # else they would stand beside what is left of this run if it diverges
+            (work / name).unlink(missing_ok=True)
         write_snapshot(sae, work, 0)
     steps = range(trainer.step, config.steps)
     options = {"initial": trainer.step, "total": config.steps, "shown": progress}

@@ -179,7 +179,7 @@ def _about(entry: Entry) -> dict[str, Any]:
     sae = entry.sae
     archetypal = isinstance(sae.dictionary, ArchetypalDictionary)
     kind = f"archetypal, δ = {sae.dictionary.delta:g}" if archetypal else "free"
-    frame = "centred" if sae.mean.any() or sae.b_dec.any() else "raw"  # other tools learn the mean as b_dec
+    frame = "centred" if sae.shift.any() or sae.b_dec.any() else "raw"  # other tools learn the mean as b_dec
     sizes = {"features": sae.n_features, "d_model": sae.d_model, "activation": sae.activation, "k": entry.k}
     sizes |= {"dictionary": kind, "frame": frame}
     return sizes | {"model": sae.about.model, "layer": sae.about.layer, "seed": sae.about.seed}

@@ -38,7 +38,7 @@ SWEEP_NOTEBOOKS = ("03_archetypal_sae", "04_evaluation")
 """What a sweep repeats for each delta; 06 compares radii over seeds, and 07 needs every arm."""
 PAGES = "archsae_study.pages"
 SOURCE = Path(__file__).resolve().parents[2]
-SOCKET_PATH = 80
+SOCKET_PATH = 64
 """Bytes of a folder below which sockets have room for their names: systems allow about a hundred in all."""
 
 
@@ -110,6 +110,7 @@ def run_explorer(
         study.require_followed(arm, parameters)
     require_writable("runs", study.root, study.root)
     check_page_place(folder / "explorer")
+    _require_unchanged(path for path in changed_files(folder) if path.is_relative_to(folder / "explorer"))
     study.check()
     mark(folder, "run")
     with _alone(folder, say), scheduler.environment({"ARCHSAE_SCHEDULER": config.comparison.scheduler}):
@@ -170,12 +171,14 @@ def planned(
     return study, estimate.estimate(nodes, config, notebooks=len(notebooks))
 
 
+def _require_unchanged(changed: Iterable[Path]) -> None:
+    if (path := min(changed, default=None)) and not switched_on(REPAIR):
+        raise ConfigError(f"{path} was changed since the report wrote it and would be replaced: move it elsewhere")
+
+
 def _check_run_folder(folder: Path) -> None:
     """Raise ConfigError where a report would replace what someone has changed, CorruptArtifact for damaged times."""
-    changed = [path for path in changed_files(folder) if not path.is_relative_to(folder / "explorer")]
-    if changed and not switched_on(REPAIR):
-        path = min(changed)
-        raise ConfigError(f"{path} was changed since the report wrote it and would be replaced: move it elsewhere")
+    _require_unchanged(path for path in changed_files(folder) if not path.is_relative_to(folder / "explorer"))
     names = [f"{name}.ipynb" for name in NOTEBOOKS] + [f"results/{table.file_name}" for table in TABLES]
     recorded = {name for name, _ in noted(folder)}
     if foreign := [name for name in names if os.path.lexists(folder / name) and name not in recorded]:

@@ -12,12 +12,12 @@ A table is cheap only where its runs are kept. A change of a module that leaves 
 such as an input that is refused, is declared in `EQUAL`, with the reason; the module then counts as it was before.
 """
 
+import argparse
 import ast
 import functools
 import hashlib
 import json
 import subprocess
-import sys
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -81,11 +81,12 @@ def _of_record(text: str) -> dict[str, dict[str, str]]:
 def declare_equal(module: str, because: str) -> None:
     """Declare that what changed of a module since the last commit leaves every result of the study as it was.
 
-    Raises ValueError where nothing changed, or where the module determines no result.
+    Raises ValueError without a reason, where nothing changed, or where the module determines no result.
     """
     before, now = _of_text(_committed(_existing_file(module)))[0], _parsed(_existing_file(module))[0]
-    if _is_plumbing(module) or before == now:
-        raise ValueError(f"{module}: {'it determines no result' if before != now else 'its code did not change'}")
+    if _is_plumbing(module) or before == now or not because.strip():
+        reason = "it determines no result" if _is_plumbing(module) else "its code did not change"
+        raise ValueError(f"{module}: {reason if because.strip() else 'say why'}")
     earlier = json.loads(_committed(EQUAL)).get(module, {})
     same = earlier.get("now") == before
     counted, reasons = (earlier["as"], f"{earlier['because']}; {because}") if same else (before, because)
@@ -205,4 +206,11 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    declare_equal(*sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="python -m archsae_study.engine.code", description=declare_equal.__doc__)
+    parser.add_argument("module")
+    parser.add_argument("because")
+    arguments = parser.parse_args()
+    try:
+        declare_equal(arguments.module, arguments.because)
+    except (ValueError, ModuleNotFoundError) as error:
+        parser.error(str(error))

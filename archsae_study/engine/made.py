@@ -52,7 +52,7 @@ def _note(folder: Path, path: Path, finished: Path) -> None:
     # read after the hash was taken: another process may have replaced the file, and records it before
     known = {known for name, known in noted(folder) if folder / name == path}
     if os.path.lexists(path) and there not in known | {digest}:
-        if not (known and switched_on(REPAIR)):
+        if there is None or not (known and switched_on(REPAIR)):
             raise ConfigError(f"{path} is not as a report wrote it and would be replaced: move it elsewhere")
         keep(path)
     if digest not in known:
@@ -61,7 +61,7 @@ def _note(folder: Path, path: Path, finished: Path) -> None:
 
 def changed_files(folder: Path) -> set[Path]:
     """Files of a run folder that a report wrote and somebody has changed since."""
-    there = {folder / name for name, _ in noted(folder) if _is_file(folder / name)}
+    there = {folder / name for name, _ in noted(folder) if os.path.lexists(folder / name)}
     return there - made_files(folder)
 
 

@@ -85,6 +85,13 @@ def test_dtypes_of_the_index(model, tokens, tmp_path):
     assert (found.position.dtype, found.kept.dtype) == (torch.int16, torch.int64)
 
 
+def test_a_model_of_another_dtype_is_refused_before_anything_is_written(tokens, tmp_path):
+    model = load_model(configure({"preset": "smoke"}).language_model).to(torch.float16)
+    with pytest.raises(ConfigError, match=r"torch\.float16: activations are stored as bfloat16 or float32"):
+        extract({1: tmp_path / "x"}, model, tokens, progress=False)
+    assert not (tmp_path / "x").exists()
+
+
 def test_bfloat16_is_stored_as_bfloat16_bit_by_bit(tokens, tmp_path):
     model = load_model(configure({"preset": "smoke", "dtype": "bfloat16"}).language_model)
     extract({1: tmp_path}, model, tokens)

@@ -128,8 +128,11 @@ def test_labels_that_are_shown_alike_are_one_topic(tmp_path):
 def test_labels_of_two_types_that_would_be_one_topic_are_refused(tmp_path):
     rows = [{"text": "one", "topic": 1}, {"text": "two", "topic": 2}, {"text": "three", "topic": "1"}]
     content = "\n".join(map(json.dumps, rows))
-    with pytest.raises(TextError, match=r"rows 1 and 3 hold 1 and '1', which would be one topic"):
+    with pytest.raises(TextError, match=r"rows 1 and 3 hold 1 and '1', which mean one topic"):
         text(tmp_path / "a.jsonl", content, label_field="topic")
+    for other in ("1.0", "true"):
+        with pytest.raises(TextError, match=r"rows 1 and 3 hold 1 and .*, which mean one topic"):
+            text(tmp_path / "c.jsonl", content.replace('"1"', other), label_field="topic")
     assert text(tmp_path / "b.jsonl", content.replace('"1"', "1"), label_field="topic")[1] == ("1", "2", "1")
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from toy import ARCHITECTURES, D_MODEL, language_model, token_set, unit_sae
 
 from archsae_core.config import ConfigError
-from archsae_core.data.language_model import ModelError, blocks
+from archsae_core.data.language_model import ModelError, blocks, residuals_after
 from archsae_core.data.model_check import check_model
 from archsae_core.data.splice import readout, replaced_positions, run_prefix, splice
 from archsae_core.metrics import behaviour as scoring
@@ -230,6 +230,13 @@ def test_what_would_score_something_else_is_refused(models, layer, options, erro
 def test_a_mean_of_another_width_is_refused(models):
     with pytest.raises(ConfigError, match=rf"mean is \[1\]: it must be a tensor of the shape \[{D_MODEL}\]"):
         behaviour(models["gpt2"], LAYER, token_set([9], [0]), {}, torch.zeros(1))
+
+
+def test_what_reads_a_model_in_training_mode_is_refused():
+    model, (ids, mask) = language_model("gpt2").train(), batch()
+    for read in (lambda: residuals_after(model, [LAYER], ids, mask), lambda: run_prefix(model, LAYER, ids, mask)):
+        with pytest.raises(ModelError, match="eval"):
+            read()
 
 
 def test_an_sae_of_another_layer_is_told_of(models):

@@ -33,9 +33,14 @@ def coverage(draw, truth, times=400):
 # --- one arm, two arms ---
 
 
+def test_a_pair_without_a_score_is_named():
+    with pytest.raises(ValueError, match=r"\(1, 2\) has no score"):
+        intervals.pair_matrix({(0, 1): 0.9, (2, 0): 0.9}, 3)
+
+
 def test_pairs_become_a_symmetric_matrix():
-    matrix = intervals.pair_matrix({(0, 1): 0.5, (2, 0): 0.25}, 3)
-    assert matrix.tolist() == [[0, 0.5, 0.25], [0.5, 0, 0], [0.25, 0, 0]]
+    matrix = intervals.pair_matrix({(0, 1): 0.5, (2, 0): 0.25, (1, 2): 0.75}, 3)
+    assert matrix.tolist() == [[0, 0.5, 0.25], [0.5, 0, 0.75], [0.25, 0.75, 0]]
 
 
 @pytest.mark.parametrize("level", [0.95, PRIMARY_LEVEL])

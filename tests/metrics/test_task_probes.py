@@ -1,11 +1,14 @@
 """Sparse probes of binary tasks: AUROC and ranking by hand, planted features, and nothing learned from the test."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from archsae_core.config import ConfigError
 from archsae_core.metrics import task_probes
 from archsae_core.metrics.probing import auc
 from archsae_core.metrics.task_probes import STRENGTHS, class_difference, columns, regression_auc, sparse_probe_auc
@@ -101,3 +104,17 @@ def test_the_penalty_is_the_best_on_training_prompts(n, monkeypatch):
     best = STRENGTHS[int(np.argmax(scores))]
     fitted = LogisticRegression(C=best, max_iter=1000).fit(x, positive).decision_function(y)
     assert regression_auc((x, positive), (y, other)) == pytest.approx(roc_auc_score(other, fitted))
+
+
+def test_labels_of_0_and_1_are_those_of_false_and_true():
+    """Type checks, which are on in tests alone, are passed over."""
+    scored = inspect.unwrap(regression_auc)
+    generator = np.random.default_rng(0)
+    positive = generator.random(100) < 0.5
+    x = generator.normal(size=(100, 3)) + 3 * positive[:, None]
+    for width in (1, 3):
+        found = [scored((x[:, :width], y), (x[:, :width], y)) for y in (positive, positive.astype(int))]
+        assert found[0] == found[1] > 0.9
+    for wrong in (np.arange(100), positive[:, None], np.ones(100)):
+        with pytest.raises(ConfigError, match="train"):
+            scored((x, wrong), (x, positive))

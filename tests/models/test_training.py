@@ -1,9 +1,11 @@
 """The loop: constraint after every step, bits, resume, dead features, divergence."""
 
+import inspect
 import shutil
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from archsae_core.metrics.reconstruction import quality
 from archsae_core.metrics.stability import compare, cosine_with_start, side
 from archsae_core.models import auxk
 from archsae_core.models import dictionary as dictionaries
-from archsae_core.models.dictionary import ArchetypalDictionary, make_dictionary
+from archsae_core.models.dictionary import ArchetypalDictionary, FreeDictionary, make_dictionary
 from archsae_core.models.sae import SAE, load_sae
 from archsae_core.models.snapshots import snapshot_file, snapshot_sae, snapshot_steps
 from archsae_core.models.training import (
@@ -433,6 +435,55 @@ def test_rows_without_variance_are_refused_before_anything_is_written(tmp_path, 
     with pytest.raises(ConfigError, match=r"x: the first batch has .*: the loss is a share of their variance"):
         train(sae, x, config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_saes_of_one_dictionary_do_not_move_each_other():
+    dictionary, (_, config) = FreeDictionary.random(48, D_MODEL, seed=1), build("topk", steps=5)
+    first, second = SAE(dictionary, 3), SAE(dictionary, 3)
+    train(first, data, config)
+    atoms = first.atoms()
+    train(second, data, config, seed=1)
+    assert torch.equal(first.atoms(), atoms)
+    assert not torch.equal(SAE(dictionary, 3).atoms(), atoms)
+
+
+def test_the_encoder_of_a_trained_sae_is_not_scaled_again():
+    sae, config = build("topk", steps=30)
+    train(sae, data, config)
+    before, r2 = sae.W_enc.detach().clone(), quality(sae, data(999)).r2
+    train(sae, data, replace(config, steps=1, lr=1e-9))
+    assert torch.allclose(sae.W_enc, before, atol=1e-6)
+    assert quality(sae, data(999)).r2 == pytest.approx(r2, abs=1e-4)
+
+
+def test_the_first_batch_of_a_function_is_looked_at_before_it_is_hashed(tmp_path):
+    sae, config = build("topk")
+    with pytest.raises(ConfigError, match="x is no tensor"):
+        train(sae, lambda step: data(step).numpy(), config, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["", "a file"])
+def test_a_place_that_is_no_folder_is_refused(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file").write_text("mine")
+    with pytest.raises(ConfigError, match="work = "):
+        train(build("topk")[0], data, build("topk")[1], place)
+    assert [path.name for path in tmp_path.iterdir()] == ["a file"]
+
+
+def test_a_run_that_diverges_leaves_nothing_of_the_one_that_it_replaces(tmp_path):
+    run("topk", tmp_path, steps=20)
+    with pytest.raises(TrainingDiverged):
+        run("topk", tmp_path, lambda step: data(step) * (float("nan") if step == 2 else 1), steps=20)
+    assert not (tmp_path / "sae.safetensors").exists()
+    assert not (tmp_path / "log.json").exists()
+
+
+def test_seeds_of_numpy_are_those_of_python():
+    """Type checks, which are on in tests alone, are passed over."""
+    bare, (_, config) = inspect.unwrap(train), build("topk")
+    weights = [bare(build("topk")[0], data(0), config, seed=seed).W_enc for seed in (2, np.int64(2))]
+    assert torch.equal(*weights)
 
 
 @pytest.mark.parametrize("seed", [-1, True])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from archsae_core.config import ConfigError
+from archsae_core.config import FRAMES, ConfigError
+from archsae_core.data.activations import fit_normalizer
 from archsae_core.interop import to_saelens
 from archsae_core.metrics import stability
 from archsae_core.models.about import About
@@ -105,6 +106,8 @@ def test_an_sae_that_takes_nothing_off_its_input_is_of_the_raw_frame():
     sae = SAE(FreeDictionary(torch.eye(4)), 2, activation="batchtopk")
     entry = compare.Entry("a", "a", sae, 2)
     assert [compare._about(entry)[name] for name in ("activation", "frame")] == ["batchtopk", "raw"]
+    frames = [SAE(FreeDictionary(torch.eye(4)), 2, *fit_normalizer(torch.randn(9, 4) + 1, frame)) for frame in FRAMES]
+    assert [compare._about(compare.Entry("a", "a", one, 2))["frame"] for one in frames] == list(FRAMES)
     with torch.no_grad():
         sae.b_dec.fill_(0.1)
     assert compare._about(entry)["frame"] == "centred"
