@@ -1,6 +1,8 @@
 """The residual stream at the last token of each prompt of a probing task, written to disk, one file a task."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +12,8 @@ from jaxtyping import Bool, Float, Int32
 from safetensors.torch import save_file
 from torch import Tensor
 
-from archsae_core.data.extraction import batched, forward
+from archsae_core.config import require
+from archsae_core.data.extraction import batched, forward, weights_of
 from archsae_core.data.language_model import d_model
 from archsae_core.data.probe_tasks import ProbeTask, Prompts
 from archsae_core.data.tokens import last_windows, window_start
@@ -58,19 +61,21 @@ def write_last_tokens(
     """Write the activations after block `layer` at the last token of every prompt; a killed call continues.
 
     A prompt is cut to its last `context` tokens, as `sae-probes` does. `progress` shows a bar; None is as `showing`
-    says. Raises as `extract` does.
+    says. Raises as `extract` does, and ConfigError where a file of another model, layer or task is there.
     """
-    start = window_start(tokenizer, bos)
+    start, weights = window_start(tokenizer, bos), weights_of(model)
     with progress_bar("prompts", total=len(tasks), unit="task", shown=progress) as bar:
         for place, task in enumerate(tasks):
-            path = folder / _file(place)
-            if not path.exists():
+            path, parts = folder / _file(place), _parts(task)
+            windows = {part: last_windows(found.texts, tokenizer, context, start) for part, found in parts.items()}
+            made_of = {"of": _fingerprint((weights, model.dtype, layer), windows, parts)}
+            if not (path.exists() and _is_of(path, made_of)):
                 tensors: dict[str, Tensor] = {}
-                for part, prompts in _parts(task).items():
-                    windows = last_windows(prompts.texts, tokenizer, context, start)
-                    tensors |= {f"{part}.{name}": tensor for name, tensor in _read(model, layer, windows).items()}
+                for part, prompts in parts.items():
+                    read = _read(model, layer, windows[part])
+                    tensors |= {f"{part}.{name}": tensor for name, tensor in read.items()}
                     tensors[f"{part}.labels"] = torch.from_numpy(prompts.labels.copy())
-                write_atomically(path, lambda temporary, tensors=tensors: save_file(tensors, temporary))
+                write_atomically(path, partial(save_file, tensors, metadata=made_of))
             bar.update()
     about = [{"name": task.name, "classes": task.classes, "leaked": task.leaked} for task in tasks]
     write_json(folder / TASKS_FILE, about)
@@ -89,6 +94,26 @@ def read_last_tokens(folder: Path, max_norm: float = np.inf) -> list[TaskActivat
         name, classes = about["name"], tuple(about["classes"])
         found.append(TaskActivations(name, classes, **parts, leaked=about["leaked"], unread=unread))
     return found
+
+
+def _fingerprint(
+    model: tuple[object, ...], windows: Mapping[str, Sequence[np.ndarray]], parts: Mapping[str, Prompts]
+) -> str:
+    """16 hex digits of all that a task's activations are made of."""
+    digest = hashlib.sha256(repr(model).encode())
+    for part, found in windows.items():
+        digest.update(repr((part, [len(window) for window in found])).encode())
+        for content in (*found, parts[part].labels):
+            digest.update(np.ascontiguousarray(content))
+    return digest.hexdigest()[:16]
+
+
+def _is_of(path: Path, made_of: Mapping[str, str]) -> bool:
+    """Whether a file need not be made again; one of a version that did not say so is. Raises ConfigError for others."""
+    known = read_tensors(path).metadata
+    fix = f"{path.name} is of another model, layer or task: name another folder, or move it elsewhere"
+    require(known.get("of") in (None, made_of["of"]), "folder", str(path.parent), fix)
+    return "of" in known
 
 
 def _parts(task: ProbeTask) -> Mapping[str, Prompts]:

@@ -1,9 +1,13 @@
 """Activations at the last token of prompts: equal to those of a whole extraction, cut on the left, resumable."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from archsae_core.config import ConfigError
 from archsae_core.data import last_tokens
 from archsae_core.data.extraction import extract, open_rows
 from archsae_core.data.last_tokens import read_last_tokens, write_last_tokens
@@ -85,3 +89,22 @@ def test_a_killed_call_continues_with_the_next_task(model, tmp_path, monkeypatch
     again = read_last_tokens(written(tmp_path / "killed", model))
     assert (tmp_path / "killed" / "task_000.safetensors").stat().st_mtime_ns == first
     assert all(torch.equal(a.train.x, b.train.x) for a, b in zip(whole, again, strict=True))
+
+
+def test_files_of_another_layer_or_task_are_refused_and_left(model, tmp_path):
+    folder = written(tmp_path / "prompts", model)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    trained = copy.deepcopy(model)
+    trained.transformer.wte.weight[5, 5] += 1
+    for other, tasks, layer in ((model, TASKS, 0), (model, TASKS[::-1], 1), (trained, TASKS, 1)):
+        with pytest.raises(ConfigError, match=r"task_000\.safetensors is of another model, layer or task"):
+            write_last_tokens(folder, other, tokenizer(), tasks, layer=layer, context=CONTEXT)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_file_that_does_not_say_what_it_is_of_is_made_again(model, tmp_path):
+    folder = written(tmp_path / "prompts", model)
+    before = (folder / "task_001.safetensors").read_bytes()
+    save_file({name: tensor + 1 for name, tensor in load_file(folder / "task_001.safetensors").items()},
+              folder / "task_001.safetensors")  # fmt: skip
+    assert (written(folder, model) / "task_001.safetensors").read_bytes() == before
