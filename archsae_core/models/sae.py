@@ -99,7 +99,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
     stored with the model: `SAE(dictionary, k, *fit_normalizer(x))`. By default they are 0 and 1, for activations that
     are normalised already. In the frame `centred`, `shift` is the mean; in `raw` it is 0. Without `decoder_bias`, b_dec
     is 0 and not trained; None gives the centred frame one and the raw frame none, where it would learn the mean that
-    this frame is to keep.
+    this frame is to keep. The dictionary is copied: training moves `sae.dictionary`, not the one that was given.
 
     `about` says where it comes from, and is stored with it too. `save_pretrained`, `from_pretrained` and `push_to_hub`
     are those of the Hugging Face hub's models; nothing is pickled.
@@ -224,7 +224,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
 
     @torch.no_grad()
     def calibrate(self, x: Float[Tensor, "batch d_model"]) -> None:
-        """Scale the encoder by the one factor that minimises the squared error on `x` at the start.
+        """Scale W_enc by the one factor that minimises the squared error on `x`, where b_enc is 0 as at the start.
 
         An encoder with the atoms' own directions over-reconstructs by far where atoms overlap, as centroids do.
         """
