@@ -138,7 +138,7 @@ def test_shares_of_operations_are_of_the_whole_and_products_lead_where_there_are
 def test_a_model_that_cannot_be_compiled_has_no_row_of_it(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    model, ids = random_model.gpt2(32), torch.ones(1, 8, dtype=torch.int64)
+    model, ids = random_model.gpt2(32).eval(), torch.ones(1, 8, dtype=torch.int64)
     assert extraction.compiled_pass(model, 0, ids, ids) is None
 
 

@@ -359,7 +359,6 @@ def train(
     if work is not None:
         require_given("work", str(work))
         work = Path(work)
-        require(work.is_dir() or not os.path.lexists(work), "work", str(work), "is no folder: name another place")
         _require_own(work, config.steps)
     if torch.is_tensor(x):
         require_matrix("x", x, width=sae.d_model)
@@ -376,11 +375,7 @@ def train(
     if continued:
         trainer.load(work / CHECKPOINT, origin)
     elif work is not None:
-        for path in work.glob("snapshot_*.safetensors"):  # of the run that is replaced
-            if re.fullmatch(r"snapshot_\d{6,}\.safetensors", path.name) and is_snapshot(path):
-                path.unlink()
-        for name in (FINISHED, LOG):  # else they would stand beside what is left of this run if it diverges
-            (work / name).unlink(missing_ok=True)
+        _remove_former(work)
         write_snapshot(sae, work, 0)
     steps = range(trainer.step, config.steps)
     options = {"initial": trainer.step, "total": config.steps, "shown": progress}
@@ -399,12 +394,22 @@ def train(
 
 @torch.no_grad()
 def _require_own(work: Path, steps: int) -> None:
-    """Raise ConfigError where a file that would be replaced is not of a run."""
+    """Raise ConfigError where `work` is no folder, or a file that would be replaced is not of a run."""
+    require(work.is_dir() or not os.path.lexists(work), "work", str(work), "is no folder: name another place")
     written = {FINISHED: is_saved_sae, LOG: _is_log}
     written |= {snapshot_file(step): is_snapshot for step in snapshot_steps(steps)}
     for name, is_ours in written.items():
         fix = f"{name} is there and of no run: name another folder, or move it elsewhere"
         require(not (work / name).exists() or is_ours(work / name), "work", str(work), fix)
+
+
+def _remove_former(work: Path) -> None:
+    """Delete the run that is replaced, which would stand beside what is left of this one if it diverges."""
+    for path in work.glob("snapshot_*.safetensors"):
+        if re.fullmatch(r"snapshot_\d{6,}\.safetensors", path.name) and is_snapshot(path):
+            path.unlink()
+    for name in (FINISHED, LOG):
+        (work / name).unlink(missing_ok=True)
 
 
 def _is_log(path: Path) -> bool:
