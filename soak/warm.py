@@ -13,5 +13,8 @@ spec.loader.exec_module(hooks)  # before what it patches is imported
 
 import transformers  # noqa: E402
 
+import archsae_study.experiments  # noqa: E402
+import archsae_study.report  # noqa: E402, F401 (for the forks)
+
 LAZY = (transformers.GPT2LMHeadModel, transformers.PreTrainedTokenizerFast, transformers.AutoModelForCausalLM)
 """Imported when they are first named."""
