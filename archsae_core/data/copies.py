@@ -1,8 +1,9 @@
 """Exact and near copies among documents, so that no copy of a training document is held out.
 
-Two documents are exact copies where their words are the same: case, white space, punctuation and HTML entities do not
-count. They are near copies where they share a passage of `PASSAGE_WORDS` consecutive words, wherever it stands: a copy
-with edits here and there keeps such a passage, and so do a common opening and a passage that is asked about twice.
+Two documents are exact copies where their words are the same: case, white space, punctuation, invisible characters and
+HTML entities do not count. They are near copies where they share a passage of `PASSAGE_WORDS` consecutive words,
+wherever it stands: a copy with edits here and there keeps such a passage, and so do a common opening and a passage that
+is asked about twice.
 Training data of language models are cleaned by the same criterion (Brown et al. 2020, arXiv 2005.14165: 13 words; Lee
 et al. 2022, arXiv 2107.06499: 50 tokens). All passages are compared, by hashes of 64 bits: none is missed by sampling,
 as with MinHash, and the cost is one sort of all words.
@@ -40,6 +41,8 @@ _MARKS = (
     r"\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
     r"\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u0900-\u0963\u0966-\u096f\u0971-\u0df3"
 )
+# soft hyphens, zero-width spaces and joiners, marks of direction and of byte order: not seen, and not part of a word
+_INVISIBLE = re.compile(r"[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff]")
 _WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|(?:[^\W_{_UNSPACED}]|[{_MARKS}])+")
 
 
@@ -135,8 +138,15 @@ def _character(entity: re.Match[str]) -> str:
 
 
 def normalised_words(text: str) -> list[str]:
-    """Words of `text` without case, punctuation, white space, HTML entities and variants of characters (NFKC)."""
-    return _WORD.findall(unicodedata.normalize("NFKC", decode_entities(text)).casefold())
+    """Words of `text` without case, punctuation, white space, invisible characters, HTML entities and variants of
+    characters (NFKC)."""
+    seen = _INVISIBLE.sub("", decode_entities(text))
+    return _WORD.findall(unicodedata.normalize("NFKC", seen).casefold())
+
+
+def has_invisible(text: str) -> bool:
+    """Whether `text` holds characters that are not seen, such as soft hyphens, which `normalised_words` leaves out."""
+    return _INVISIBLE.search(decode_entities(text)) is not None
 
 
 def find_copies(texts: Sequence[str], passage_words: int | None = PASSAGE_WORDS, n_examples: int = 3) -> Copies:

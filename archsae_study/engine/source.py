@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archsae_core.config import require
+from archsae_core.data.copies import has_invisible
 from archsae_core.data.corpus import load_text
 from archsae_core.data.model_files import model_fingerprint
 from archsae_core.storage import canonical_hash, file_sha256
@@ -71,5 +72,8 @@ def fields_of(config: Config, names: Iterable[str]) -> dict[str, Any]:
 
 def source_of(config: Config) -> dict[str, Any]:
     """What a study's activations are determined by: language model, text, and how they are read."""
-    hashes = {"model_hash": model_fingerprint(config.language_model), "text_hash": load_text(config.corpus).fingerprint}
-    return fields_of(config, TEXT_FIELDS) | hashes
+    corpus = load_text(config.corpus)
+    hashes = {"model_hash": model_fingerprint(config.language_model), "text_hash": corpus.fingerprint}
+    # earlier versions took a word with a soft hyphen for two, and so missed copies in such texts
+    invisible = {"invisible": "left out"} if any(has_invisible(text) for text in corpus.texts) else {}
+    return fields_of(config, TEXT_FIELDS) | hashes | invisible

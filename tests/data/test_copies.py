@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archsae_core.data import copies
-from archsae_core.data.copies import PASSAGE_WORDS, decode_entities, find_copies, normalised_words, without_copies
+from archsae_core.data.copies import (
+    PASSAGE_WORDS,
+    decode_entities,
+    find_copies,
+    has_invisible,
+    normalised_words,
+    without_copies,
+)
 
 WORDS = ["".join(pair) for pair in itertools.product("bdfgklmnprst", ("a", "e", "i", "o", "u", "ai", "or"))]
 WORDS = ["".join(pair) for pair in itertools.product(WORDS, WORDS)]
@@ -44,6 +51,8 @@ def disguised(text):
         ("STRASSE Straße ﬁne Ａ１ snake_case", ["strasse", "strasse", "fine", "a1", "snake", "case"]),
         ("他说今天下雨。Yes", ["他说", "今天", "下雨", "yes"]),
         ("สวัสดี", ["สว", "ัส", "ดี"]),
+        ("in\u00adfor\u00admation &shy; zero\u200bwidth", ["information", "zerowidth"]),
+        ("\ufeffmark \u202bא\u202c", ["mark", "א"]),
         ("!!! — …", []),
     ],
 )
@@ -60,6 +69,15 @@ def test_exact_copies_by_hand():
     assert found.exact.tolist() == [0, 1, 0, 3, 1, 3, 6]
     assert found.groups.tolist() == [0, 1, 0, 3, 1, 3, 6]
     assert found.examples[:2] == ((0, 2, "one cat"), (1, 4, "two"))
+
+
+def test_copies_with_soft_hyphens_are_copies():
+    words = " ".join(f"wo\u00adrd{i}" for i in range(40))
+    texts = ["other", words, words.replace("\u00ad", ""), words.replace("\u00ad", "\u200b") + " more", "no\u00adthing"]
+    found = find_copies(texts)
+    assert found.exact.tolist() == [0, 1, 1, 3, 4]
+    assert found.groups.tolist() == [0, 1, 1, 1, 4]
+    assert [has_invisible(text) for text in texts] == [False, True, False, True, True]
 
 
 def test_near_copies_by_hand():
