@@ -25,13 +25,17 @@ def from_overcomplete(source: nn.Module | str | Path, *, k: int | None = None, d
     """The SAE that an overcomplete `TopKSAE` or `RATopKSAE` is, or that its state dict in a safetensors file makes.
 
     A module says its `top_k` and radius itself. A state dict does not: `k` is needed, and `delta` defaults to the
-    longest row of Λ. Rows of W and Λ are projected as overcomplete does before it uses them. Raises ConfigError for
-    another kind of encoder or dictionary, and names what is missing.
+    longest row of Λ; that of a `BatchTopKSAE`, which is not read here, looks the same. Rows of W and Λ are projected as
+    overcomplete does before it uses them. Raises ConfigError for another kind of encoder or dictionary, and names what
+    is missing.
     """
     if isinstance(source, nn.Module):
         name, state = type(source).__name__, source.state_dict()
         if not isinstance(getattr(source, "top_k", None), int):
             raise ConfigError(f"{name} has no top_k: only overcomplete's TopKSAE and RATopKSAE are read here")
+        if hasattr(source, "running_threshold"):  # of its BatchTopKSAE, and in no state dict
+            fix = "whose top_k counts the codes of a batch: only its TopKSAE and RATopKSAE are read here"
+            raise ConfigError(f"{name} chooses codes by batch, {fix}")
         k = source.top_k if k is None else k
         delta = getattr(getattr(source, "dictionary", None), "delta", None) if delta is None else delta
         atoms = None if "dictionary.C" in state else source.get_dictionary().detach()

@@ -11,11 +11,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,8 +23,17 @@ from torch import Tensor
 from archsae_core.config import ConfigError, shown
 from archsae_core.metadata import contradiction, read_fields
 from archsae_core.models.about import About
-from archsae_core.models.dictionary import FreeDictionary
-from archsae_core.models.sae import PRETRAINED_WEIGHTS, SAE, described, is_saved_sae, require_sound, sae_from, structure
+from archsae_core.models.dictionary import FreeDictionary, unit
+from archsae_core.models.sae import (
+    PRETRAINED_WEIGHTS,
+    SAE,
+    described,
+    is_saved_sae,
+    require_sound,
+    sae_from,
+    structure,
+    uncompiled,
+)
 from archsae_core.storage import CorruptArtifact, jsonable, parse_json, read_json, write_atomically, write_json
 from archsae_core.tensor_files import read_tensors
 
@@ -48,6 +57,8 @@ BLOCK = re.compile(r"(?:[A-Za-z_]\w*\.)*(?:h|layers|blocks)\.([0-9]{1,4})", re.A
 """Name of a block among the modules of a model of transformers: its output is read."""
 OTHERS = ("dtype", "device", "sae_lens_version", "sae_lens_training_version")
 """Settings and metadata that SAELens changes and that say nothing of the SAE."""
+GUESSED_K = 64
+"""Codes a token that encoding begins with, where nobody says how many a JumpReLU SAE has: a wrong guess costs time."""
 LONGEST = 2**24
 """Positions of the longest context that is believed."""
 
@@ -60,7 +71,7 @@ def to_saelens(sae: SAE, folder: str | Path) -> Path:
     becomes a `jumprelu` one with a threshold for all features, as SAELens itself saves those. An SAE that is there is
     replaced. Raises ConfigError, before anything is written, where the files there are not of this function.
     """
-    folder = Path(folder)
+    folder, sae = Path(folder), uncompiled(sae)
     require_sound(sae)
     _require_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,13 +174,14 @@ def from_saelens(folder: str | Path) -> SAE:
     if (folder / OURS).is_file():
         return _ours(folder, config, weights)
     jumprelu = config.get("architecture") == "jumprelu"
-    k = _usual_k(config) if jumprelu else _k(folder, config)
+    trained_for = _trained_for(config) if jumprelu else _k(folder, config)
+    k = min(config["d_sae"], GUESSED_K) if trained_for is None else trained_for
     W_enc, W_dec = weights["W_enc"].T.contiguous(), weights["W_dec"]
     b_enc, b_dec = weights["b_enc"], weights["b_dec"]
     if config.get("rescale_acts_by_decoder_norm", False):
         # SAELens ranks codes times norm, then divides them by it: that is unit atoms with a longer encoder.
         norms = W_dec.norm(dim=1)
-        W_enc, b_enc, W_dec = W_enc * norms[:, None], b_enc * norms, F.normalize(W_dec, dim=1)
+        W_enc, b_enc, W_dec = W_enc * norms[:, None], b_enc * norms, unit(W_dec)
     if not config.get("apply_b_dec_to_input", True):
         b_enc = b_enc + W_enc @ b_dec
     state = {"b_dec": b_dec}
@@ -179,7 +191,7 @@ def from_saelens(folder: str | Path) -> SAE:
     dictionary, options = FreeDictionary(W_dec, unit_norm=False), {"frame": "raw", "decoder_bias": True}
     sae = SAE(dictionary, k, **options, activation="batchtopk" if jumprelu else "topk")
     sae.load_state_dict(state | {"W_enc": W_enc, "b_enc": b_enc}, strict=False)
-    sae.about = about
+    sae.about = about if trained_for is not None else replace(about, k_recorded=False)
     return sae
 
 
@@ -254,11 +266,11 @@ def _k(folder: Path, config: Mapping[str, Any]) -> int:
     return k
 
 
-def _usual_k(config: Mapping[str, Any]) -> int:
-    """Codes a token of a JumpReLU SAE: what it was trained for where that is known, else a guess, which costs time."""
+def _trained_for(config: Mapping[str, Any]) -> int | None:
+    """Codes a token that a JumpReLU SAE was trained for, where that is known."""
     details = (config.get("metadata") or {}).get("training_architecture_details") or {}
     found = read_fields(details, {"k": float | None}, f"{CONFIG}: metadata.training_architecture_details.")
-    return min(config["d_sae"], max(1, round(found.get("k") or 64)))
+    return min(config["d_sae"], max(1, round(found["k"]))) if found.get("k") else None
 
 
 def _units(folder: Path, threshold: Tensor) -> tuple[Tensor, Tensor]:

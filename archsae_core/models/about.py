@@ -38,6 +38,8 @@ class About:
     """SPDX identifier in lower case, as the hub writes licences."""
     source: str | None = None
     """Where it was imported from, if it was."""
+    k_recorded: bool | None = None
+    """False where k is a guess, since the files that it was imported from do not say how many features are active."""
     note: str | None = None
     """What else whoever uses it has to know, as a sentence."""
 

@@ -1,5 +1,6 @@
 """Dictionaries: free unit-norm atoms, and the relaxed archetypal dictionary of Fel et al. (2025)."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ from archsae_core.kernels.processor import fast_bfloat16
 
 CACHED_ROWS = 64
 """Rows of W worked on at a time, few enough to stay in the processor's cache."""
+NORMALIZED = 1e-12
+"""Norm below which `torch.nn.functional.normalize` divides by this."""
 SPARSE_ENTRY = 20
 """Multiplications of a dense product that take as long as one of a sparse one, which waits for memory."""
 
@@ -50,6 +53,12 @@ def saves_atoms(n_features: int, d_model: int, batch: int, codes: int) -> bool:
     return SPARSE_ENTRY * batch * codes <= (n_features - batch) * d_model
 
 
+def unit(rows: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
+    """Rows scaled to norm 1, those below 1e-12 too, which `torch.nn.functional.normalize` leaves short."""
+    found, short = F.normalize(rows, dim=1), rows.norm(dim=1, keepdim=True) < NORMALIZED
+    return found.where(~short, F.normalize(rows.double(), dim=1, eps=1e-150).float()) if short.any() else found
+
+
 class FreeDictionary(nn.Module):
     """Unit-norm atoms; `trainable=False` freezes them where they start, `unit_norm=False` leaves them their norms."""
 
@@ -64,14 +73,15 @@ class FreeDictionary(nn.Module):
         start = start.detach().float()
         if unit_norm:
             require_directions("start", start)
-        self.unit_norm = unit_norm
-        self.D = nn.Parameter(F.normalize(start, dim=1) if unit_norm else start.clone(), requires_grad=trainable)
+        self.unit_norm, self.trainable = unit_norm, trainable
+        self.D = nn.Parameter(unit(start) if unit_norm else start.clone(), requires_grad=trainable)
 
     @classmethod
     def random(cls, n_features: int, d_model: int, *, seed: int = 0) -> "FreeDictionary":
         """Atoms in random directions, the usual start."""
         require_whole("n_features", n_features)
         require_whole("d_model", d_model)
+        require_whole("seed", seed, 0)
         generator = torch.Generator().manual_seed(int(seed))
         return cls(torch.randn(n_features, d_model, generator=generator, dtype=torch.float32))
 
@@ -121,18 +131,19 @@ class ArchetypalDictionary(nn.Module):
             require_bool(name, value)
         require_rows("anchors", anchors)
         anchors = anchors.detach().float()
-        self.delta, self.unit_norm, self.rounded = float(delta), unit_norm, False
+        self.delta, self.unit_norm, self.rounded, self.W_is_stepped = float(delta), unit_norm, False, False
         self.register_buffer("C", anchors.clone())
         self._hold(weights)
         self.relax = nn.Parameter(anchors.new_zeros(len(self.weights), anchors.shape[1]))
-        self.log_scale = nn.Parameter(anchors.new_zeros(()), requires_grad=learn_scale and not unit_norm)
+        self.learn_scale = learn_scale and not unit_norm
+        self.log_scale = nn.Parameter(anchors.new_zeros(()), requires_grad=self.learn_scale)
 
     def _hold(self, weights: Float[Tensor, "n_features n_anchors"]) -> None:
         require_rows("weights", weights, width=len(self.C), width_of="n_anchors")
         weights = weights.detach().float()
         require_mixing("weights", weights)
         self.W = nn.Parameter(weights.clone())
-        self._copy: tuple[int, Tensor] = (-1, self.W)
+        self._copy: tuple[tuple[int, int], Tensor] = ((-1, 0), self.W)
 
     @property
     def weights(self) -> Float[Tensor, "n_features width"]:
@@ -166,6 +177,7 @@ class ArchetypalDictionary(nn.Module):
         require_rows("anchors", anchors)
         n_features = len(anchors) if n_features is None else n_features
         require_whole("n_features", n_features)
+        require_whole("seed", seed, 0)
         weights = identity_weights(n_features, len(anchors), torch.Generator().manual_seed(int(seed)))
         return cls(anchors, weights if smoothing is None else smoothed(weights, smoothing), delta=delta, **options)
 
@@ -212,8 +224,12 @@ class ArchetypalDictionary(nn.Module):
         """W in bfloat16 if training may round: the copy that `project_` made, unless W was written to since."""
         if not self.rounded:
             return None
-        version, copy = self._copy
-        return copy if (version, copy.device) == (self.W._version, self.W.device) else self.W.bfloat16()
+        state, copy = self._copy
+        return copy if (state, copy.device) == (self._state_of_w(), self.W.device) else self.W.bfloat16()
+
+    def _state_of_w(self) -> tuple[int, int]:
+        """Changes when W is written to, and is another one for a copy of the dictionary."""
+        return self.W._version, self.W.data_ptr()
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -235,7 +251,7 @@ class ArchetypalDictionary(nn.Module):
             rows.div_(rows.sum(dim=1, keepdim=True))
             if self.rounded:  # while they are in the cache
                 rounded.copy_(rows)
-        self._copy = (self.W._version, copy)
+        self._copy = (self._state_of_w(), copy)
         self.project_relax_()
 
     @torch.no_grad()
@@ -247,10 +263,12 @@ class ArchetypalDictionary(nn.Module):
 
     @torch.no_grad()
     def violation(self) -> float:
-        """Largest violation of the constraint: negative weight, row sum off 1, or ‖Λ_i‖ above delta. 0 means none."""
+        """Largest violation of the constraint: negative weight, row sum off 1, or ‖Λ_i‖ above delta. 0 means none,
+        infinity that a weight is NaN."""
         rows = (self.weights.sum(dim=1) - 1).abs().max()
         radius = (self.relax.norm(dim=1) - self.delta).max()
-        return max(0.0, -self.weights.min().item(), rows.item() - 1e-5, radius.item())
+        found = -self.weights.min().item(), rows.item() - 1e-5, radius.item()
+        return math.inf if any(map(math.isnan, found)) else max(0.0, *found)
 
 
 class SparseArchetypalDictionary(ArchetypalDictionary):

@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import nnls
 from torch import Tensor
 
+from archsae_core.checks import require_rows
+
 EXACT = 1e-9
 """A residual of unit vectors below this counts as 0, in float64."""
 TOGETHER = 256
@@ -90,6 +92,8 @@ def reach(
     the cone is the origin, and the cosine is that with the nearest anchor, 0 or below. 512 directions take seconds with
     4096 anchors of 576 dimensions.
     """
+    require_rows("anchors", anchors)
+    require_rows("directions", directions, width=anchors.shape[1], width_of="d_model of the anchors")
     where = origin(anchors) if where is None else where
     unit = F.normalize(anchors.detach().double(), dim=1)
     targets = F.normalize(directions.detach().double(), dim=1).to(unit.device)

@@ -31,7 +31,7 @@ def model_card(structure: Mapping[str, Any], sizes: tuple[int, int], about: Abou
     hub_name = about.model if HUB_NAME.fullmatch(about.model or "") else None
     data = ModelCardData(library_name=LIBRARY, tags=tags, license=about.licence, base_model=hub_name)
     sections = [_title(structure, sizes, about), _usage(), _data(about), _metrics(about), _limits(structure, about)]
-    sections += [_licence(about), _citation(structure)]
+    sections += [_licence(about), _citation(structure, about)]
     body = "\n\n".join("\n".join(section) for section in sections)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n", ignore_metadata_errors=False)
 
@@ -43,9 +43,10 @@ def _title(structure: Mapping[str, Any], sizes: tuple[int, int], about: About) -
         place = f"the residual stream after block {about.layer} (counted from 0) of {place}"
     yield f"# {'Archetypal sparse' if archetypal else 'Sparse'} autoencoder of {n_features} features"
     yield ""
-    batch = structure["activation"] == "batchtopk"
-    active = f"{'about ' if batch else ''}{structure['k']} of {n_features} features are active a token"
-    yield f"A {'BatchTopK' if batch else 'TopK'} sparse autoencoder (SAE) for {place}: {active}."
+    batch, guessed = structure["activation"] == "batchtopk", about.k_recorded is False
+    active = f": {'about ' if batch else ''}{structure['k']} of {n_features} features are active a token"
+    kind = "JumpReLU" if guessed else "BatchTopK" if batch else "TopK"
+    yield f"A {kind} sparse autoencoder (SAE) for {place}{'' if guessed else active}."
     yield ""
     shift = "x − mean" if structure["frame"] == "centred" else "x"
     kept = "entries above a threshold of" if batch else "k largest entries of"
@@ -55,7 +56,7 @@ def _title(structure: Mapping[str, Any], sizes: tuple[int, int], about: About) -
     yield "| --- | --- |"
     yield f"| features | {n_features} |"
     yield f"| d_model | {d_model} |"
-    yield f"| active features a token (k) | {structure['k']} |"
+    yield f"| active features a token (k) | {UNKNOWN if guessed else structure['k']} |"
     removed = "the training mean is removed" if structure["frame"] == "centred" else "no mean is removed"
     yield f"| frame | {structure['frame']}: {removed} |"
     norm = "unit norm" if structure["unit_norm"] else "free norms"
@@ -139,11 +140,14 @@ def _licence(about: About) -> Iterator[str]:
         yield "None is stated. The terms of the language model and of the text that it was trained on hold."
 
 
-def _citation(structure: Mapping[str, Any]) -> Iterator[str]:
+def _citation(structure: Mapping[str, Any], about: About) -> Iterator[str]:
     yield "## Citation"
     yield ""
-    yield "TopK SAEs: Gao et al. (2024), [arXiv 2406.04093](https://arxiv.org/abs/2406.04093)."
-    if structure["activation"] == "batchtopk":
+    if about.k_recorded is False:
+        yield "JumpReLU SAEs: Rajamanoharan et al. (2024), [arXiv 2407.14435](https://arxiv.org/abs/2407.14435)."
+    else:
+        yield "TopK SAEs: Gao et al. (2024), [arXiv 2406.04093](https://arxiv.org/abs/2406.04093)."
+    if structure["activation"] == "batchtopk" and about.k_recorded is not False:
         yield "BatchTopK: Bussmann et al. (2024), [arXiv 2412.06410](https://arxiv.org/abs/2412.06410)."
     if structure["dictionary"] == "archetypal":
         yield "Archetypal dictionaries: Fel et al. (2025), [arXiv 2502.12892](https://arxiv.org/abs/2502.12892)."

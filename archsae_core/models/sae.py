@@ -45,6 +45,7 @@ from archsae_core.models.dictionary import (
     Dictionary,
     FreeDictionary,
     SparseArchetypalDictionary,
+    unit,
 )
 from archsae_core.models.model_card import LIBRARY, TAGS, model_card
 from archsae_core.storage import CorruptArtifact, jsonable, parse_json, read_json, write_atomically, write_json
@@ -139,14 +140,15 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
             require_finite("mean", mean)
         self.dictionary = copy.deepcopy(dictionary)  # training moves it, and another SAE may be built of the same one
         self.k, self.frame, self.activation = int(k), frame, activation
-        self.W_enc = nn.Parameter(nn.functional.normalize(atoms, dim=1))
+        self.W_enc = nn.Parameter(unit(atoms))
         self.b_enc = nn.Parameter(atoms.new_zeros(self.n_features))
-        has_bias = frame == "centred" if decoder_bias is None else decoder_bias
-        self.b_dec = nn.Parameter(atoms.new_zeros(self.d_model), requires_grad=has_bias)
-        self.register_buffer("mean", atoms.new_zeros(self.d_model) if mean is None else mean.detach().float().clone())
-        self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float32))
+        self.decoder_bias = frame == "centred" if decoder_bias is None else decoder_bias
+        self.b_dec = nn.Parameter(atoms.new_zeros(self.d_model), requires_grad=self.decoder_bias)
+        mean = atoms.new_zeros(self.d_model) if mean is None else mean.detach().to(atoms, copy=True)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", kept.to(atoms.device))
         if activation == "batchtopk":
-            self.register_buffer("threshold", torch.tensor(0.0, dtype=torch.float32))
+            self.register_buffer("threshold", atoms.new_zeros(()))
         self.about = About()
 
     def atoms(self) -> Float[Tensor, "n_features d_model"]:
@@ -355,16 +357,21 @@ def _require_same(sae: SAE, path: Path) -> None:
 
 
 def structure(sae: SAE) -> dict[str, Any]:
-    """What has to be known beside the tensors to build the SAE again; JSON-able."""
-    dictionary = sae.dictionary
+    """What has to be known beside the tensors to build the SAE again; JSON-able.
+
+    Which weights are trained is as their `requires_grad` says, and where none is, as in a model that was frozen for
+    evaluation, as the SAE was built.
+    """
+    dictionary, frozen = sae.dictionary, not any(weights.requires_grad for weights in sae.parameters())
     if isinstance(dictionary, FreeDictionary):
-        kind = {"dictionary": "free", "trainable": dictionary.D.requires_grad}
+        trainable = dictionary.trainable if frozen else dictionary.D.requires_grad
+        kind = {"dictionary": "free", "trainable": trainable}
     else:
-        learned = dictionary.log_scale.requires_grad
+        learned = dictionary.learn_scale if frozen else dictionary.log_scale.requires_grad
         kind = {"dictionary": "archetypal", "delta": dictionary.delta, "learn_scale": learned}
         if isinstance(dictionary, SparseArchetypalDictionary):
             kind["support"] = dictionary.W_values.shape[1]
-    frame = {"frame": sae.frame, "decoder_bias": sae.b_dec.requires_grad}
+    frame = {"frame": sae.frame, "decoder_bias": sae.decoder_bias if frozen else sae.b_dec.requires_grad}
     return {"k": sae.k, "activation": sae.activation} | frame | kind | {"unit_norm": dictionary.unit_norm}
 
 
@@ -413,6 +420,7 @@ def save_sae(sae: SAE, path: str | Path) -> None:
     Raises ConfigError, before anything is written, for what `load_sae` would refuse, and for a folder or a file of
     something else under that name.
     """
+    sae = uncompiled(sae)
     require_sound(sae)
     if Path(path).exists() and not is_saved_sae(Path(path)):
         raise ConfigError(f"{path} is of something else than an SAE and would be replaced: name another file")
@@ -420,9 +428,16 @@ def save_sae(sae: SAE, path: str | Path) -> None:
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
+def uncompiled(sae: nn.Module) -> SAE:
+    """The SAE itself where `torch.compile` has wrapped it, whose tensors then have other names."""
+    return getattr(sae, "_orig_mod", sae)
+
+
 def require_sound(sae: SAE) -> None:
-    """Raise ConfigError that names the field or the tensor of an SAE that was changed into none: NaN, another k."""
+    """Raise ConfigError that names the field or the tensor of an SAE that was changed into none: NaN, another k, a
+    tensor that no SAE has."""
     sae._require_float32()
+    _require_own_tensors(sae)
     require_whole("k", sae.k, 1, sae.n_features, "n_features = ")
     for name, tensor in sae.state_dict().items():
         require_finite(name, tensor)
@@ -431,6 +446,17 @@ def require_sound(sae: SAE) -> None:
     _require_constraint(sae.dictionary)
     if sae.activation == "batchtopk" and sae.threshold < 0:
         raise ConfigError(f"threshold = {float(sae.threshold):g}: must be at least 0, since codes are above it")
+
+
+def _require_own_tensors(sae: SAE) -> None:
+    of_dictionary = {FreeDictionary: ("D",), ArchetypalDictionary: ("C", "W", "relax", "log_scale")}
+    of_dictionary[SparseArchetypalDictionary] = ("C", "W_indices", "W_values", "relax", "log_scale")
+    own = {"W_enc", "b_enc", "b_dec", "mean", "scale", *(["threshold"] if sae.activation == "batchtopk" else [])}
+    own |= {f"dictionary.{name}" for name in of_dictionary[type(sae.dictionary)]}
+    if other := sorted(own ^ sae.state_dict().keys()):
+        what = "is missing" if other[0] in own else "is no tensor of an SAE and could not be read again"
+        fix = "take off what was registered on it, parametrizations too"
+        raise ConfigError(f"sae: {other[0]} {what}: {fix}")
 
 
 def described(sae: SAE) -> dict[str, str]:

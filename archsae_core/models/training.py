@@ -25,7 +25,7 @@ from archsae_core.kernels import sparse as kernels
 from archsae_core.kernels.processor import keep_freed_memory
 from archsae_core.models.auxk import by_dead_features, by_features
 from archsae_core.models.dictionary import ArchetypalDictionary, Decoder, SparseArchetypalDictionary, rounds
-from archsae_core.models.sae import SAE, is_saved_sae, save_sae, structure
+from archsae_core.models.sae import SAE, is_saved_sae, require_sound, save_sae, structure, uncompiled
 from archsae_core.models.snapshots import is_snapshot, snapshot_file, snapshot_steps, write_snapshot
 from archsae_core.models.w_step import MirrorStep, SparseMirrorStep
 from archsae_core.progress import track
@@ -37,6 +37,8 @@ LOG_EVERY = 20
 CLEAR_EVERY, TINY = 100, 1e-32
 """Steps, and size of a momentum below which it is cleared: 0.9^100 of it is above the least normal number, 1.2e-38."""
 CLIP = 1.0
+WITHOUT_VARIANCE = 1e6
+"""A loss, in shares of a batch's variance, beyond which that variance is looked at."""
 ORIGIN_ROWS = 1024
 """Rows of a tensor by which a checkpoint knows it again."""
 RELAX_SHARE = 0.1
@@ -124,6 +126,26 @@ def _require_gradients(sae: SAE) -> None:
     if torch.is_inference_mode_enabled() or any(weights.is_inference() for weights in sae.parameters()):
         fix = "build and train the SAE outside of torch.inference_mode()"
         raise ConfigError(f"sae: weights of inference mode have no gradients: {fix}")
+    if not any(weights.requires_grad for weights in sae.parameters()):
+        fix = "train the SAE as it was built, or save it and load it again"
+        raise ConfigError(f"sae: none of its weights requires a gradient, so that nothing would be trained: {fix}")
+
+
+def _require_moving(dictionary: ArchetypalDictionary) -> None:
+    """Raise ConfigError where W or Λ was frozen by hand: they are moved all the same."""
+    moved = {name: weights for name, weights in dictionary.named_parameters() if name in ("W", "relax")}
+    if dictionary.W_is_stepped:  # by an earlier training, which takes W out of autograd
+        moved.pop("W", None)
+    frozen = [name for name, weights in moved.items() if not weights.requires_grad]
+    if frozen:
+        fix = "for atoms that stay, build the SAE of FreeDictionary(dictionary.atoms(), trainable=False)"
+        raise ConfigError(f"sae: dictionary.{frozen[0]} requires no gradient and would be trained: {fix}")
+
+
+def _require_known_k(sae: SAE) -> None:
+    if sae.about.k_recorded is False:
+        fix = "set sae.k, and sae.about = dataclasses.replace(sae.about, k_recorded=None)"
+        raise ConfigError(f"k = {sae.k}: it is a guess, since the files of this SAE do not say it: {fix}")
 
 
 def _require_variance(batch: Tensor) -> None:
@@ -161,12 +183,15 @@ class Trainer:
         sparse = isinstance(sae.dictionary, SparseArchetypalDictionary)
         if archetypal and sparse != (config.w_step == "sparse"):
             raise ConfigError(f"w_step = {config.w_step!r}: the dictionary is a {type(sae.dictionary).__name__}")
+        _require_known_k(sae)
         if archetypal:
+            _require_moving(sae.dictionary)
             sae.dictionary.rounded = rounds(config)
         if sparse:
             _require_support(sae.dictionary, config)
         elif archetypal:
             sae.dictionary.W.requires_grad_(not mirror)
+            sae.dictionary.W_is_stepped = mirror
             _warn_of_vertices(sae.dictionary, config)
         step = SparseMirrorStep if sparse else MirrorStep
         self.mirror = step(sae.dictionary, config.w_rate) if mirror else None
@@ -211,7 +236,8 @@ class Trainer:
 
     def train_step(self, x: Float[Tensor, "batch d_model"]) -> None:
         """One optimiser step, then the constraint. Raises TrainingDiverged; on a GPU it is looked for now and then."""
-        losses, norm = self._update(x)
+        with torch.autocast(self.sae.mean.device.type, enabled=False):  # around the language model, not here
+            losses, norm = self._update(x)
         self.step += 1
         logged = self.step % LOG_EVERY == 0 or self.step == self.config.steps
         if logged or not kernels.on_gpu(norm):
@@ -266,10 +292,17 @@ class Trainer:
         return losses.fvu + self.config.aux_coefficient * losses.aux
 
     def _check(self, loss: Tensor, x: Tensor) -> None:
-        if not torch.isfinite(loss):
-            fix = "lower lr or w_lr, then run again"
-            if not x.isfinite().all():
-                fix = "x holds NaN or infinity there: mend the activations"
+        fix = None
+        if len(x) == 0:
+            fix = "x has no rows there: give batches that have some"
+        elif not torch.isfinite(loss):
+            finite = x.isfinite().all()
+            fix = (
+                "lower lr or w_lr, then run again" if finite else "x holds NaN or infinity there: mend the activations"
+            )
+        elif loss > WITHOUT_VARIANCE and (x == x[0]).all():
+            fix = "the rows of x are all equal there, and the loss is a share of their variance: give rows that differ"
+        if fix:
             raise TrainingDiverged(f"loss is {float(loss)} at step {self.step - 1}: {fix}")
 
     @torch.no_grad()
@@ -356,13 +389,15 @@ def train(
     `config`, another `sae` as it is given, another first batch, or other rows of a tensor.
     """
     require_whole("seed", seed, 0)
+    given, sae = sae, uncompiled(sae)
+    _require_gradients(sae)
+    require_sound(sae)
     if work is not None:
         require_given("work", str(work))
         work = Path(work)
         _require_own(work, config.steps)
     if torch.is_tensor(x):
         require_matrix("x", x, width=sae.d_model)
-    _require_gradients(sae)
     batches = as_batches(x, config.batch_size, int(seed))
     continued = work is not None and (work / CHECKPOINT).exists()
     first = batches(0)
@@ -389,7 +424,7 @@ def train(
         save_sae(sae, work / FINISHED)
         write_json(work / LOG, trainer.log)
         (work / CHECKPOINT).unlink(missing_ok=True)
-    return sae
+    return given
 
 
 @torch.no_grad()
@@ -445,10 +480,20 @@ def _origin(sae: SAE, config: TrainingConfig, first: Tensor, x: Any) -> str:
 def _keep(trainer: Trainer, work: Path, origin: str) -> None:
     """Write the snapshot or the checkpoint that is due at this step."""
     step, config = trainer.step, trainer.config
-    if step in snapshot_steps(config.steps):
+    snapshot, checkpoint = step in snapshot_steps(config.steps), step % config.checkpoint_every == 0
+    if snapshot or checkpoint:
+        _require_numbers(trainer)
+    if snapshot:
         write_snapshot(trainer.sae, work, step)
-    if step % config.checkpoint_every == 0 and step < config.steps:
+    if checkpoint and step < config.steps:
         trainer.save(work / CHECKPOINT, origin)
+
+
+def _require_numbers(trainer: Trainer) -> None:
+    """Raise TrainingDiverged where a weight is not finite: the loss tells a step later, and a GPU's when it is read."""
+    for name, weights in trainer.sae.named_parameters():
+        if not weights.isfinite().all():
+            raise TrainingDiverged(f"{name} is not finite at step {trainer.step - 1}: lower lr or w_lr, then run again")
 
 
 def read_log(folder: Path) -> list[dict[str, float | int]]:

@@ -110,9 +110,14 @@ def read(paths: Sequence[str | Path], k: int | None = None, *, codes: bool = Fal
                 f"{path} has d_model = {sae.d_model}, {paths[0]} has {first.d_model}: only SAEs of activations of one "
                 "width can be compared, as those of the same layer of the same model are"
             )
-    known = (None if k is None and sae.about.source == "overcomplete" else sae.k for sae in saes)
+    known = (sae.k if _knows_k(sae, k) else None for sae in saes)
     named = zip(short_names(paths), map(str, paths), saes, known, strict=True)
     return tuple(Entry(*entry) for entry in named)
+
+
+def _knows_k(sae: SAE, given: int | None) -> bool:
+    """Whether somebody said how many codes a token the SAE has: its files, or whoever compares it."""
+    return sae.about.k_recorded is not False and not (given is None and sae.about.source == "overcomplete")
 
 
 def short_names(paths: Sequence[str | Path]) -> list[str]:

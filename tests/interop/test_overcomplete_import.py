@@ -128,3 +128,13 @@ def test_other_files_are_named(tmp_path):
     (tmp_path / "pickled.pt").write_bytes(b"PK\x03\x04 pickled")
     with pytest.raises(ConfigError, match=r"pickled files are never opened"):
         from_overcomplete(tmp_path / "pickled.pt", k=K)
+
+
+def test_codes_by_batch_are_not_read_as_codes_by_token():
+    """overcomplete's BatchTopKSAE counts the codes of a batch in `top_k`, and keeps its threshold out of its state."""
+
+    class BatchTopKSAE(torch.nn.Module):
+        top_k, running_threshold = 4, None
+
+    with pytest.raises(ConfigError, match="BatchTopKSAE chooses codes by batch"):
+        from_overcomplete(BatchTopKSAE())

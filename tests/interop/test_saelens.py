@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from peers import python_with
 from random_saes import activations_of, random_sae
 from safetensors.torch import load_file, save_file
 
-from archsae_core.config import ConfigError
+from archsae_core.config import ConfigError, TrainingConfig
 from archsae_core.interop import from_saelens, open_sae, to_saelens
 from archsae_core.interop.saelens import CONFIG, OURS, WEIGHTS
 from archsae_core.models.about import About
 from archsae_core.models.dictionary import ArchetypalDictionary
-from archsae_core.models.sae import SAE
+from archsae_core.models.sae import SAE, load_sae, save_sae
+from archsae_core.models.training import train
 
 SIDE = Path(__file__).parents[1] / "saelens_side.py"
 
@@ -320,3 +322,33 @@ def test_a_name_on_the_hub_is_a_release_and_an_id_to_saelens(hub, tmp_path):
     subprocess.run(command, env=environment, check=True)
     mine = open_sae("user/saes/layer.1").atoms()
     assert torch.allclose(load_file(tmp_path / "theirs.safetensors")["W_dec"], mine, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [None, 7.0])
+def test_codes_a_token_that_nobody_recorded_are_no_fact(tmp_path, k):
+    """SAELens does not save for how many a JumpReLU SAE was trained, but in the metadata of a later version."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {"W_enc": torch.randn(8, 128, generator=generator), "W_dec": torch.randn(128, 8, generator=generator)}
+    weights |= {"b_enc": torch.zeros(128), "b_dec": torch.zeros(8), "threshold": torch.full((128,), 0.5)}
+    save_file(weights, tmp_path / WEIGHTS)
+    metadata = {} if k is None else {"training_architecture_details": {"k": k}}
+    config = {"architecture": "jumprelu", "d_in": 8, "d_sae": 128, "metadata": metadata}
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    sae = from_saelens(tmp_path)
+    card, x = str(sae.generate_model_card()), torch.randn(64, 8, generator=generator)
+    steps = TrainingConfig(steps=1, batch_size=32)
+    if k is None:
+        assert sae.about.k_recorded is False
+        assert "features are active" not in card
+        assert "| active features a token (k) | not recorded |" in card
+        assert "JumpReLU" in card
+        assert "Bussmann" not in card
+        with pytest.raises(ConfigError, match=r"k = 64: it is a guess.*set sae\.k"):
+            train(sae, x, steps)
+        save_sae(sae, tmp_path / "sae.safetensors")
+        assert load_sae(tmp_path / "sae.safetensors").about.k_recorded is False
+        sae.k, sae.about = 9, replace(sae.about, k_recorded=None)
+    else:
+        assert (sae.k, sae.about.k_recorded) == (7, None)
+        assert "about 7 of 128 features are active a token" in card
+    train(sae, x, steps)

@@ -149,3 +149,32 @@ def test_random_dictionary_is_seeded():
     first, again, other = (FreeDictionary.random(6, 4, seed=seed).D for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("seed", [-1, True])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    """0.2 and 0.7 would be the same start twice, and two runs of them would agree."""
+    anchors = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ConfigError, match="seed = "):
+        FreeDictionary.random(6, 4, seed=seed)
+    with pytest.raises(ConfigError, match="seed = "):
+        ArchetypalDictionary.from_anchors(anchors, seed=seed)
+
+
+def test_atoms_that_are_short_are_scaled_to_norm_1_too():
+    start = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    expected = FreeDictionary(start).D.detach()
+    short = start * torch.tensor([1e-13, 1.0, 1e-20, 1.0, 1e-30, 1.0])[:, None]
+    found = FreeDictionary(short).D.detach()
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.equal(found[1::2], expected[1::2])
+
+
+def test_weights_that_are_no_numbers_violate_the_constraint():
+    anchors = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+    for name in ("W", "relax"):
+        dictionary = ArchetypalDictionary.from_anchors(anchors)
+        assert dictionary.violation() == 0
+        with torch.no_grad():
+            getattr(dictionary, name)[3, 2] = torch.nan
+        assert dictionary.violation() == torch.inf

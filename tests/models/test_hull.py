@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, nnls
 
+from archsae_core.config import ConfigError
 from archsae_core.models import hull
 from archsae_core.models.hull import origin, reach
 
@@ -127,3 +128,10 @@ def test_directions_that_rounding_leaves_open_go_to_scipy(seeded, monkeypatch):
     found = reach(directions, anchors)
     assert found.cosine.tolist() == pytest.approx(expected.cosine.tolist(), abs=1e-9)
     assert found.support.tolist() == expected.support.tolist()
+
+
+def test_directions_that_are_none_of_the_anchors_are_refused():
+    around = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    assert origin(around).vacuous
+    with pytest.raises(ConfigError, match=r"directions: .*NaN"):
+        reach(torch.full((2, 4), torch.nan), around)

@@ -1,5 +1,7 @@
 """The autoencoder against its formula, and its file."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -54,6 +56,21 @@ def test_file_round_trip_keeps_every_bit(tmp_path, kind):
     assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in sae.parameters()]
 
 
+@pytest.mark.parametrize("frame", ["centred", "raw"])
+def test_an_sae_frozen_for_evaluation_is_saved_as_it_was_built(tmp_path, frame):
+    """`requires_grad_(False)` says nothing of what is to be trained; one weight that is frozen alone does."""
+    for dictionary in (FreeDictionary.random(20, 6), FreeDictionary(torch.randn(20, 6), trainable=False)):
+        sae = SAE(dictionary, 4, frame=frame)
+        trained = [weights.requires_grad for weights in sae.parameters()]
+        save_sae(sae.requires_grad_(False), tmp_path / "sae.safetensors")
+        loaded = load_sae(tmp_path / "sae.safetensors")
+        assert [weights.requires_grad for weights in loaded.parameters()] == trained
+    sae = SAE(FreeDictionary.random(20, 6), 4)
+    sae.dictionary.D.requires_grad_(False)
+    save_sae(sae, tmp_path / "sae.safetensors")
+    assert not load_sae(tmp_path / "sae.safetensors").dictionary.D.requires_grad
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x08" + b"\0" * 7 + b"{}      "])
 def test_foreign_files_are_refused_by_name(tmp_path, content):
     (tmp_path / "sae.safetensors").write_bytes(content)
@@ -96,3 +113,23 @@ def test_raw_frame_subtracts_nothing_and_has_no_decoder_bias():
 def test_without_mean_and_scale_activations_are_taken_as_normalised():
     sae, x = SAE(make().dictionary, 4), torch.randn(5, 6)
     assert torch.equal(sae.normalize(x), x)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own
+def test_a_compiled_sae_is_saved_as_itself(tmp_path):
+    """`torch.compile` renames every tensor; nothing is compiled before it is called."""
+    sae = make()
+    inspect.unwrap(save_sae)(torch.compile(sae), tmp_path / "sae.safetensors")
+    assert torch.equal(load_sae(tmp_path / "sae.safetensors").W_enc, sae.W_enc)
+
+
+@pytest.mark.parametrize("registered", ["buffer", "parametrization"])
+def test_a_tensor_that_no_sae_has_is_refused_before_anything_is_written(tmp_path, registered):
+    sae = make()
+    if registered == "buffer":
+        sae.register_buffer("density", torch.zeros(20))
+    else:
+        torch.nn.utils.parametrize.register_parametrization(sae, "W_enc", torch.nn.Identity())
+    with pytest.raises(ConfigError, match=r"sae: (density|W_enc|parametrizations).*take off"):
+        save_sae(sae, tmp_path / "sae.safetensors")
+    assert list(tmp_path.iterdir()) == []

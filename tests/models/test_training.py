@@ -1,5 +1,6 @@
 """The loop: constraint after every step, bits, resume, dead features, divergence."""
 
+import copy
 import inspect
 import shutil
 import warnings
@@ -29,6 +30,7 @@ from archsae_core.models.training import (
     learning_rate_of_relax,
     train,
 )
+from archsae_core.tensor_files import read_tensors
 from archsae_study.settings.config import configure
 
 D_MODEL, N_ANCHORS = 16, 48
@@ -308,6 +310,12 @@ def test_rounded_weights_follow_what_is_written_to_them():
         with torch.no_grad():
             write()
         assert torch.equal(dictionary._rounded_weights(), dictionary.W.bfloat16())
+    with torch.no_grad():
+        dictionary.project_()
+        version, copied = dictionary.W._version, copy.deepcopy(dictionary)
+        while copied.W._version < version:  # a copy counts anew
+            copied.W.mul_(0.99)
+    assert torch.equal(copied._rounded_weights(), copied.W.bfloat16())
 
 
 def test_w_is_trained_in_the_arithmetic_and_by_the_step_of_the_config():
@@ -410,6 +418,52 @@ def test_nan_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
     with pytest.raises(TrainingDiverged, match="step 10: x holds NaN or infinity there"):
         run("ra", tmp_path, lambda step: data(step) * (float("nan") if step == 10 else 1))
     assert (tmp_path / CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [(torch.ones(256, D_MODEL), "the rows of x are all equal there"), (torch.ones(0, D_MODEL), "x has no rows there")],
+)
+def test_a_later_batch_without_variance_or_rows_is_named(batch, message):
+    with pytest.raises(TrainingDiverged, match=f"at step 10: {message}"):
+        run("ra", None, lambda step: batch if step == 10 else data(step))
+
+
+def test_no_checkpoint_holds_weights_that_are_no_numbers(tmp_path):
+    """A gradient may be infinite where the loss is not yet."""
+
+    def broken(step):
+        if step == 13:  # after which a checkpoint is due
+            sae.W_enc.register_hook(lambda gradient: gradient * torch.inf)
+        return data(step)
+
+    sae, config = build("topk", steps=20)
+    with pytest.raises(TrainingDiverged, match="is not finite at step 13: lower lr or w_lr"):
+        train(sae, broken, config, tmp_path)
+    kept = read_tensors(tmp_path / CHECKPOINT)
+    assert kept.metadata["step"] == "7"
+    assert all(tensor.isfinite().all() for tensor in kept.tensors.values())
+
+
+@pytest.mark.parametrize("w_step", ["published", "mirror"])
+def test_autocast_around_training_changes_nothing(w_step):
+    expected, _ = build("ra", w_step=w_step, dead_after=2)
+    found, config = build("ra", w_step=w_step, dead_after=2, steps=12, w_dtype="float32")
+    for sae in (expected, found):
+        with torch.no_grad():
+            sae.W_enc[::3] *= 1e-3  # dead features, which AuxK is about
+    batches = [data(step) for step in range(12)]
+    train(expected, batches.__getitem__, config)
+    with torch.autocast("cpu", torch.bfloat16):
+        train(found, batches.__getitem__, config)
+    assert all(map(torch.equal, found.parameters(), expected.parameters()))
+
+
+def test_an_sae_that_was_frozen_as_a_whole_is_not_trained(tmp_path):
+    sae, config = build("topk")
+    with pytest.raises(ConfigError, match="sae: none of its weights requires a gradient"):
+        train(sae.requires_grad_(False), data, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_snapshots_are_log_spaced_with_both_ends():
@@ -586,3 +640,38 @@ def test_without_a_folder_nothing_is_written_and_a_tensor_is_drawn_once_an_epoch
     assert train(sae, torch.cat([data(0), data(1)]), config) is sae
     assert not torch.equal(sae.dictionary.D, before)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own
+def test_a_compiled_sae_is_trained_and_kept(tmp_path):
+    sae, config = build("topk", steps=6)
+    compiled = torch.compile(sae)
+    assert inspect.unwrap(train)(compiled, data, config, tmp_path) is compiled
+    assert torch.equal(load_sae(tmp_path / "sae.safetensors").W_enc, sae.W_enc)
+
+
+def test_an_sae_that_could_not_be_kept_is_refused_before_it_is_trained(tmp_path):
+    sae, config = build("topk")
+    sae.register_buffer("density", torch.zeros(48))
+    with pytest.raises(ConfigError, match="density is no tensor of an SAE"):
+        train(sae, data, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "w_step"), [("W", "published"), ("relax", "mirror"), ("W", "mirror")])
+def test_a_part_of_the_dictionary_that_was_frozen_by_hand_is_not_trained(name, w_step):
+    sae, config = build("ra", w_step=w_step)
+    getattr(sae.dictionary, name).requires_grad_(False)
+    before = sae.W_enc.detach().clone()
+    with pytest.raises(ConfigError, match=rf"dictionary\.{name} requires no gradient .*trainable=False"):
+        Trainer(sae, config)
+    assert torch.equal(sae.W_enc, before)
+
+
+def test_what_the_mirror_step_took_out_of_autograd_is_trained_on():
+    sae, mirror = build("ra", w_step="mirror", steps=4)
+    train(sae, data, mirror)
+    for step in ("mirror", "published"):
+        before = sae.dictionary.W.detach().clone()
+        train(sae, data, replace(mirror, w_step=step))
+        assert not torch.equal(sae.dictionary.W, before)
