@@ -3,10 +3,12 @@
 import functools
 import inspect
 import re
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +28,8 @@ class StopForward(Exception):
     """Raised inside a forward pass to end it once the wanted block has run."""
 
 
+_IN_USE: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+"""Lock of each model that was run."""
 ADAPTER = "adapter_config.json"
 QUANTISED = re.compile(r"(scale|scales|scale_inv|zero_point|zeros|absmax|qweight|SCB)$")
 """Ends of the names of weights that quantised ones are to be multiplied with, or come in place of them."""
@@ -144,6 +148,11 @@ def check_layer(model: PreTrainedModel | PretrainedConfig, layer: int) -> None:
         raise ConfigError(f"layer = {layer}: the model has {n_blocks} blocks: use 0 … {n_blocks - 1}")
 
 
+def alone(model: PreTrainedModel) -> AbstractContextManager[Any]:
+    """Context in which no other thread runs the model: hooks are on the modules, which threads share."""
+    return _IN_USE.setdefault(model, threading.RLock())
+
+
 @torch.inference_mode()
 def residuals_after(
     model: PreTrainedModel, layers: Sequence[int], ids: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"]
@@ -162,8 +171,9 @@ def residuals_after(
         if layer == max(layers):
             raise StopForward
 
-    hooks = [blocks(model)[layer].register_forward_hook(functools.partial(catch, layer)) for layer in layers]
-    run_until_stopped(model, ids, mask, hooks)
+    with alone(model):
+        hooks = [blocks(model)[layer].register_forward_hook(functools.partial(catch, layer)) for layer in layers]
+        run_until_stopped(model, ids, mask, hooks)
     for layer in layers:
         if getattr(caught.get(layer), "shape", None) != (*ids.shape, d_model(model)):
             raise ModelError(f"model: block {layer} of {type(model).__name__} does not return one vector a token")

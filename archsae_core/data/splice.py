@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from archsae_core.data.language_model import (
     StopForward,
+    alone,
     blocks,
     parts_around_blocks,
     require_evaluating,
@@ -48,18 +49,19 @@ class Prefix(NamedTuple):
 
 
 @contextmanager
-def _forward_as(modules: Iterable[nn.Module], forward: Callable[..., Any]) -> Iterator[None]:
+def _forward_as(model: PreTrainedModel, modules: Iterable[nn.Module], forward: Callable[..., Any]) -> Iterator[None]:
     """Let `forward` stand in for the modules' own. The modules stay in place, so models may read their attributes."""
-    replaced = [(module, module.__dict__.get("forward")) for module in modules]
-    try:
-        for module, _ in replaced:
-            module.forward = forward
-        yield
-    finally:
-        for module, own in replaced:
-            del module.forward
-            if own is not None:
-                module.forward = own
+    with alone(model):
+        replaced = [(module, module.__dict__.get("forward")) for module in modules]
+        try:
+            for module, _ in replaced:
+                module.forward = forward
+            yield
+        finally:
+            for module, own in replaced:
+                del module.forward
+                if own is not None:
+                    module.forward = own
 
 
 def run_body(model: PreTrainedModel, ids: Int[Tensor, "batch seq"], mask: Int[Tensor, "batch seq"]) -> Body:
@@ -76,11 +78,12 @@ def run_body(model: PreTrainedModel, ids: Int[Tensor, "batch seq"], mask: Int[Te
             left.append(output)
             raise StopForward
 
-    hooks = []
-    for part in parts_around_blocks(model):
-        hooks.append(part.register_forward_pre_hook(lambda module, inputs: entered.append(module)))
-        hooks.append(part.register_forward_hook(leave))
-    run_until_stopped(model, ids, mask, hooks)
+    with alone(model):
+        hooks = []
+        for part in parts_around_blocks(model):
+            hooks.append(part.register_forward_pre_hook(lambda module, inputs: entered.append(module)))
+            hooks.append(part.register_forward_hook(leave))
+        run_until_stopped(model, ids, mask, hooks)
     if not left or not hasattr(left[0], "last_hidden_state"):
         raise ModelError(f"model: {type(model).__name__} has no body apart from its head: use another model")
     return Body(entered[0], left[0])
@@ -97,7 +100,8 @@ def run_prefix(
         caught.append(output)
         raise StopForward
 
-    run_until_stopped(model, ids, mask, [blocks(model)[layer].register_forward_hook(catch)])
+    with alone(model):
+        run_until_stopped(model, ids, mask, [blocks(model)[layer].register_forward_hook(catch)])
     return Prefix(*residual_of(caught[0]))
 
 
@@ -113,7 +117,8 @@ def from_block(
     replace: Replace | None = None,
     where: Bool[Tensor, "batch seq"] | None = None,
 ) -> AbstractContextManager[None]:
-    """Context in which blocks 0 … layer do nothing but hand on the residual, with `replace` applied at `where`.
+    """Context in which blocks 0 … layer do nothing but hand on the residual, with `replace` applied at `where`, and no
+    other thread runs the model.
 
     Without `replace` the residual stays as it is.
     """
@@ -121,7 +126,7 @@ def from_block(
     if replace is not None:
         residual[where] = replace(prefix.residual[where].float()).to(residual)
     output = residual if prefix.rest is None else (residual, *prefix.rest)
-    return _forward_as(blocks(model)[: layer + 1], lambda *args, **kwargs: output)
+    return _forward_as(model, blocks(model)[: layer + 1], lambda *args, **kwargs: output)
 
 
 @torch.no_grad()
@@ -141,7 +146,7 @@ def head(model: PreTrainedModel, body: Body, hidden: Float[Tensor, "positions wi
     """Logits, in the model's dtype, of final hidden states: its head with whatever it does around it (scale, cap)."""
     output = type(body.output)(last_hidden_state=hidden[:, None])
     ids = torch.zeros(len(hidden), 1, dtype=torch.int64, device=hidden.device)
-    with _forward_as([body.part], lambda *args, **kwargs: output):
+    with _forward_as(model, [body.part], lambda *args, **kwargs: output):
         return run(model, ids, torch.ones_like(ids)).logits[:, 0]
 
 
@@ -152,6 +157,6 @@ def readout(model: PreTrainedModel, residual: Float[Tensor, "positions d_model"]
     prefix = run_prefix(model, 0, ids[:1], torch.ones_like(ids[:1]))
     states = residual.to(prefix.residual)[:, None]
     output = states if prefix.rest is None else (states, *prefix.rest)
-    with _forward_as(blocks(model), lambda *args, **kwargs: output):
+    with _forward_as(model, blocks(model), lambda *args, **kwargs: output):
         body = run_body(model, ids, torch.ones_like(ids))
     return head(model, body, body.hidden[:, 0]).float()

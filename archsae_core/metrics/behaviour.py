@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from archsae_core.checks import require_shape
-from archsae_core.config import require_number, require_whole
+from archsae_core.config import ConfigError, require_choice, require_number, require_whole
 from archsae_core.data.language_model import check_layer, d_model, require_evaluating
 from archsae_core.data.splice import Body, Replace, from_block, head, replaced_positions, run_body, run_prefix
 from archsae_core.data.tokens import TokenSet
@@ -113,6 +113,8 @@ def spliced_sums(
         require_whole("max_tokens", max_tokens)
     if max_norm is not None:
         require_number("max_norm", max_norm, 0.0, "must be 0 or larger, and finite")
+    if "clean" in replacements:
+        raise ConfigError("replacements: 'clean' is the model as it is: give another name")
     owners, scores, kept = [np.zeros(0, dtype=np.int32)], [], 0
     windows = choose_windows(tokens, max_tokens, seed)
     for start in range(0, len(windows), batch_size):
@@ -158,7 +160,12 @@ def behaviour(
 
 
 def contrast(sums: SplicedSums, plus: str, minus: str, *, seed: int = 0) -> Interval:
-    """Mean difference a token of two columns, such as `a_ce` and `b_ce`, with a 95 % interval over documents."""
+    """Mean difference a token of two columns, such as `a_ce` and `b_ce`, with a 95 % interval over documents.
+
+    Raises ConfigError that names the columns for one that there is not.
+    """
+    for name, column in (("plus", plus), ("minus", minus)):
+        require_choice(name, column, sums.columns)
     weights = np.array([float(column == plus) - float(column == minus) for column in sums.columns])
     statistic = partial(_ratio, weights, np.array([float(column == "tokens") for column in sums.columns]))
     estimate = statistic(sums.table.sum(axis=0, keepdims=True)).item()

@@ -9,6 +9,8 @@ from jaxtyping import Float, Float32, Int, Int64
 from scipy.sparse import csc_array
 from torch import Tensor
 
+from archsae_core.checks import require_indices
+from archsae_core.config import ConfigError
 from archsae_core.data.activations import ActivationSet
 from archsae_core.data.splice import readout
 from archsae_core.data.transformers_types import PreTrainedModel, PreTrainedTokenizerBase
@@ -56,7 +58,9 @@ class Scan(NamedTuple):
         return np.where(fired[place] == rows, values[place], np.float32(0))
 
     def by_token(self) -> Float32[csc_array, "tokens n_features"]:
-        """All codes as a sparse matrix; its rows are `scanned`, which must ascend."""
+        """All codes as a sparse matrix; its rows are `scanned`. Raises ConfigError where these do not ascend."""
+        if (np.diff(self.scanned) <= 0).any():
+            raise ConfigError("rows: they must ascend, each once, for codes by token: give scan() rows.unique()")
         place = np.searchsorted(self.scanned, self.rows)
         return csc_array((self.values, place, self.offsets), shape=(len(self.scanned), self.n_features))
 
@@ -64,6 +68,7 @@ class Scan(NamedTuple):
 def scan(sae: SAE, activations: ActivationSet, rows: Int[Tensor, " n"] | None = None) -> Scan:
     """Encode `rows` of the activations (None: all kept ones). Holds k entries of 16 bytes a token while sorting."""
     rows = activations.kept if rows is None else rows
+    require_indices("rows", rows, len(activations.norm), "for a mask give mask.nonzero()[:, 0]")
     values, features, fired = [], [], []
     for part in rows.split(SCAN_ROWS):
         codes = sae.encode(activations.gather(part).to(sae.mean.device))

@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import stdtrit
 
+from archsae_core.config import require_share
+
 LEVEL = 0.95
 """Share of intervals that hold the truth."""
 PRIMARY_LEVEL = 1 - 0.05 / 3
@@ -69,6 +71,7 @@ def common_seeds(*seeds: Sequence[int]) -> tuple[int, ...]:
 
 def t_quantile(degrees: float | int, level: float = LEVEL) -> float:
     """Standard errors on either side of the estimate of a two-sided interval of Student's t."""
+    require_share("level", level, 0.0, 1.0)
     return float(stdtrit(degrees, (1 + level) / 2))
 
 

@@ -18,7 +18,7 @@ from archsae_core.checks import (
     require_same_shape,
     require_shape,
 )
-from archsae_core.config import ConfigError, require, require_number
+from archsae_core.config import ConfigError, require, require_number, require_whole
 from archsae_core.metrics.matching import (
     SMALLEST,
     Matching,
@@ -119,7 +119,8 @@ def pair_correlations(
 def _by_feature(codes: Codes, n_features: int) -> csc_array:
     values, indices = codes.values.cpu().double().numpy(), codes.indices.cpu().numpy()
     starts = np.arange(0, values.size + 1, values.shape[1])
-    rows = csr_array((values.ravel(), indices.ravel(), starts), shape=(len(values), n_features))
+    rows = csr_array((values.ravel(), indices.ravel(), starts), shape=(len(values), n_features), copy=True)
+    rows.sum_duplicates()  # a token that names a feature twice has the sum, as in `Codes.dense`
     return rows.tocsc()
 
 
@@ -219,6 +220,7 @@ def unrelated(side: Side, seed: int, *, covariance: bool = True) -> Side:
     parts = [directions(rows) for rows in (side.atoms, side.encoder) if rows is not None]
     rows = torch.cat(parts, dim=1)
     n, mean = len(rows), rows.mean(dim=0)
+    require_whole("seed", seed, 0)
     generator = torch.Generator().manual_seed(int(seed))
     if covariance:
         root = torch.linalg.qr(rows - mean, mode="r").R
@@ -240,6 +242,7 @@ def chance_levels(a: Side, b: Side, *, seed: int = 0, covariance: bool = True) -
     Raises ConfigError as `scores` does.
     """
     _require_comparable(a, b)
+    require_whole("seed", seed, 0)
     found = scores(unrelated(a, 2 * seed, covariance=covariance), unrelated(b, 2 * seed + 1, covariance=covariance))
     if a.codes is not None and b.codes is not None:
         n_a, n_b = len(a.atoms), len(b.atoms)

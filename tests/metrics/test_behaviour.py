@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -257,3 +258,31 @@ def test_a_model_in_training_mode_is_refused(models):
             check_model(model, LAYER, 8)
     finally:
         model.eval()
+
+
+def test_a_column_that_there_is_not_is_named():
+    sums = scoring.SplicedSums(np.arange(3), np.array([[10.0, 30, 33, 1, 34, 1]] * 3), ["a", "b"], 0)
+    assert scoring.contrast(sums, "a_ce", "b_ce").estimate == pytest.approx(-0.1)
+    for plus, minus in (("a_ce", "b-ce"), ("A_ce", "b_ce")):
+        with pytest.raises(ConfigError, match=r"(plus|minus) = .*must be one of tokens, clean_ce, a_ce"):
+            scoring.contrast(sums, plus, minus)
+
+
+def test_a_replacement_is_not_called_as_the_model_itself(models):
+    with pytest.raises(ConfigError, match="replacements: 'clean'"):
+        scoring.spliced_sums(models["gpt2"], LAYER, token_set([9], [0]), {"clean": torch.zeros_like})
+
+
+def test_threads_that_share_a_model_do_not_meet_each_other_s_hooks(models):
+    """Batches of one shape: a residual of another thread would be taken without a word."""
+    model = models["gpt2"]
+    batches = [torch.from_numpy(np.random.default_rng(seed).integers(1, 50, (3, 9))) for seed in range(6)]
+    mask = torch.ones_like(batches[0])
+    expected = [splice(model, LAYER, ids, mask, torch.zeros_like) for ids in batches]
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(5):
+            found = pool.map(lambda ids: splice(model, LAYER, ids, mask, torch.zeros_like), batches)
+            assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
+            residuals = pool.map(lambda ids: residuals_after(model, [LAYER], ids, mask)[0], batches)
+            for residual, ids in zip(residuals, batches, strict=True):
+                assert torch.allclose(residual, residuals_after(model, [LAYER], ids, mask)[0], atol=1e-5)

@@ -8,6 +8,7 @@ import torch
 import transformers
 from toy import D_MODEL, activation_set, language_model, token_set, unit_sae
 
+from archsae_core.config import ConfigError
 from archsae_core.metrics import contexts, features
 from archsae_core.metrics.contexts import token_strings
 from archsae_core.models.dictionary import ArchetypalDictionary
@@ -206,3 +207,12 @@ def test_nearest_rows_do_not_depend_on_the_chunks(monkeypatch):
 def test_a_free_dictionary_has_no_anchors():
     with pytest.raises(TypeError, match="no anchors"):
         features.mixtures(example()[0])
+
+
+def test_rows_of_a_scan_are_indices_and_codes_by_token_need_them_in_order():
+    sae, activations, _ = example()
+    with pytest.raises(ConfigError, match="rows must lie between 0 and 4"):
+        features.scan(sae, activations, torch.tensor([5]))
+    assert features.scan(sae, activations, torch.tensor([0, 2, 4])).by_token().shape == (3, 4)
+    with pytest.raises(ConfigError, match="rows: they must ascend"):
+        features.scan(sae, activations, torch.tensor([4, 0])).by_token()

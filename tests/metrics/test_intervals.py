@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from archsae_core.config import ConfigError
 from archsae_core.metrics import intervals
 from archsae_core.metrics.intervals import PRIMARY_LEVEL, Interval
 
@@ -245,3 +246,9 @@ def test_seeds_to_decide_is_the_first_number_that_would(n_seeds, distance, error
 def test_no_number_of_seeds_decides_an_estimate_on_the_margin():
     assert intervals.seeds_to_decide(Interval(0.05, 0.0, 0.1), 5, 0.05) is None
     assert intervals.seeds_to_decide(Interval(0.05, None, None), 2, 0.05) is None
+
+
+@pytest.mark.parametrize("level", [95.0, 0.0, 1.0, -0.5])
+def test_a_level_is_a_share(level):
+    with pytest.raises(ConfigError, match=r"level = .*between 0 and 1"):
+        intervals.mean_interval([1.0, 2.0, 3.5, 4.0], level=level)

@@ -369,3 +369,13 @@ def test_unequal_numbers_of_copies_do_not_hide_equal_features():
     assert found.distinct == (30, 30)
     assert found.normalised == pytest.approx(1, abs=1e-5)
     assert stability.hungarian_centred(a, b) < 0.8
+
+
+def test_a_feature_that_a_token_names_twice_has_the_sum():
+    """As in `Codes.dense`."""
+    once = Codes(torch.tensor([[3.0, 0.0], [1.0, 0.0], [2.0, 1.0]]), torch.tensor([[0, 1], [0, 1], [0, 1]]))
+    twice = Codes(torch.tensor([[1.0, 2.0], [1.0, 0.0], [2.0, 1.0]]), torch.tensor([[0, 0], [0, 1], [0, 1]]))
+    atoms = torch.eye(2)
+    sides = [Side(atoms, codes=codes) for codes in (once, twice)]
+    found = [stability.scores(one, sides[0])["firing_correlation"] for one in sides]
+    assert found == [1.0, 1.0]
