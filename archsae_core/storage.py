@@ -191,12 +191,21 @@ def _device() -> str:
 
 @functools.cache
 def _commit() -> str:
-    here = Path(__file__).parent
+    """Of the repository that holds this code, `-dirty` where a package of it was changed since; else `unknown`."""
     try:
-        found = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
+        if not _git("ls-files", Path(__file__).name):  # ours lies in somebody's repository, as an environment does
+            return "unknown"
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", "../archsae_study")
+        return (_git("rev-parse", "--short=12", "HEAD") or "unknown") + "-dirty" * bool(changed)
     except OSError:
         return "unknown"
-    return found.stdout.strip() or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the repository that this code lies in, whichever one a hook's variables name."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    options = dict(cwd=Path(__file__).parent, env=environment, capture_output=True, text=True)
+    return subprocess.run(["git", *arguments], **options, check=False).stdout.strip()
 
 
 def mark(folder: Path, kind: str) -> None:

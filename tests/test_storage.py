@@ -9,6 +9,7 @@ import textwrap
 
 import pytest
 
+from archsae_core import storage
 from archsae_core.storage import (
     REPAIR,
     CorruptArtifact,
@@ -29,6 +30,31 @@ def build_with(calls):
         (work / "data.bin").write_bytes(bytes(range(256)))
 
     return build
+
+
+def git(folder, *arguments):
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_the_commit_is_that_of_the_code_itself(tmp_path, monkeypatch):
+    """Not of a repository in which an environment lies, nor of the one of which a hook is running."""
+    commit = storage._commit.__wrapped__
+    ours = tmp_path / "ours" / "archsae_core"
+    ours.mkdir(parents=True)
+    (ours / "storage.py").write_text("")
+    git(tmp_path, "init", "-q", "another")
+    git(ours, "init", "-q", "..")
+    monkeypatch.setattr(storage, "__file__", str(ours / "storage.py"))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another" / ".git"))
+    assert commit() == "unknown"
+    git(ours, "add", ".")
+    git(ours, "commit", "-qm", "first")
+    assert commit() == git(ours, "rev-parse", "--short=12", "HEAD")
+    (ours / "storage.py").write_text("changed")
+    assert commit() == git(ours, "rev-parse", "--short=12", "HEAD") + "-dirty"
 
 
 def test_same_recipe_is_built_once_and_another_again(tmp_path):

@@ -19,6 +19,7 @@ from archsae_core.storage import REPAIR, cache_dir, mark, switched_on, write_jso
 from archsae_study.commands.compare import short_names
 from archsae_study.commands.outputs import require_writable
 from archsae_study.engine import estimate, execution, scheduler
+from archsae_study.engine.code import require_as_loaded
 from archsae_study.engine.made import changed_files, note_made, noted, replace_made
 from archsae_study.engine.plan import Table, plan
 from archsae_study.engine.source import default_root, has_notebooks
@@ -71,12 +72,15 @@ def run_report(
     names = {name for name, value in parameters.items() if value is not None} - {"preset", "scheduler"}
     cell = given(config, ("preset", *sorted(names)))
     environment = {"ARCHSAE_RUNS": str(folder.parent), "ARCHSAE_CACHE": str(cache_dir())}
-    environment["ARCHSAE_SCHEDULER"] = config.comparison.scheduler
-    environment |= {COMPUTE: "1"}
+    environment |= {"ARCHSAE_SCHEDULER": config.comparison.scheduler or "", COMPUTE: "1"}
+    # kernels import what this process did, and not another copy that is installed
+    environment["PYTHONPATH"] = os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
     with _alone(folder, say), scheduler.environment(environment):
         write_json(folder / "config.json", identity(config))
         execution.make_tables(study, tables_of(notebooks), found, folder, name="report")
         for place, name in enumerate(notebooks, start=1):
+            study.require_same_inputs()
+            require_as_loaded()
             start = time.perf_counter()
             execute(name, folder / f"{name}.ipynb", cell)
             taken = time.perf_counter() - start
@@ -113,7 +117,7 @@ def run_explorer(
     _require_unchanged(path for path in changed_files(folder) if path.is_relative_to(folder / "explorer"))
     study.check()
     mark(folder, "run")
-    with _alone(folder, say), scheduler.environment({"ARCHSAE_SCHEDULER": config.comparison.scheduler}):
+    with _alone(folder, say), scheduler.environment({"ARCHSAE_SCHEDULER": config.comparison.scheduler or ""}):
         write_json(folder / "config.json", identity(config))
         explorer = of_study(study, arms=arms, saes=guests, progress=True)
         page = write_page(explorer, folder / "explorer", progress=True)
@@ -213,10 +217,12 @@ def _unset(notebook: Path) -> dict[str, None]:
 @contextmanager
 def _kernel_settings() -> Iterator[Settings]:
     """A kernel is spoken to through sockets that only its user can open, in a folder of its own: left to itself, it
-    puts them beside the notebook, where kernels of two reports take each other's."""
+    puts them beside the notebook, where kernels of two reports take each other's. It is a kernel of this environment,
+    whatever others of the same name its user has."""
     usual = tempfile.gettempdir()
     place = usual if len(os.fsencode(usual)) < SOCKET_PATH else "/tmp"
-    with tempfile.TemporaryDirectory(prefix="archsae-", dir=place) as own:
+    own_first = scheduler.environment({"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1"})
+    with tempfile.TemporaryDirectory(prefix="archsae-", dir=place) as own, own_first:
         yield Settings({"KernelManager": {"transport": "ipc", "ip": f"{own}/kernel"}})
 
 

@@ -8,6 +8,9 @@ Only what is run counts: comments, docstrings and layout do not. Two ways to nam
   hand, and a test compares their modules with what was recorded. A change that leaves every bit as it was costs
   nothing.
 
+The code that runs is that of the files as they were when this module was imported. What asks for a hash of a file that
+was edited since is refused: the result would be kept under the name of code that did not make it.
+
 A table is cheap only where its runs are kept. A change of a module that leaves every result of the study as it was,
 such as an input that is refused, is declared in `EQUAL`, with the reason; the module then counts as it was before.
 """
@@ -20,6 +23,8 @@ import json
 import subprocess
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+
+from archsae_core.config import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 EQUAL = Path(__file__).with_name("equal_code.json")
@@ -39,6 +44,8 @@ PLUMBING = (
     "archsae_study.settings",
 )
 """Modules and rooms that carry results and determine none: what they pass on is in the keys already."""
+LOADED = {path: path.read_text("utf-8") for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+"""Sources as they were when this process began."""
 
 
 def code_of(modules: Iterable[str], without: Collection[str] = ()) -> str:
@@ -100,12 +107,26 @@ def _committed(path: Path) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
 
 
+def require_as_loaded() -> None:
+    """Raise ConfigError where a source of ours is not what it was when this process began."""
+    for path in LOADED:
+        _source(path)
+
+
+def _source(path: Path) -> str:
+    text = path.read_text("utf-8") if path.is_file() else ""
+    if text != LOADED.get(path, text):
+        fix = "restart the kernel, or run the command again: what is finished is kept"
+        raise ConfigError(f"{path} has changed since this process began, which runs what was there: {fix}")
+    return text
+
+
 def item_hash(item: str) -> str:
     """16 hex digits of a module, or of one function, class or method in it, named `module:name` or `module:Class.name`.
 
     Raises ModuleNotFoundError or LookupError where there is none of that name.
     """
-    return _of_item(item, _existing_file(item.partition(":")[0]).read_text(encoding="utf-8"))
+    return _of_item(item, _source(_existing_file(item.partition(":")[0])))
 
 
 @functools.cache
@@ -142,12 +163,12 @@ def _file(module: str) -> Path | None:
 
 
 def _parsed(path: Path) -> tuple[str, tuple[str, ...]]:
-    return _of_text(path.read_text(encoding="utf-8"))
+    return _of_text(_source(path))
 
 
 @functools.cache
 def _of_text(text: str) -> tuple[str, tuple[str, ...]]:
-    """Hash and imports of one source, by its text: a file that changes while a process runs is seen."""
+    """Hash and imports of one source, by its text."""
     tree = _tree(text)
     return _digest(_tokens(tree)), tuple(dict.fromkeys(_imports(tree)))
 

@@ -21,7 +21,7 @@ from archsae_study.engine.costs import Cost, Costing
 from archsae_study.engine.layers import read_layers
 from archsae_study.engine.runs import Run
 from archsae_study.engine.stages import COVERED
-from archsae_study.engine.study import SCORING, Study
+from archsae_study.engine.study import SCORED_BATCHES, SCORING, Study
 from archsae_study.engine.typed import to_json
 from archsae_study.protocol.arms import ARMS
 from archsae_study.settings.config import FIELDS, GROUP_OF, Config
@@ -31,12 +31,22 @@ R = TypeVar("R")
 CARRIED = (*SCORING, "archsae_core.metrics.stability")
 """Modules whose results reach a table through the engine, which it need not import: scores and cosines of its runs."""
 
+CARRIED_ITEMS = (
+    SCORED_BATCHES,
+    "archsae_core.models.snapshots:snapshots",
+    "archsae_study.engine.runs:cosines_with_start",
+    "archsae_study.engine.study:Study.alive",
+    "archsae_study.engine.study:Study.fired",
+    "archsae_study.engine.study:Study.task_activations",
+)
+"""The same of single functions."""
+
 WITHOUT_EFFECT = frozenset({"preset", "device", "checkpoint_every", "scheduler"})
 """Parameters that no result depends on."""
 
 
 def _carried() -> list[str]:
-    return [code_of(CARRIED, without=COVERED), item_hash("archsae_study.engine.study:Study.scored_batches")]
+    return [code_of(CARRIED, without=COVERED), *map(item_hash, CARRIED_ITEMS)]
 
 
 def _nothing(_: Study) -> tuple[()]:

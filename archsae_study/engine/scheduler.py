@@ -68,7 +68,7 @@ def train_ahead(study: Any, runs: Iterable[Run]) -> None:
         study.prepare(run)
         own = study.of(run)
         config = own.config.changed(device=own.device.type, scheduler=None)
-        given = (type(own), config, str(own.root.resolve()), own.source, run, threads_each(address))
+        given = (type(own), config, str(own.root.resolve()), own.source, run, path.name, threads_each(address))
         tasks[f"{run} ({path.name})"] = given
     steps = [run.steps for run in missing.values()]
     for name, error in run_all(address, train_for, tasks, study.root / LOG, sizes=steps).items():
@@ -77,10 +77,11 @@ def train_ahead(study: Any, runs: Iterable[Run]) -> None:
             raise SchedulerError(f"scheduler = {address!r}: {name}: {error}: {fix}") from error
 
 
-def train_for(kind: type, config: Config, root: str, source: dict[str, Any], run: Run, threads: int) -> str:
+def train_for(kind: type, config: Config, root: str, source: dict[str, Any], run: Run, key: str, threads: int) -> str:
     """What a worker does for `train_ahead`: train one run into the shared folder; returns the run's folder.
 
-    `config` is that of the run itself, so that `Study.of` has nothing left to change.
+    `config` is that of the run itself, so that `Study.of` has nothing left to change; `key` is the name that the run
+    has where it was asked for. Raises ConfigError where it has another one here.
     """
     set_num_threads(threads)
     study = kind(config, Path(root))
@@ -88,6 +89,12 @@ def train_for(kind: type, config: Config, root: str, source: dict[str, Any], run
     study.source = source  # neither text nor model is needed here: all that is made of them is in the run folder
     if not study.store.path("normalizer", study.normalizer_recipe).exists():
         raise ConfigError(f"{socket.gethostname()} does not see {root}: the run folder must be shared")
+    if study.run_key(run) != key:
+        fix = "set w_dtype to float32 or bfloat16, and install the same version everywhere"
+        raise ConfigError(
+            f"{socket.gethostname()} would train another run than was asked for: its processor multiplies in another "
+            f"arithmetic, or its version of archsae_core differs: {fix}"
+        )
     return str(study.run_folder(run))
 
 

@@ -32,10 +32,10 @@ from archsae_core.models.training import CHECKPOINT, ForeignCheckpoint, train
 from archsae_core.progress import track
 from archsae_core.storage import Store, canonical_hash, read_json, recomputing, write_atomically, write_json
 from archsae_core.tensor_files import read_tensors
-from archsae_study.engine.code import code_of
+from archsae_study.engine.code import code_of, item_hash
 from archsae_study.engine.runs import Run, Scores
 from archsae_study.engine.scheduler import train_ahead
-from archsae_study.engine.source import STORE, default_root, fields_of, source_of
+from archsae_study.engine.source import STORE, default_root, fields_of, local_inputs, source_of
 from archsae_study.engine.stages import ACTIVATIONS, ANCHORS, COVERED, NORMALIZER, PROMPTS, RUNS
 from archsae_study.engine.typed import from_json, to_json
 from archsae_study.protocol.arms import ARMS, main_arms
@@ -60,6 +60,8 @@ UNEVEN = 0.5
 """Share of the mean part of the documents below which the smallest one is said."""
 SCORING = ("archsae_core.metrics.reconstruction",)
 """Modules that score a trained dictionary."""
+SCORED_BATCHES = "archsae_study.engine.study:Study.scored_batches"
+"""What chooses the tokens that are scored."""
 
 
 class Study:
@@ -245,10 +247,23 @@ class Study:
         """What the activations are determined by, the arithmetic of this machine included."""
         if self._loader:
             return self._loader.source | fields_of(self.config, READING_FIELDS)
+        self.require_same_inputs()
         return source_of(self.config) | {
             "extraction": ACTIVATIONS.version,
             "arithmetic": str(resolve_dtype(self.config.language_model, self.device)),
         }
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """Hashes of the files and folders here that `source` was made of, by the parameter that names them."""
+        return local_inputs(self.config)
+
+    def require_same_inputs(self) -> None:
+        """Raise ConfigError where a text or model here is no longer what it was when this study began."""
+        now = local_inputs(self.config)
+        for name in self.inputs | now:
+            same = self.inputs.get(name) == now.get(name)
+            require(same, name, self.config[name], "has changed since this began: start again, with files that stay")
 
     def activations(self, part: str) -> ActivationSet:
         """Residual-stream activations of `part`: train, validation or heldout. Extracted on first use."""
@@ -415,6 +430,7 @@ class Study:
             "part": part,
             "heldout_tokens": tokens,
             "code": code_of(SCORING, without=COVERED),
+            "batches": item_hash(SCORED_BATCHES),
         }
 
     def score_folder(self, run: Run, part: str = "heldout") -> Path:

@@ -93,6 +93,22 @@ def test_code_that_is_not_there_is_named():
         item_hash("archsae_study.engine.study:Study.nothing")
 
 
+def test_code_that_was_edited_while_a_process_runs_is_named(monkeypatch):
+    """It would be the name of results that other code made."""
+    before = module_hash("archsae_core.text")
+    monkeypatch.setitem(code.LOADED, code.ROOT / "archsae_core" / "text.py", "what was there at first")
+    for ask in (
+        lambda: module_hash("archsae_core.text"),
+        lambda: item_hash("archsae_core.text:x"),
+        code.require_as_loaded,
+    ):
+        with pytest.raises(ConfigError, match=r"text\.py has changed since this process began.*restart the kernel"):
+            ask()
+    monkeypatch.undo()
+    code.require_as_loaded()
+    assert module_hash("archsae_core.text") == before
+
+
 def test_a_change_that_leaves_every_result_as_it_was_is_declared(tmp_path, monkeypatch):
     """And only that change: the next one counts again."""
     monkeypatch.setattr(code, "ROOT", tmp_path)

@@ -120,7 +120,18 @@ def test_a_diverged_run_is_left_to_the_caller_and_the_others_are_kept(cluster, t
 
 def test_an_unshared_folder_is_named(tmp_path):
     with pytest.raises(ConfigError, match="must be shared"):
-        scheduler.train_for(Study, configure({"preset": "smoke"}), str(tmp_path), {"a": 1}, RUNS[0], 1)
+        scheduler.train_for(Study, configure({"preset": "smoke"}), str(tmp_path), {"a": 1}, RUNS[0], "key", 1)
+
+
+def test_a_worker_that_would_train_another_run_is_named(here, tmp_path):
+    """Of another kind of processor, or with another version: its hours would be thrown away."""
+    own = study(tmp_path).of(RUNS[0])
+    own.prepare(RUNS[0])
+    given = (Study, own.config, str(tmp_path), own.source, RUNS[0])
+    with pytest.raises(ConfigError, match=r"would train another run than was asked for.*set w_dtype"):
+        scheduler.train_for(*given, "of another processor", 1)
+    folder = scheduler.train_for(*given, own.run_key(RUNS[0]), 1)
+    assert Path(folder).name == own.run_key(RUNS[0])
 
 
 @pytest.mark.parametrize("where", ["local:0", "local:many", "tcp://host", "http://host:1", "missing.json", "8786"])
