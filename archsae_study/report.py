@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -85,6 +85,7 @@ class Report:
         self.folder = run_folder(config, root)
         self._root = self.folder.parent
         self._manifests: dict[str, dict[str, Any]] = {}
+        self._made = False
 
     @classmethod
     def from_namespace(cls, namespace: Mapping[str, Any]) -> "Report":
@@ -136,20 +137,25 @@ class Report:
         if self.results_only or self.compute:
             return None
         if not self.is_committed:
+            read = [table for table in TABLES if self._read_committed(table) is not None]
+            shared = f" Tables that they do not concern are the committed ones.{self._by_others(read)}" if read else ""
             return Markdown(
                 "*These parameters are not those of the committed report. What is missing is computed here, with its "
-                f"progress, and kept in `{self.folder}`.*"
+                f"progress, and kept in `{self.folder}`.{shared}*"
             )
         manifests = {table.name: self._read_committed(table)["manifest"] for table in TABLES}
         last = max((manifest["environment"] for manifest in manifests.values()), key=lambda made: made.get("date", ""))
-        others = [table.name for table in TABLES if manifests[table.name].get("code") != table.code]
-        by_others = f" The code has changed since for {', '.join(others)}." if others else ""
         when = f"of {last['date']} " if "date" in last else ""
         return Markdown(
             f"*The numbers are those of the committed report {when}(commit `{last['commit']}`, preset "
-            f"`{self.config.preset}`): nothing is computed.{by_others} Another parameter, or `compute = True`, "
-            "computes.*"
+            f"`{self.config.preset}`): nothing is computed.{self._by_others(TABLES)} Another parameter, or "
+            "`compute = True`, computes.*"
         )
+
+    def _by_others(self, tables: Iterable[Table[Any]]) -> str:
+        """Which committed tables were made by other code than that which is here, as a sentence."""
+        others = [one.name for one in tables if self._read_committed(one)["manifest"].get("code") != one.code]
+        return f" The code has changed since for {', '.join(others)}." if others else ""
 
     @cached_property
     def study(self) -> Study:
@@ -189,7 +195,7 @@ class Report:
             raise ValueError(f"name = {name!r}: a figure's name has no folders")
         if Path(name).suffix not in FIGURES:
             raise ValueError(f"name = {name!r}: a figure's name ends in one of {', '.join(FIGURES)}")
-        if not self.folder.exists():
+        if not self._made:  # a run of these parameters may be there, of other numbers than the committed ones
             return figure
         path = self.folder / "figures" / name
         mark(self.folder, "run")
@@ -237,9 +243,11 @@ class Report:
         manifest = {"table": table.name, "config": table.determining(self.config), "code": table.code}
         manifest |= {"device": sealed["environment"]["device"], "seconds": sealed["seconds"]}
         manifest |= {"environment": sealed["environment"]}
-        if inputs := local_inputs(self.config):
-            manifest["inputs"] = inputs
+        self.study.require_same_inputs()
+        if self.study.inputs:
+            manifest["inputs"] = self.study.inputs
         content = {"manifest": manifest, "table": read_json(folder / "table.json")}
+        self._made = True
         mark(self.folder, "run")
         with_seal = content | {"seal": canonical_hash(content)}
         write_made(self.folder, self.folder / "results" / table.file_name, lambda path: write_json(path, with_seal))

@@ -101,7 +101,7 @@ def publish(folder: Path) -> None:
     missing = [name for name in NOTEBOOKS if not (folder / f"{name}.ipynb").exists()]
     if missing:
         raise NotebookFailed(f"{folder} lacks {', '.join(missing)}: run the whole report first")
-    made = made_files(folder)
+    made, notebooks = made_files(folder), []
     files: dict[Path, Callable[[Path], object]] = {}
     for name in NOTEBOOKS:
         if (executed := folder / f"{name}.ipynb") not in made:
@@ -112,10 +112,15 @@ def publish(folder: Path) -> None:
         if path.exists() and _sources(nbformat.read(path, as_version=4)) != _sources(notebook):
             raise NotebookFailed(f"{path}: was changed since this run executed it: run the report again")
         files[path] = partial(nbformat.write, notebook)
-    shown = [path for path in sorted(made) if path.parent.name in ("results", "figures")]
+        notebooks.append(notebook)
+    # a run folder keeps what earlier versions made in it, tables and figures that there are no more
+    code = "\n".join(cell for notebook in notebooks for cell in _sources(notebook))
+    shown = [folder / "results" / table.file_name for table in TABLES]
+    shown += [path for path in made if path.parent.name == "figures" and f'"{path.name}"' in code]
+    shown = sorted(made.intersection(shown))
     earlier = made_files(PROJECT)
     before = [folder / path.relative_to(PROJECT) for path in earlier]
-    for path in sorted({*before, *(folder / "results" / table.file_name for table in TABLES)} - set(shown)):
+    for path in sorted({*before, *(folder / "results" / table.file_name for table in TABLES)} - made):
         if path.exists():
             told = f"was changed since the report wrote it, or its line in {RECORD} is gone"
             raise NotebookFailed(f"{path}: {told}: {AGAIN}")

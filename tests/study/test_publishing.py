@@ -3,7 +3,9 @@
 import ast
 import base64
 import io
+import json
 import shutil
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -38,6 +40,11 @@ def test_a_second_language_model_is_nothing_that_a_reader_must_have():
 
 def test_what_was_published_sets_nothing_of_the_next_run(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "PROJECT", tmp_path)
+    foreign = tmp_path / "jupyter" / "kernels" / "python3"  # as modules of a cluster put one first
+    foreign.mkdir(parents=True)
+    spec = {"argv": ["/usr/bin/of-another-python"], "display_name": "Python 3", "language": "python"}
+    (foreign / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     listed = nbformat.v4.new_code_cell(f"{CELL}\ndelta: float = 0.5  # radius\ncompute: bool = False  # again")
     listed.metadata["tags"] = ["parameters"]
     shown = nbformat.v4.new_code_cell("print(preset, text, delta, compute)")
@@ -56,8 +63,10 @@ def run(tmp_path, monkeypatch):
     folder, project = tmp_path / "run", tmp_path / "project"
     for name in (folder / "results", folder / "figures", project / "notebooks", project / "results"):
         name.mkdir(parents=True)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('save_figure(x, "new.png"), "newer.png"')])
     for name in publishing.NOTEBOOKS:
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), folder / f"{name}.ipynb")
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    monkeypatch.setattr(publishing, "TABLES", [SimpleNamespace(file_name=f"{name}.json") for name in ("new", "newer")])
     (folder / "results" / "new.json").write_text("{}")
     (folder / "figures" / "new.png").write_bytes(b"x")
     note_made(folder, folder / "results" / "new.json", folder / "figures" / "new.png", *folder.glob("*.ipynb"))
@@ -86,6 +95,18 @@ def test_what_is_published_stays_whatever_an_earlier_report_recorded(run):
     note_made(publishing.PROJECT, *(publishing.PROJECT / "notebooks").iterdir())
     publishing.publish(run)
     assert names("notebooks") == {f"{name}.ipynb" for name in publishing.NOTEBOOKS}
+
+
+def test_tables_and_figures_of_an_earlier_version_are_not_published_again(run):
+    for name in ("results/dropped.json", "figures/dropped.png"):
+        (run / name).write_text("{}")
+        (publishing.PROJECT / name).parent.mkdir(exist_ok=True)
+        (publishing.PROJECT / name).write_text("{}")
+        note_made(run, run / name)
+        note_made(publishing.PROJECT, publishing.PROJECT / name)
+    publishing.publish(run)
+    assert names("results") == {"new.json"}
+    assert names("figures") == {"new.png"}
 
 
 def test_a_published_file_that_someone_changed_stays(run):

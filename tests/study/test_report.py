@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from matplotlib.figure import Figure
 
 from archsae_core.metrics.stability import HEADLINE
 from archsae_core.storage import CorruptArtifact, canonical_hash
@@ -320,6 +321,33 @@ def test_results_of_a_text_that_has_changed_are_not_shown(tmp_path, monkeypatch)
     assert local_inputs(configure({"preset": "smoke"})) == {}
 
 
+def test_a_text_that_changes_during_a_study_is_refused_and_nothing_is_kept_as_of_the_new_one(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("\n\n".join(f"Document {i} tells of the sea and of ships. " * 8 for i in range(60)))
+    given = {"preset": "smoke", "text": str(path), "label_field": None, "n_anchors": 8, "n_features": 16}
+    shown = Report(configure(given), tmp_path / "runs", compute=True)
+    before = local_inputs(shown.config)
+    shown.table("activations")
+    assert shown._manifests["activations"]["inputs"] == before
+    path.write_text("another text")
+    with pytest.raises(ConfigError, match=r"text = .*mine\.txt.* has changed since this began: start again"):
+        shown.table("activations")
+    with pytest.raises(ConfigError, match="has changed since this began"):
+        shown.study.require_same_inputs()
+
+
+def test_figures_are_kept_by_the_report_that_made_their_tables_alone(tmp_path):
+    """A run of the committed parameters may be there, of other numbers."""
+    drawn = Figure()
+    shown = Report(configure({"preset": "smoke"}), tmp_path)
+    shown.folder.mkdir(parents=True)
+    assert shown.save_figure(drawn, "a.png") is drawn
+    assert list(shown.folder.iterdir()) == []
+    shown.table("activations")
+    shown.save_figure(drawn, "a.png")
+    assert (shown.folder / "figures" / "a.png").exists()
+
+
 def test_a_file_is_no_place_for_runs(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("ARCHSAE_RUNS", str(tmp_path / "file"))
@@ -338,6 +366,18 @@ def test_the_status_names_tables_of_which_the_code_has_changed(monkeypatch):
     monkeypatch.setattr(Report, "_read_committed", committed)
     monkeypatch.delenv("ARCHSAE_COMPUTE", raising=False)
     assert "nothing is computed. The code has changed since for swap. Another" in Report(configure({})).status().data
+
+
+def test_committed_tables_of_other_code_are_named_beside_those_that_are_computed(monkeypatch, tmp_path):
+    made = {"date": "2026-01-01", "commit": "abc"}
+
+    def committed(self, table):
+        return {"manifest": {"code": "other", "environment": made}} if table.name == "identifiability" else None
+
+    monkeypatch.setattr(Report, "_read_committed", committed)
+    monkeypatch.delenv("ARCHSAE_COMPUTE", raising=False)
+    told = Report(configure({"preset": "smoke"}), tmp_path).status().data
+    assert "are the committed ones. The code has changed since for identifiability.*" in told
 
 
 def test_published_notebooks_keep_the_preset_that_was_run(smoke_report, tmp_path, monkeypatch):
