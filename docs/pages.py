@@ -32,7 +32,8 @@ def field_docs() -> dict[str, str]:
 
 def parameter_table() -> str:
     """Every parameter: what it means and its value in each preset."""
-    presets = {name: configure({"preset": name}) for name in PRESETS}
+    # of nobody's $ARCHSAE_SCHEDULER
+    presets = {name: configure({"preset": name, "scheduler": "None"}) for name in PRESETS}
     rows = []
     documented = field_docs()
     for name, text in ((name, documented[name]) for name in FIELDS):

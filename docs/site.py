@@ -97,9 +97,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.explorer is not None and not (arguments.explorer / "index.html").is_file():
         parser.error(f"--explorer {arguments.explorer}: it holds no index.html: build it with `make explore`")
-    if arguments.out.exists() and (foreign := _foreign(arguments.out)):
-        found = f"it holds what this command did not write, such as {foreign[0].name}"
-        parser.error(f"--out {arguments.out}: {found}: name another folder")
+    _require_own(parser, arguments.out)
     if DOCS in arguments.out.resolve().parents:
         parser.error(f"--out {arguments.out}: it is among the sources of the site: name another folder")
     with tempfile.TemporaryDirectory() as folder:
@@ -109,11 +107,19 @@ def main() -> int:
         built = Path(folder) / "html"
         status = build(["-q", "-b", "html", "-d", f"{folder}/doctrees", str(source), str(built)])
         if status == 0:
-            shutil.rmtree(arguments.out, ignore_errors=True)
+            _require_own(parser, arguments.out)
+            if arguments.out.exists():
+                shutil.rmtree(arguments.out)
             shutil.copytree(built, arguments.out)
             note_made(arguments.out, *_files(arguments.out))
             sys.stdout.write(f"{arguments.out / 'index.html'}\n")
     return status
+
+
+def _require_own(parser: argparse.ArgumentParser, out: Path) -> None:
+    if out.exists() and (foreign := _foreign(out)):
+        found = f"it holds what this command did not write, such as {foreign[0].name}"
+        parser.error(f"--out {out}: {found}: name another folder")
 
 
 def _files(folder: Path) -> list[Path]:

@@ -51,6 +51,13 @@ def test_a_report_without_the_repository_is_refused_with_the_fix(installed, tmp_
     assert sorted(installed.rglob("*")) == before
 
 
+def test_pages_find_their_templates_without_the_repository(installed, tmp_path):
+    code = "from archsae_study.pages.style import TEMPLATES; print(len(TEMPLATES.list_templates()))"
+    done = run(installed, ["-c", code], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == len(list((ROOT / "archsae_study" / "pages" / "findings").iterdir()))
+
+
 def test_the_core_works_without_the_repository(installed, tmp_path):
     code = "import archsae_core; print(archsae_core.SAE.__module__, archsae_core.__file__)"
     done = run(installed, ["-c", code], tmp_path)
