@@ -17,6 +17,7 @@ from archsae_study.experiments import (
     identifiability,
     longer,
     probing,
+    raw_full_sizes,
     reappearance,
     stability,
     structure,
@@ -45,6 +46,7 @@ _UP_TO_05 = (
 TABLES = (
     *_UP_TO_05,
     controls.TABLE,
+    raw_full_sizes.TABLE,
     ablation.TABLE,
     checks.of_runs((*_UP_TO_05, ablation.TABLE)),
     identifiability.TABLE,
@@ -52,5 +54,5 @@ TABLES = (
     probing.TABLE,
     task_probes.TABLE,
 )
-"""In the order in which the notebooks ask for them. The controls check their own runs; the tables after the checks
-train nothing that is not checked."""
+"""In the order in which the notebooks ask for them. The controls check their own runs; the runs at the sizes of `full`
+on raw data are not among the checks; the tables after the checks train nothing that is not checked."""

@@ -1,10 +1,11 @@
 """Notebook 05: controls of the contrasts beside those of the protocol, from readers' objections.
 
 Another learning rate, more anchors than features, anchors that are no data, random rows of W and one shared random
-start on raw data, and g2 at the sizes of `full`. Exploratory: they came after the results of the contrasts.
+start on raw data. Exploratory: they came after the results of the contrasts.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import combinations
@@ -15,6 +16,7 @@ import numpy as np
 from archsae_core.metrics.intervals import pair_matrix
 from archsae_core.metrics.stability import collapse_corrected
 from archsae_core.models.snapshots import snapshots
+from archsae_core.models.training import TrainingDiverged
 from archsae_study.engine.costs import Cost, seed_pairs, table_cost
 from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run
@@ -70,7 +72,7 @@ class Control:
     """Two sides that are compared: the second is what the first is held against."""
 
     kind: str
-    """`rate`, `anchors`, `no_data`, `start`, `random_w` or `sizes`."""
+    """`rate`, `anchors`, `no_data`, `start` or `random_w`."""
     name: str
     """What is changed, for tables."""
     first: Side
@@ -157,13 +159,10 @@ def controls(study: Study) -> list[Control]:
     if (limit := config.anchors.anchor_tokens) is not None:
         more["anchor_tokens"] = max(limit, FULL_SIZES["anchor_tokens"])
     no_more = left_out or _too_few(study, more)
-    full, full_steps = dict(FULL_SIZES), config.comparison.raw_full_size_steps
-    sizes = f"{FULL_SIZES['n_features']:,} features, k = {FULL_SIZES['k']}"
     alone = partial(_alone, study, left_out)
     return [
         *_repeated(study, "rate", f"learning rate {rate['lr']:g} for both", rate, rate, left_out),
         *_repeated(study, "anchors", f"{more['n_anchors']:,} anchors for RA-SAE", more, {}, no_more, keys=CHOSEN_STEP),
-        *_repeated(study, "sizes", sizes, full, full, _no_full_size(study), keys=("g2",), steps=full_steps),
         alone("no_data", "anchors that are no data", ("ra-random-anchors", {}), ("topk-random-own", {})),
         alone("no_data", "anchors that are no data", ("ra-random-anchors", RAW), ("raw-topk-random-own", {})),
         alone("start", "one random start for all", ("topk-random-shared", {}), ("topk-random-own", {})),
@@ -181,7 +180,6 @@ def _repeated(
     skipped: str,
     *,
     keys: Sequence[str] = ("g1", "g2", "g3"),
-    steps: int | None = None,
 ) -> list[Control]:
     """The primary contrasts with parameters of both sides changed."""
     return [
@@ -190,7 +188,7 @@ def _repeated(
             f"{one.key}, {name}",
             Side(one.ra, ra),
             Side(one.free, free),
-            study.config.training.steps if steps is None else steps,
+            study.config.training.steps,
             skipped or _not_run(study, one.ra, one.free),
             one.key,
         )
@@ -216,14 +214,6 @@ def _too_few(study: Study, sizes: dict[str, Any]) -> str:
     return "" if usable >= needed else f"{needed:,} centroids of {usable:,} activations in each part of the documents"
 
 
-def _no_full_size(study: Study) -> str:
-    if not study.config.comparison.raw_full_size_steps:
-        return "`raw_full_size_steps` is 0"
-    if all(study.config[name] == value for name, value in FULL_SIZES.items()):
-        return "they are those of the study"
-    return _too_few(study, FULL_SIZES)
-
-
 def side_runs(study: Study, control: Control, side: Side) -> list[Run]:
     """The runs of one side; none where the control is left out, or where the side is an arm of the study as it is."""
     if control.skipped or not side.changes:
@@ -239,15 +229,24 @@ def runs(study: Study) -> list[Run]:
 
 
 def build(study: Study) -> ControlsResult:
-    """Train what is missing, and score the sides of every control; one that two controls share is scored once."""
+    """Train what is missing, and score the sides of every control; one that two controls share is scored once.
+
+    A control of which a run diverges, as a higher learning rate may, is left out, with the reason.
+    """
     needed = runs(study)
-    study.run_folders(needed)
+    with suppress(TrainingDiverged):
+        study.run_folders(needed)
     of_side = cache(partial(_side, study))
-    found = [
-        ControlResult(one, *(of_side(tuple(side_runs(study, one, side))) for side in (one.first, one.second)))
-        for one in controls(study)
-    ]
-    return ControlsResult(found, check_runs(study, needed))
+
+    def result(one: Control) -> ControlResult:
+        try:
+            return ControlResult(
+                one, *(of_side(tuple(side_runs(study, one, side))) for side in (one.first, one.second))
+            )
+        except TrainingDiverged as error:
+            return ControlResult(replace(one, skipped=f"a run diverged: {error}"), None, None)
+
+    return ControlsResult([result(one) for one in controls(study)], check_runs(study, needed))
 
 
 def _side(study: Study, of_arm: tuple[Run, ...]) -> SideResult | None:
@@ -282,6 +281,6 @@ TABLE = Table(
     result=ControlsResult,
     build=build,
     runs=runs,
-    fields=("arms", "n_seeds", "other_settings", "raw_full_size_steps", "behaviour_tokens", "heldout_tokens"),
+    fields=("arms", "n_seeds", "other_settings", "behaviour_tokens", "heldout_tokens"),
     cost=_cost,
 )

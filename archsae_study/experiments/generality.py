@@ -1,6 +1,8 @@
 """Notebook 05: primary contrasts in other settings: layer, k, δ = 0, W spread over the anchors, the sizes of `full`, a
 second language model."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +19,7 @@ from archsae_core.metrics.intervals import pair_matrix
 from archsae_core.metrics.stability import collapse_corrected
 from archsae_core.metrics.structure import merge_duplicates
 from archsae_core.models.snapshots import snapshots
+from archsae_core.models.training import TrainingDiverged
 from archsae_study.engine.costs import Cost, seed_pairs, table_cost
 from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run
@@ -31,7 +34,7 @@ from archsae_study.settings.config import FULL_SIZES
 SEEDS, AT_FULL_SIZE_SEEDS = 3, 4
 """Seeds per arm, at most. The fourth at the sizes of `full` came after three had been seen, as notebook 05 says."""
 AT_FULL_SIZE = tuple(arm for one in contrasts.PRIMARY if one.key == "g1" for arm in (one.ra, one.free))
-"""The arms of g1. On raw data most features of the published step are dead at this size, and AuxK takes time."""
+"""The arms of g1; those of g2 and g3, on raw data, have a table of their own (`raw_full_sizes.py`)."""
 
 ON_RAW = tuple(arm for one in contrasts.PRIMARY if one.key == "g3" for arm in (one.ra, one.free))
 """The arms of g3."""
@@ -94,9 +97,13 @@ class SettingResult:
 
 @dataclass(frozen=True)
 class GeneralityResult:
-    """Every setting beside the study's own."""
+    """Settings beside the study's own."""
 
     settings: list[SettingResult]
+
+    def beside(self, other: "GeneralityResult") -> "GeneralityResult":
+        """These settings, and those of another table after them."""
+        return GeneralityResult([*self.settings, *other.settings])
 
 
 def settings(study: Study) -> list[Setting]:
@@ -114,8 +121,8 @@ def settings(study: Study) -> list[Setting]:
     no_layer = left_out or ("" if layer < n_blocks else f"the model has {n_blocks} block")
     no_k = left_out or ("" if k >= 1 else "half of k = 1 is no number of codes")
     no_hull = left_out or ("" if config.dictionary.delta else "it is the study's own")
-    sizes = f"{FULL_SIZES['n_features']:,} features, k = {FULL_SIZES['k']}"
-    compared = list(COMPARED)
+    no_full_size = no_full_sizes(study, "full_size_steps")
+    sizes, compared = f"{FULL_SIZES['n_features']:,} features, k = {FULL_SIZES['k']}", list(COMPARED)
     return [
         Setting("as in the study", {}, steps, compared, SEEDS, left_out),
         Setting(f"layer {layer}", {"layer": layer}, steps, compared, SEEDS, no_layer),
@@ -129,7 +136,7 @@ def settings(study: Study) -> list[Setting]:
             SPREAD_SEEDS,
             left_out,
         ),
-        Setting(sizes, dict(FULL_SIZES), size_steps, list(AT_FULL_SIZE), AT_FULL_SIZE_SEEDS, _no_full_size(study)),
+        Setting(sizes, dict(FULL_SIZES), size_steps, list(AT_FULL_SIZE), AT_FULL_SIZE_SEEDS, no_full_size),
         _other_model(study),
     ]
 
@@ -145,10 +152,10 @@ def _other_model(study: Study) -> Setting:
     return Setting(name, changes, steps, compared, SEEDS, "")
 
 
-def _no_full_size(study: Study) -> str:
-    """Why the sizes of `full` are left out; empty where they are run."""
-    if not study.config.comparison.full_size_steps:
-        return "`full_size_steps` is 0"
+def no_full_sizes(study: Study, steps: str) -> str:
+    """Why the sizes of `full` are left out, of which the parameter `steps` is the length; empty where they are run."""
+    if not study.config[steps]:
+        return f"`{steps}` is 0"
     if all(study.config[name] == value for name, value in FULL_SIZES.items()):
         return "they are those of the study"
     needed, usable = FULL_SIZES["n_anchors"], study.variant(**FULL_SIZES).usable_for_anchors()
@@ -172,10 +179,21 @@ def runs(study: Study) -> list[Run]:
 
 def build(study: Study) -> GeneralityResult:
     """The arms of both contrasts at the end of their training in each setting."""
-    study.run_folders(runs(study))
-    return GeneralityResult(
-        [SettingResult(setting, _arms(study, setting_runs(study, setting))) for setting in settings(study)]
-    )
+    return results(study, settings(study))
+
+
+def results(study: Study, settings: Sequence[Setting]) -> GeneralityResult:
+    """The arms of some settings; one of which a run diverges is left out, with the reason."""
+    with suppress(TrainingDiverged):
+        study.run_folders(run for setting in settings for run in setting_runs(study, setting))
+    return GeneralityResult([_result(study, setting) for setting in settings])
+
+
+def _result(study: Study, setting: Setting) -> SettingResult:
+    try:
+        return SettingResult(setting, _arms(study, setting_runs(study, setting)))
+    except TrainingDiverged as error:
+        return SettingResult(replace(setting, skipped=f"a run diverged: {error}"), [])
 
 
 def _arms(study: Study, needed: list[Run]) -> list[SettingArm]:
@@ -207,13 +225,15 @@ def _first_direction(own: Study) -> tuple[Float[Tensor, " d_model"], float]:
 
 
 def _cost(study: Study) -> Cost:
-    costs = []
-    for setting in settings(study):
-        needed = setting_runs(study, setting)
-        own = study.variant(**setting.changes) if needed else study
-        tokens = len(needed) * kept_tokens(study.config)
-        costs.append(table_cost(own, matchings=4 * seed_pairs(needed), scored=tokens))
+    costs = [setting_cost(study, setting) for setting in settings(study)]
     return costs[0]._replace(work=tuple(part for cost in costs for part in cost.work))
+
+
+def setting_cost(study: Study, setting: Setting) -> Cost:
+    """Work of the scores of one setting."""
+    needed = setting_runs(study, setting)
+    own = study.variant(**setting.changes) if needed else study
+    return table_cost(own, matchings=4 * seed_pairs(needed), scored=len(needed) * kept_tokens(study.config))
 
 
 TABLE = Table(

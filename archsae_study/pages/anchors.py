@@ -91,8 +91,9 @@ def norms(activations: ActivationsResult) -> Figure:
     axis.stairs(counts, edges, fill=True, color=TOPK_COLOUR, alpha=0.7)
     axis.set(xlabel=f"‖x‖ / median ({train['median_norm']:,.0f})", ylabel="training activations", yscale="log")
     dropped = int(train["n_outliers_dropped"])
+    largest = train["max_norm"] / train["median_norm"]
     beyond = (
-        f"{counts[-1]:,} beyond 4 medians, the largest at {train['max_norm'] / train['median_norm']:,.0f};\n"
+        f"{counts[-1]:,} beyond {edges[-2]:g} medians, the largest at {largest:,.0f};\n"
         f"{dropped:,} beyond the cut are dropped"
     )
     axis.annotate(

@@ -6,7 +6,15 @@ from typing import Any
 from IPython.display import Markdown
 
 from archsae_study.engine.typed import from_json
-from archsae_study.experiments import anchor_alignment, controls, dictionaries, generality, stability, task_probes
+from archsae_study.experiments import (
+    anchor_alignment,
+    controls,
+    dictionaries,
+    generality,
+    raw_full_sizes,
+    stability,
+    task_probes,
+)
 from archsae_study.experiments.anchor_alignment import AlignmentResult
 from archsae_study.experiments.controls import ControlsResult
 from archsae_study.experiments.dictionaries import BindingResult
@@ -21,6 +29,7 @@ from archsae_study.report import read_result
 TABLES = (
     stability.TABLE,
     generality.TABLE,
+    raw_full_sizes.TABLE,
     dictionaries.BINDING,
     anchor_alignment.TABLE,
     controls.TABLE,
@@ -29,11 +38,8 @@ TABLES = (
 """What the answer is made of."""
 
 
-def read(
-    folder: Path,
-) -> tuple[StabilityResult, GeneralityResult, BindingResult, AlignmentResult, ControlsResult, TaskProbesResult]:
-    """Of a run's folder, or of the project's: the arms, the contrasts in other settings, what the hull excludes, where
-    atoms end, the controls, the sparse probes."""
+def read(folder: Path) -> tuple[Any, ...]:
+    """The tables of a run's folder, or of the project's, in the order of `TABLES`."""
     found = (
         from_json(read_result(folder / "results" / table.file_name, table.name)["table"], table.result)
         for table in TABLES
@@ -49,13 +55,14 @@ def sentences(folder: Path) -> str:
 def of_results(
     result: StabilityResult,
     others: GeneralityResult,
+    raw_sizes: GeneralityResult,
     binding: BindingResult,
     alignment: AlignmentResult,
     checked: ControlsResult,
     probes: TaskProbesResult,
 ) -> str:
     """The same of the tables behind it, in the order of `TABLES`."""
-    limits = limit(result, others, binding, alignment, checked)
+    limits = limit(result, others.beside(raw_sizes), binding, alignment, checked)
     values = dict(beside=beside(result), limit=limits, probes=len(probes.tasks))
     read = probes.decisions() if probes.of(task_probes.RAW) else []
     return TEMPLATES.get_template("answer.md").render(read=read, size=task_probes.HEADLINE_SIZE, **values).strip()

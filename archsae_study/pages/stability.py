@@ -49,7 +49,6 @@ COPIES = 0.1
 CONTROLS = {
     "rate": "Adam's learning rate raised on both sides; the chosen step's rate for W, and Λ's where capped, stay",
     "anchors": "More anchors than features",
-    "sizes": "The sizes of the full protocol, on raw data with the published step",
     "no_data": "Anchors that are no data, against TopK from random starts",
     "start": "One random start for all seeds of TopK, against one of each seed's own",
     "random_w": "Random rows of W in place of the identity, the anchors shared in both",

@@ -66,7 +66,7 @@ class ComparisonConfig:
     full_size_steps: int = 0
     """Steps of the arms of g1 at the sizes of `full` (`FULL_SIZES`), in 05. 0 leaves them out."""
     raw_full_size_steps: int = 0
-    """Steps of the arms of g2, RA-SAE as published on raw data, at those sizes, in 05. 0 leaves them out."""
+    """Steps of the arms of g2 and g3, on raw data, at those sizes, in 05. 0 leaves them out."""
     other_model: str | None = None
     """Second language model, as `model` is given, on which 05 repeats g1 and g3. None leaves it out."""
     other_model_layer: int = 12
@@ -180,7 +180,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "medium": dict(
         steps=1500, ablation_steps=300, n_seeds=5, anchor_folds=5, anchor_tokens=100_000, kmeans_iterations=10,
         arms=tuple(ARMS), dead_after=100, heldout_tokens=50_000, probe_tasks=32, probe_prompts=256, longer_factor=1,
-        full_size_steps=5000),
+        full_size_steps=5000, raw_full_size_steps=5000),
     "full": dict(_FULL, text="bbc-news+sae-probes"),
     "gpt2": dict(_FULL, model="gpt2", layer=9, text="Salesforce/wikitext:wikitext-2-raw-v1"),
 }  # fmt: skip

@@ -27,7 +27,7 @@ def sizes():
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    given = SMOKE | {"arms": tuple(ARMS), "raw_full_size_steps": 15, "n_anchors": 64}
+    given = SMOKE | {"arms": tuple(ARMS), "n_anchors": 64}
     return Study(configure(given), tmp_path_factory.mktemp("runs"))
 
 
@@ -48,7 +48,6 @@ def test_every_control_changes_what_its_name_says(study):
     keys = ("g1", "g2", "g3")
     expected = [(f"{key}, learning rate 0.003 for both", {"lr": 0.003}, {"lr": 0.003}, 10) for key in keys]
     expected += [(f"{key}, 256 anchors for RA-SAE", more, {}, 10) for key in ("g1", "g3")]
-    expected += [("g2, 96 features, k = 6", SMALL_SIZES, SMALL_SIZES, 15)]
     for name in ("anchors that are no data", "one random start for all"):
         expected += [(f"centred, {name}", {}, {}, 10), (f"raw, {name}", raw, {}, 10)]
     expected.append(("raw, random W, shared anchors", raw, {}, 10))
@@ -88,8 +87,6 @@ def test_what_the_study_trains_is_not_trained_again(study):
 @pytest.mark.parametrize(
     ("changes", "kinds", "reason"),
     [
-        ({"raw_full_size_steps": 0}, {"sizes"}, "`raw_full_size_steps` is 0"),
-        (SMALL_SIZES, {"sizes"}, "they are those of the study"),
         ({"other_settings": False}, {"rate", "anchors", "no_data", "start", "random_w"}, "`other_settings` is False"),
         ({"anchor_folds": 500}, {"anchors"}, r"256 centroids of \d+ activations in each part of the documents"),
         ({"arms": ("topk-random-own", "topk-random-shared")}, {"no_data"}, "ra-random-anchors.* not among `arms`"),
@@ -105,7 +102,7 @@ def test_what_is_left_out_says_why(study, changes, kinds, reason):
 
 
 def test_a_control_needs_no_arm_but_its_own(study):
-    own = study.variant(arms=("raw-topk-random-own", "topk-random-shared"), raw_full_size_steps=0)
+    own = study.variant(arms=("raw-topk-random-own", "topk-random-shared"))
     assert [one.name for one in made(own) if not one.skipped] == ["raw, one random start for all"]
     assert {run.arm for run in controls.runs(own)} == {"topk-random-shared"}
 
@@ -128,6 +125,6 @@ def test_every_run_is_checked(study, result):
 
 def test_two_seeds_have_no_interval(result, arms):
     decisions = [one.decision(arms) for one in result.controls]
-    assert len(decisions) == 11
+    assert len(decisions) == 10
     assert not [one for one in decisions if one.gain is not None]
     assert result.of("rate", arms) == []
