@@ -17,7 +17,7 @@ from archsae_core.data.copies import without_copies
 
 MIN_WORDS = 100
 """Rows with fewer words are no documents."""
-DOCUMENTS_VERSION = 2
+DOCUMENTS_VERSION = 3
 """Version of the choice of documents: a change of it makes them anew."""
 DOCUMENTS = "documents.parquet"
 """File with the columns `text` and `source`."""

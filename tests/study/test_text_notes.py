@@ -8,6 +8,7 @@ import pytest
 
 from archsae_core.config import ConfigError, CorpusConfig
 from archsae_core.data.corpus import describe, load_text
+from archsae_study.engine.source import source_of
 from archsae_study.engine.study import Study
 from archsae_study.settings.config import configure
 
@@ -31,6 +32,17 @@ def test_documents_layout_and_copies_are_told(tmp_path):
     assert told[0].endswith("4 documents of 600 words in the median")
     assert "set text_layout to lines" in told[1]
     assert "0 of 4 documents are exact copies and 1 near copies of others" in told[2]
+
+
+def test_activations_of_a_text_with_invisible_characters_are_not_those_that_earlier_versions_split(tmp_path):
+    """Which took a word with a soft hyphen for two, and so missed copies; those of every other text stay."""
+    for name, hyphen in (("plain", ""), ("soft", "\u00ad")):
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(f"Docu{hyphen}ment {i} of many words" for i in range(9)))
+    keys = {
+        name: source_of(configure({"preset": "smoke", "text": str(tmp_path / f"{name}.txt")}))
+        for name in ("plain", "soft")
+    }
+    assert keys["soft"].keys() - keys["plain"].keys() == {"invisible"}
 
 
 def test_rows_without_text_are_counted(tmp_path):
