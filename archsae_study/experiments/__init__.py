@@ -7,6 +7,7 @@ from archsae_study.experiments import (
     ablation,
     activations,
     anchor_alignment,
+    anchor_parts,
     anchors,
     checks,
     controls,
@@ -29,6 +30,7 @@ from archsae_study.experiments import (
 _UP_TO_05 = (
     activations.TABLE,
     anchors.TABLE,
+    anchor_parts.TABLE,
     dictionaries.STANDARD,
     dictionaries.KMEANS,
     dictionaries.ARCHETYPAL,

@@ -66,9 +66,9 @@ def build(study: Study) -> AnchorsResult:
     centred = study.variant(frame="centred")
     stored = read_tensors(centred.anchor_folder() / "anchor_points.safetensors").tensors
     first = centred.anchors(0)
-    again = [_agreement("same documents, another start", first, centred.fit_anchors(0, seed=10**6).points)]
+    again = [agreement("same documents, another start", first, centred.fit_anchors(0, seed=10**6).points)]
     if study.config.anchors.anchor_folds > 1:
-        again.append(_agreement("other documents, another start", first, centred.anchors(1)))
+        again.append(agreement("other documents, another start", first, centred.anchors(1)))
     occupancy = sorted((int(count) for count in stored["occupancy"]), reverse=True)
     return AnchorsResult([_frame(study, frame) for frame in FRAMES], occupancy, again)
 
@@ -93,7 +93,8 @@ def artefact(folder: Path) -> str:
     return f"{folder.parent.name}/{folder.name}"
 
 
-def _agreement(label: str, a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"]) -> Agreement:
+def agreement(label: str, a: Float[Tensor, "n_a d_model"], b: Float[Tensor, "n_b d_model"]) -> Agreement:
+    """Headline score of two sets of anchors."""
     compared = stability.compare(stability.Side(a), stability.Side(b))
     return Agreement(label, *(compared[name][stability.HEADLINE] for name in ("raw", "chance", "normalised")))
 

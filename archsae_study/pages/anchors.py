@@ -5,6 +5,7 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from archsae_study.experiments.activations import ActivationsResult
+from archsae_study.experiments.anchor_parts import PartsResult
 from archsae_study.experiments.anchors import AnchorsResult
 from archsae_study.formatting import percent, table
 from archsae_study.pages.style import FRAME_TITLES, TOPK_COLOUR, finding, panels, setting
@@ -20,6 +21,7 @@ __all__ = [
     "norms",
     "norms_table",
     "occupancy",
+    "parts_table",
     "setting",
 ]
 
@@ -126,6 +128,20 @@ def found_again(anchors: AnchorsResult) -> pd.DataFrame:
         "One refit each. Agreement: less chance, 0 for unrelated sets of centroids and 1 for equal ones; centred cosine"
     )
     return table(["fitted again on", "cosine of matched centroids", "chance", "agreement"], rows, caption)
+
+
+def parts_table(parts: PartsResult) -> pd.DataFrame:
+    """How well the anchors of two seeds' parts agree, with the documents that have copies in others and without."""
+    rows = [
+        [FRAME_TITLES[one.frame], one.activations, found.label, found.raw, found.chance, found.normalised]
+        for one in parts.frames
+        for found in (one.every, one.without)
+    ]
+    share = f"{parts.copied:,} of {parts.documents:,} training documents have an exact or near copy in another part."
+    caption = f"{share} Two parts, each fitted once on equally many activations. Agreement as above"
+    return table(
+        ["frame", "activations", "anchors of", "cosine of matched centroids", "chance", "agreement"], rows, caption
+    )
 
 
 def hull_table(anchors: AnchorsResult) -> pd.DataFrame:

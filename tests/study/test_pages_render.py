@@ -67,6 +67,7 @@ SHOWN = {
         "norms_table": lambda t: anchors.norms_table(t("activations")),
         "norms": lambda t: anchors.norms(t("activations")),
         "occupancy": lambda t: anchors.occupancy(t("anchors")),
+        "parts_table": lambda t: anchors.parts_table(t("anchor_parts")),
         "found_again": lambda t: anchors.found_again(t("anchors")),
         "hull_table": lambda t: anchors.hull_table(t("anchors")),
         "setting": lambda _: anchors.setting(SMOKE),
