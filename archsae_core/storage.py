@@ -34,6 +34,8 @@ BUILD = "build"
 """Kind of a folder that is being built; a sealed one has its manifest instead."""
 KEPT = ".kept"
 """Ending of the name of a folder with what is not ours of one that was in the way."""
+GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
+"""Variables that name a repository to git, as they do while one of its hooks runs."""
 REPAIR = "ARCHSAE_REPAIR"
 """Set in the environment: damaged artefacts are named in a warning and made again; otherwise they are an error."""
 
@@ -203,9 +205,9 @@ def _commit() -> str:
 
 def _git(*arguments: str) -> str:
     """What git says of the repository that this code lies in, whichever one a hook's variables name."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
     options = dict(cwd=Path(__file__).parent, env=environment, capture_output=True, text=True)
-    return subprocess.run(["git", *arguments], **options, check=False).stdout.strip()
+    return subprocess.run(["git", "--no-optional-locks", *arguments], **options, check=False).stdout.strip()
 
 
 def mark(folder: Path, kind: str) -> None:

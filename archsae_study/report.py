@@ -32,7 +32,7 @@ from archsae_study.engine.typed import ResultMismatch, from_json
 from archsae_study.experiments import TABLES
 from archsae_study.formatting import table as as_table
 from archsae_study.protocol.arms import explored_arms
-from archsae_study.settings.config import BESIDE, Config, configure
+from archsae_study.settings.config import BESIDE, Config, ConfigError, configure
 from archsae_study.settings.parameters import parameters_in
 from archsae_study.settings.values import absolute
 
@@ -154,7 +154,10 @@ class Report:
 
     def _by_others(self, tables: Iterable[Table[Any]]) -> str:
         """Which committed tables were made by other code than that which is here, as a sentence."""
-        others = [one.name for one in tables if self._read_committed(one)["manifest"].get("code") != one.code]
+        try:
+            others = [one.name for one in tables if self._read_committed(one)["manifest"].get("code") != one.code]
+        except ConfigError as error:  # edited since this process began
+            return f" {error}."
         return f" The code has changed since for {', '.join(others)}." if others else ""
 
     @cached_property

@@ -42,7 +42,7 @@ _MARKS = (
     r"\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u0900-\u0963\u0966-\u096f\u0971-\u0df3"
 )
 # soft hyphens, zero-width spaces and joiners, marks of direction and of byte order: not seen, and not part of a word
-_INVISIBLE = re.compile(r"[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff]")
+_INVISIBLE = re.compile(r"[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff]")
 _WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|(?:[^\W_{_UNSPACED}]|[{_MARKS}])+")
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +31,8 @@ class StopForward(Exception):
 
 _IN_USE: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 """Lock of each model that was run."""
+if hasattr(os, "register_at_fork"):  # a lock that another thread holds would be held for ever in a child
+    os.register_at_fork(after_in_child=_IN_USE.clear)
 ADAPTER = "adapter_config.json"
 QUANTISED = re.compile(r"(scale|scales|scale_inv|zero_point|zeros|absmax|qweight|SCB)$")
 """Ends of the names of weights that quantised ones are to be multiplied with, or come in place of them."""
@@ -149,8 +152,8 @@ def check_layer(model: PreTrainedModel | PretrainedConfig, layer: int) -> None:
 
 
 def alone(model: PreTrainedModel) -> AbstractContextManager[Any]:
-    """Context in which no other thread runs the model: hooks are on the modules, which threads share."""
-    return _IN_USE.setdefault(model, threading.RLock())
+    """Context in which no other thread reads or splices the model: hooks are on the modules, which threads share."""
+    return _IN_USE.setdefault(getattr(model, "_orig_mod", model), threading.RLock())
 
 
 @torch.inference_mode()

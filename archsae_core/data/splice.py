@@ -118,7 +118,7 @@ def from_block(
     where: Bool[Tensor, "batch seq"] | None = None,
 ) -> AbstractContextManager[None]:
     """Context in which blocks 0 … layer do nothing but hand on the residual, with `replace` applied at `where`, and no
-    other thread runs the model.
+    other thread reads or splices the model.
 
     Without `replace` the residual stays as it is.
     """

@@ -387,7 +387,7 @@ def _read_dataset(config: CorpusConfig) -> Rows:
 
 def _check_kinds(folder: Path, config: CorpusConfig) -> None:
     """Raise TextError for a folder of which `datasets` would read one kind of file alone, or otherwise than a file."""
-    kinds = sorted({_kind_of_file(path) for path in _documents(folder)})
+    kinds = sorted({_kind_of_file(path) for path in documents_in(folder)})
     if ".txt" in kinds:
         raise _bad(config, "it holds .txt files, of which every line would be a document: give one file instead")
     if len(kinds) > 1:
@@ -396,7 +396,7 @@ def _check_kinds(folder: Path, config: CorpusConfig) -> None:
         raise _bad(config, "it holds .csv files, in which 01 would become 1 and NA nothing: give one file instead")
 
 
-def _documents(folder: Path) -> list[Path]:
+def documents_in(folder: Path) -> list[Path]:
     """Files that may hold documents; `datasets` passes over what is hidden, and so is it here."""
     found = (path for path in folder.rglob("*") if path.is_file() and _kind_of_file(path))
     return sorted(
@@ -418,7 +418,7 @@ def _check_all_read(folder: Path, builder: Any, config: CorpusConfig) -> None:
     if len(builder.builder_configs) > 1:  # each has files of its own
         return
     read = {Path(file).resolve() for files in builder.config.data_files.values() for file in files}
-    left = [path for path in _documents(folder) if path.resolve() not in read]
+    left = [path for path in documents_in(folder) if path.resolve() not in read]
     if left:
         name = shown(str(left[0].relative_to(folder)))
         reason = f"{len(left)} of its files, such as {name}, would not be read, since others have a split in their name"

@@ -217,10 +217,10 @@ def unrelated(side: Side, seed: int, *, covariance: bool = True) -> Side:
     Each new atom is ā + g R / √n with standard normal g, where the centred atoms are Q R: Gaussian with these moments.
     `covariance=False` spreads the same variance evenly over all directions instead. Seeded; alive as `side` is.
     """
+    require_whole("seed", seed, 0)
     parts = [directions(rows) for rows in (side.atoms, side.encoder) if rows is not None]
     rows = torch.cat(parts, dim=1)
     n, mean = len(rows), rows.mean(dim=0)
-    require_whole("seed", seed, 0)
     generator = torch.Generator().manual_seed(int(seed))
     if covariance:
         root = torch.linalg.qr(rows - mean, mode="r").R

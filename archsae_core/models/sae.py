@@ -149,7 +149,7 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         self.register_buffer("scale", kept.to(atoms.device))
         if activation == "batchtopk":
             self.register_buffer("threshold", atoms.new_zeros(()))
-        self.about = About()
+        self.about, self.built_of = About(), frozenset(self.state_dict())
 
     def atoms(self) -> Float[Tensor, "n_features d_model"]:
         """The dictionary D, in normalised units: a tensor of its own, which training on leaves as it is."""
@@ -449,12 +449,8 @@ def require_sound(sae: SAE) -> None:
 
 
 def _require_own_tensors(sae: SAE) -> None:
-    of_dictionary = {FreeDictionary: ("D",), ArchetypalDictionary: ("C", "W", "relax", "log_scale")}
-    of_dictionary[SparseArchetypalDictionary] = ("C", "W_indices", "W_values", "relax", "log_scale")
-    own = {"W_enc", "b_enc", "b_dec", "mean", "scale", *(["threshold"] if sae.activation == "batchtopk" else [])}
-    own |= {f"dictionary.{name}" for name in of_dictionary[type(sae.dictionary)]}
-    if other := sorted(own ^ sae.state_dict().keys()):
-        what = "is missing" if other[0] in own else "is no tensor of an SAE and could not be read again"
+    if other := sorted(sae.built_of ^ sae.state_dict().keys()):
+        what = "is missing" if other[0] in sae.built_of else "is no tensor of an SAE and could not be read again"
         fix = "take off what was registered on it, parametrizations too"
         raise ConfigError(f"sae: {other[0]} {what}: {fix}")
 

@@ -134,6 +134,8 @@ def _require_gradients(sae: SAE) -> None:
 def _require_moving(dictionary: ArchetypalDictionary) -> None:
     """Raise ConfigError where W or Λ was frozen by hand: they are moved all the same."""
     moved = {name: weights for name, weights in dictionary.named_parameters() if name in ("W", "relax")}
+    if dictionary.delta == 0:  # Λ is 0 and stays there
+        moved.pop("relax")
     if dictionary.W_is_stepped:  # by an earlier training, which takes W out of autograd
         moved.pop("W", None)
     frozen = [name for name, weights in moved.items() if not weights.requires_grad]
@@ -236,6 +238,8 @@ class Trainer:
 
     def train_step(self, x: Float[Tensor, "batch d_model"]) -> None:
         """One optimiser step, then the constraint. Raises TrainingDiverged; on a GPU it is looked for now and then."""
+        if len(x) == 0:
+            raise TrainingDiverged(f"x has no rows at step {self.step}: give batches that have some")
         with torch.autocast(self.sae.mean.device.type, enabled=False):  # around the language model, not here
             losses, norm = self._update(x)
         self.step += 1
@@ -293,9 +297,7 @@ class Trainer:
 
     def _check(self, loss: Tensor, x: Tensor) -> None:
         fix = None
-        if len(x) == 0:
-            fix = "x has no rows there: give batches that have some"
-        elif not torch.isfinite(loss):
+        if not torch.isfinite(loss):
             finite = x.isfinite().all()
             fix = (
                 "lower lr or w_lr, then run again" if finite else "x holds NaN or infinity there: mend the activations"
@@ -391,8 +393,8 @@ def train(
     require_whole("seed", seed, 0)
     given, sae = sae, uncompiled(sae)
     _require_gradients(sae)
-    require_sound(sae)
     if work is not None:
+        require_sound(sae)  # else what is trained could not be kept
         require_given("work", str(work))
         work = Path(work)
         _require_own(work, config.steps)
@@ -404,9 +406,10 @@ def train(
     require_rows("x", first, width=sae.d_model)
     _require_variance(first)
     origin = "" if work is None else _origin(sae, config, first, x)
-    if not continued and not (sae.b_enc.any() or sae.b_dec.any()):  # else it is trained already
-        sae.calibrate(first)
+    untrained = not (sae.b_enc.any() or sae.b_dec.any())
     trainer = Trainer(sae, config)
+    if not continued and untrained:
+        sae.calibrate(first)
     if continued:
         trainer.load(work / CHECKPOINT, origin)
     elif work is not None:
@@ -491,8 +494,8 @@ def _keep(trainer: Trainer, work: Path, origin: str) -> None:
 
 def _require_numbers(trainer: Trainer) -> None:
     """Raise TrainingDiverged where a weight is not finite: the loss tells a step later, and a GPU's when it is read."""
-    for name, weights in trainer.sae.named_parameters():
-        if not weights.isfinite().all():
+    for name, weights in trainer.sae.state_dict().items():
+        if weights.is_floating_point() and not weights.isfinite().all():
             raise TrainingDiverged(f"{name} is not finite at step {trainer.step - 1}: lower lr or w_lr, then run again")
 
 

@@ -116,7 +116,7 @@ def read(paths: Sequence[str | Path], k: int | None = None, *, codes: bool = Fal
 
 
 def _knows_k(sae: SAE, given: int | None) -> bool:
-    """Whether somebody said how many codes a token the SAE has: its files, or whoever compares it."""
+    """Whether somebody said how many codes a token the SAE has: its files, or of overcomplete's whoever compares it."""
     return sae.about.k_recorded is not False and not (given is None and sae.about.source == "overcomplete")
 
 

@@ -44,7 +44,12 @@ PLUMBING = (
     "archsae_study.settings",
 )
 """Modules and rooms that carry results and determine none: what they pass on is in the keys already."""
-LOADED = {path: path.read_text("utf-8") for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+LOADED = {
+    path: path.read_text("utf-8")
+    for name in PACKAGES
+    for path in (ROOT / name).rglob("*.py")
+    if path.stem.isidentifier() and path.is_file()  # editors leave links and copies beside what they edit
+}
 """Sources as they were when this process began."""
 
 
@@ -108,17 +113,25 @@ def _committed(path: Path) -> str:
 
 
 def require_as_loaded() -> None:
-    """Raise ConfigError where a source of ours is not what it was when this process began."""
+    """Raise ConfigError where the code of a source of ours is not what it was when this process began."""
     for path in LOADED:
         _source(path)
 
 
 def _source(path: Path) -> str:
     text = path.read_text("utf-8") if path.is_file() else ""
-    if text != LOADED.get(path, text):
+    loaded = LOADED.get(path, text)
+    if text != loaded and _code_or_text(text) != _code_or_text(loaded):
         fix = "restart the kernel, or run the command again: what is finished is kept"
         raise ConfigError(f"{path} has changed since this process began, which runs what was there: {fix}")
     return text
+
+
+def _code_or_text(text: str) -> str:
+    try:
+        return _of_text(text)[0]
+    except SyntaxError:  # saved half way
+        return text
 
 
 def item_hash(item: str) -> str:

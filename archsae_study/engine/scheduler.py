@@ -15,6 +15,7 @@ from torch import get_num_threads, set_num_threads
 from archsae_core.models.training import TrainingDiverged
 from archsae_core.progress import progress_bar
 from archsae_core.storage import Store
+from archsae_study.engine.code import require_as_loaded
 from archsae_study.engine.runs import Run
 from archsae_study.settings.config import Config, ConfigError
 
@@ -70,6 +71,7 @@ def train_ahead(study: Any, runs: Iterable[Run]) -> None:
         config = own.config.changed(device=own.device.type, scheduler=None)
         given = (type(own), config, str(own.root.resolve()), own.source, run, path.name, threads_each(address))
         tasks[f"{run} ({path.name})"] = given
+    require_as_loaded()  # workers of this machine import what is there when they start
     steps = [run.steps for run in missing.values()]
     for name, error in run_all(address, train_for, tasks, study.root / LOG, sizes=steps).items():
         if not isinstance(error, TrainingDiverged):

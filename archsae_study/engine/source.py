@@ -9,7 +9,8 @@ from typing import Any
 from archsae_core.config import require
 from archsae_core.data.copies import has_invisible
 from archsae_core.data.corpus import load_text
-from archsae_core.data.model_files import model_fingerprint
+from archsae_core.data.model_files import HUB_FILES, model_fingerprint
+from archsae_core.data.text_files import documents_in
 from archsae_core.storage import canonical_hash, file_sha256
 from archsae_study.settings.config import Config
 from archsae_study.settings.values import given_path
@@ -41,17 +42,25 @@ def has_notebooks() -> bool:
 
 
 def local_inputs(config: Config) -> dict[str, str]:
-    """By name of the parameter, a hash of every model and text that is a file or folder here, as far as it exists."""
+    """By name of the parameter, a hash of every model and text that is a file or folder here, as far as it exists.
+
+    Of a folder only what is read counts: whatever else lies there may change.
+    """
     given = {name: config[name] for name in ("text", "model", "other_model") if config[name] is not None}
     places = {name: Path(value) for name, value in given.items() if os.path.isabs(value)}
     text = places.get("text")
     if text and not text.exists():  # a configuration of a dataset in a folder
         places["text"] = Path(config["text"].partition(":")[0])
-    return {name: _content(place) for name, place in places.items() if place.exists()}
+    return {name: _content(place, name == "text") for name, place in places.items() if place.exists()}
 
 
-def _content(place: Path) -> str:
-    files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+def _content(place: Path, is_text: bool) -> str:
+    if not place.is_dir():
+        files = [place]
+    elif is_text:  # README.md may say which files are which part
+        files = [*documents_in(place), *place.glob("README.md")]
+    else:
+        files = sorted({path for pattern in HUB_FILES for path in place.glob(pattern)})
     return canonical_hash([(str(path.relative_to(place)), _digest(path, *_state(path))) for path in files])
 
 

@@ -36,6 +36,7 @@ ACTIVATIONS = Stage("activations", 2, (
     "archsae_core.data.extraction",
 ))  # fmt: skip
 PROMPTS = Stage("prompts", 1, (
+    "archsae_core.data.copies",
     "archsae_core.data.extraction",
     "archsae_core.data.language_model",
     "archsae_core.data.last_tokens",

@@ -183,37 +183,38 @@ def build(study: Study) -> GeneralityResult:
 
 
 def results(study: Study, settings: Sequence[Setting]) -> GeneralityResult:
-    """The arms of some settings; one of which a run diverges is left out, with the reason."""
+    """The arms of some settings; an arm of which a run diverges is left out, with the reason."""
     with suppress(TrainingDiverged):
         study.run_folders(run for setting in settings for run in setting_runs(study, setting))
     return GeneralityResult([_result(study, setting) for setting in settings])
 
 
 def _result(study: Study, setting: Setting) -> SettingResult:
-    try:
-        return SettingResult(setting, _arms(study, setting_runs(study, setting)))
-    except TrainingDiverged as error:
-        return SettingResult(replace(setting, skipped=f"a run diverged: {error}"), [])
-
-
-def _arms(study: Study, needed: list[Run]) -> list[SettingArm]:
-    arms, first = [], {}
+    needed, first = setting_runs(study, setting), {}
+    arms, diverged = [], []
     for arm in dict.fromkeys(run.arm for run in needed):
-        own = [run for run in needed if run.arm == arm]
-        folders = [study.run_folder(run) for run in own]
-        kept = [snapshots(folder, run.steps) for folder, run in zip(folders, own, strict=True)]
-        end = at_step(study, own, folders, kept, own[0].steps)
-        atoms = [found[own[0].steps] for found in kept]
-        pairs = {(i, j): collapse_corrected(atoms[i], atoms[j]) for i, j in combinations(range(len(atoms)), 2)}
-        merged = pair_matrix({pair: found.normalised for pair, found in pairs.items()}, len(atoms)).tolist()
-        distinct = [len(merge_duplicates(found).atoms) / len(found) for found in atoms]
-        if (frame := ARMS[arm].frame) not in first:
-            first[frame] = _first_direction(study.of(own[0]))
-        direction, variance = first[frame]
-        cosine = [F.cosine_similarity(found.float(), direction, dim=1).abs() for found in atoms]
-        along = [float((found > ALONG).float().mean()) for found in cosine]
-        arms.append(SettingArm(arm, [run.seed for run in own], end, merged, distinct, along, variance))
-    return arms
+        try:
+            arms.append(_arm(study, [run for run in needed if run.arm == arm], first))
+        except TrainingDiverged as error:
+            diverged.append(f"{ARMS[arm].title} diverged: {error}")
+    return SettingResult(replace(setting, skipped="; ".join(diverged)) if diverged else setting, arms)
+
+
+def _arm(study: Study, own: list[Run], first: dict[str, tuple[Tensor, float]]) -> SettingArm:
+    """One arm at the end of its runs; `first` holds the first direction of each frame, as far as it is known."""
+    arm, folders = own[0].arm, [study.run_folder(run) for run in own]
+    kept = [snapshots(folder, run.steps) for folder, run in zip(folders, own, strict=True)]
+    end = at_step(study, own, folders, kept, own[0].steps)
+    atoms = [found[own[0].steps] for found in kept]
+    pairs = {(i, j): collapse_corrected(atoms[i], atoms[j]) for i, j in combinations(range(len(atoms)), 2)}
+    merged = pair_matrix({pair: found.normalised for pair, found in pairs.items()}, len(atoms)).tolist()
+    distinct = [len(merge_duplicates(found).atoms) / len(found) for found in atoms]
+    if (frame := ARMS[arm].frame) not in first:
+        first[frame] = _first_direction(study.of(own[0]))
+    direction, variance = first[frame]
+    cosine = [F.cosine_similarity(found.float(), direction, dim=1).abs() for found in atoms]
+    along = [float((found > ALONG).float().mean()) for found in cosine]
+    return SettingArm(arm, [run.seed for run in own], end, merged, distinct, along, variance)
 
 
 def _first_direction(own: Study) -> tuple[Float[Tensor, " d_model"], float]:

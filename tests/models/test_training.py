@@ -420,13 +420,19 @@ def test_nan_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
     assert (tmp_path / CHECKPOINT).exists()
 
 
+@pytest.mark.parametrize("activation", ["topk", "batchtopk"])
 @pytest.mark.parametrize(
     ("batch", "message"),
-    [(torch.ones(256, D_MODEL), "the rows of x are all equal there"), (torch.ones(0, D_MODEL), "x has no rows there")],
+    [
+        (torch.ones(256, D_MODEL), "at step 10: the rows of x are all equal there"),
+        (torch.ones(0, D_MODEL), "x has no rows at step 10"),
+    ],
 )
-def test_a_later_batch_without_variance_or_rows_is_named(batch, message):
-    with pytest.raises(TrainingDiverged, match=f"at step 10: {message}"):
-        run("ra", None, lambda step: batch if step == 10 else data(step))
+def test_a_later_batch_without_variance_or_rows_is_named(batch, message, activation):
+    ready, config = build("ra", steps=20)
+    sae = SAE(ready.dictionary, 3, activation=activation)
+    with pytest.raises(TrainingDiverged, match=message):
+        train(sae, lambda step: batch if step == 10 else data(step), config)
 
 
 def test_no_checkpoint_holds_weights_that_are_no_numbers(tmp_path):
@@ -443,6 +449,19 @@ def test_no_checkpoint_holds_weights_that_are_no_numbers(tmp_path):
     kept = read_tensors(tmp_path / CHECKPOINT)
     assert kept.metadata["step"] == "7"
     assert all(tensor.isfinite().all() for tensor in kept.tensors.values())
+
+
+def test_a_sparse_w_that_is_no_number_is_not_kept(tmp_path):
+    sae, config = build("ra", w_step="sparse", steps=20)
+
+    def broken(step):
+        if step == 13:
+            sae.dictionary.W_values[0, 0] = torch.nan
+        return data(step)
+
+    with pytest.raises(TrainingDiverged):
+        train(sae, broken, config, tmp_path)
+    assert read_tensors(tmp_path / CHECKPOINT).metadata["step"] == "7"
 
 
 @pytest.mark.parametrize("w_step", ["published", "mirror"])
@@ -651,8 +670,9 @@ def test_a_compiled_sae_is_trained_and_kept(tmp_path):
 
 
 def test_an_sae_that_could_not_be_kept_is_refused_before_it_is_trained(tmp_path):
-    sae, config = build("topk")
+    sae, config = build("topk", steps=2)
     sae.register_buffer("density", torch.zeros(48))
+    train(sae, data, config)
     with pytest.raises(ConfigError, match="density is no tensor of an SAE"):
         train(sae, data, config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -664,7 +684,7 @@ def test_a_part_of_the_dictionary_that_was_frozen_by_hand_is_not_trained(name, w
     getattr(sae.dictionary, name).requires_grad_(False)
     before = sae.W_enc.detach().clone()
     with pytest.raises(ConfigError, match=rf"dictionary\.{name} requires no gradient .*trainable=False"):
-        Trainer(sae, config)
+        train(sae, data, config)
     assert torch.equal(sae.W_enc, before)
 
 

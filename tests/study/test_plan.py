@@ -96,7 +96,10 @@ def test_code_that_is_not_there_is_named():
 def test_code_that_was_edited_while_a_process_runs_is_named(monkeypatch):
     """It would be the name of results that other code made."""
     before = module_hash("archsae_core.text")
-    monkeypatch.setitem(code.LOADED, code.ROOT / "archsae_core" / "text.py", "what was there at first")
+    path = code.ROOT / "archsae_core" / "text.py"
+    monkeypatch.setitem(code.LOADED, path, f"# another comment\n{path.read_text()}")
+    code.require_as_loaded()
+    monkeypatch.setitem(code.LOADED, path, "what was there at first")
     for ask in (
         lambda: module_hash("archsae_core.text"),
         lambda: item_hash("archsae_core.text:x"),

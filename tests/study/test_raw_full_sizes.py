@@ -83,10 +83,14 @@ def diverging(study, result, monkeypatch):
     return study
 
 
-def test_a_setting_in_which_a_run_diverges_is_left_out_with_the_reason(diverging):
+def test_an_arm_of_which_a_run_diverges_is_left_out_with_the_reason_and_the_others_are_kept(diverging, result):
     (found,) = raw_full_sizes.build(diverging).settings
-    assert found.setting.skipped == "a run diverged: loss is nan at step 3: lower lr"
-    assert found.arms == []
+    reason = "raw: RA-SAE, published step, own anchors diverged: loss is nan at step 3: lower lr"
+    assert found.setting.skipped == reason
+    assert found.arms == result.settings[0].arms[1:]
+    shown = page.generality_table(GeneralityResult([found]))
+    assert shown.index.tolist() == ["raw, 96 features, k = 6", "raw, 96 features, k = 6, g3"]
+    assert reason in shown.to_string()
 
 
 def test_a_control_of_which_a_run_diverges_is_left_out_and_the_others_are_kept(diverging):

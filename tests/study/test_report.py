@@ -321,6 +321,22 @@ def test_results_of_a_text_that_has_changed_are_not_shown(tmp_path, monkeypatch)
     assert local_inputs(configure({"preset": "smoke"})) == {}
 
 
+@pytest.mark.parametrize("name", ["model", "text"])
+def test_of_a_folder_what_is_read_counts_alone(tmp_path, name):
+    """A log or an editor's copy beside it ends no report."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for file in ("config.json", "a.txt"):
+        (folder / file).write_text("{}")
+    config = configure({"preset": "smoke", name: str(folder)})
+    before = local_inputs(config)
+    for file in ("train.log", ".DS_Store", "a.py"):
+        (folder / file).write_text("other")
+    assert local_inputs(config) == before
+    (folder / "a.txt").write_text("changed")
+    assert local_inputs(config) != before
+
+
 def test_a_text_that_changes_during_a_study_is_refused_and_nothing_is_kept_as_of_the_new_one(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("\n\n".join(f"Document {i} tells of the sea and of ships. " * 8 for i in range(60)))
@@ -329,6 +345,8 @@ def test_a_text_that_changes_during_a_study_is_refused_and_nothing_is_kept_as_of
     before = local_inputs(shown.config)
     shown.table("activations")
     assert shown._manifests["activations"]["inputs"] == before
+    (tmp_path / "mine.txt.swp").write_text("of an editor")
+    shown.table("activations")
     path.write_text("another text")
     with pytest.raises(ConfigError, match=r"text = .*mine\.txt.* has changed since this began: start again"):
         shown.table("activations")
