@@ -14,6 +14,10 @@ ROWS = 12
 """Rows that a table shows in running text; a longer one opens by a click."""
 
 
+STYLE = re.compile(r"<style scoped>.*?</style>\n", re.DOTALL)
+"""Of pandas: JupyterLab has a style of its own, and GitHub's viewer takes it out."""
+
+
 class ShownTable(pd.DataFrame):
     """A table as a notebook shows it: cells whole, a caption above, behind a click where it is longer than `ROWS`.
 
@@ -25,8 +29,10 @@ class ShownTable(pd.DataFrame):
     def _repr_html_(self) -> str:
         """What Jupyter shows; only tags that GitHub's viewer keeps."""
         # pandas cuts cells at 50 characters unless told not to
-        with pd.option_context("display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None):
+        whole = ("display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None)
+        with pd.option_context(*whole, "display.html.use_mathjax", False):  # what is between two $ is no formula
             shown = super()._repr_html_()
+        shown = STYLE.sub("", shown)
         caption = html.escape(self.caption, quote=False)
         if len(self) > ROWS:
             return folded(f"{caption or 'Table'} ({len(self)} rows)", shown)

@@ -53,6 +53,7 @@ ALONE: dict[str, tuple[Any, ...]] = {
     "other_settings": (False,),
     "full_size_steps": (1, 2),
     "raw_full_size_steps": (1, 2),
+    "published_full_size_steps": (1, 2),
     "deltas": ((0,), (LEAST,), (1e6,), (0, 0.5, 1, 2, 3, 4, 5)),
     "ablation_steps": (1, 2),
     "ablation_seeds": (2, 3),

@@ -66,7 +66,7 @@ VALUES = [
     ("arms", ["topk-random-own", "nothing"]), ("arms", []), ("arms", ["ra-own", "ra-own"]), ("deltas", []),
     ("deltas", "0,,1"), ("deltas", [-1.0]), ("deltas", [1, 1]), ("deltas", "[1, "), ("ablation_steps", 0),
     ("ablation_seeds", 0), ("longer_factor", 0), ("full_size_steps", -1),
-    ("raw_full_size_steps", -1),
+    ("raw_full_size_steps", -1), ("published_full_size_steps", -1),
     ("other_settings", "perhaps"), ("heldout_tokens", 0), ("probe_tasks", -1), ("probe_prompts", 7),
     ("behaviour_tokens", 0), ("feature", 99999), ("feature", -1), ("outlier_factor", 0),
     ("outlier_factor", 0.99), ("context", 2), ("heldout_tokens", 1), ("kmeans_iterations", 0),

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from archsae_core.config import ConfigError, shown
 from archsae_core.metadata import contradiction, read_fields
-from archsae_core.models.about import About
+from archsae_core.models.about import OWN_UNITS, About
 from archsae_core.models.dictionary import FreeDictionary, unit
 from archsae_core.models.sae import (
     PRETRAINED_WEIGHTS,
@@ -187,6 +187,8 @@ def from_saelens(folder: str | Path) -> SAE:
     state = {"b_dec": b_dec}
     if jumprelu:
         units, state["threshold"] = _units(folder, weights["threshold"])
+        if not (units == 1).all():
+            about = replace(about, note=OWN_UNITS)
         W_enc, b_enc, W_dec = W_enc / units[:, None], b_enc / units, W_dec * units[:, None]
     dictionary, options = FreeDictionary(W_dec, unit_norm=False), {"frame": "raw", "decoder_bias": True}
     sae = SAE(dictionary, k, **options, activation="batchtopk" if jumprelu else "topk")

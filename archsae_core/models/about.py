@@ -8,6 +8,9 @@ from typing import Any
 
 from archsae_core.metadata import read_fields
 
+OWN_UNITS = "The codes of each feature count in units of its own threshold."
+"""Note of an imported JumpReLU SAE whose thresholds differ."""
+
 
 @dataclass(frozen=True)
 class About:
@@ -47,6 +50,11 @@ class About:
     def reads_elsewhere(self) -> bool:
         """Whether its source names a place of the model other than the residual stream after a block."""
         return self.layer is None and "hook_" in (self.source or "")
+
+    @property
+    def has_own_units(self) -> bool:
+        """Whether the codes of each feature count in units of its own threshold."""
+        return self.note == OWN_UNITS
 
     def known(self) -> dict[str, Any]:
         """The fields that say something, ready for JSON."""

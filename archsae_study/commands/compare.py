@@ -184,10 +184,18 @@ def _about(entry: Entry) -> dict[str, Any]:
     sae = entry.sae
     archetypal = isinstance(sae.dictionary, ArchetypalDictionary)
     kind = f"archetypal, δ = {sae.dictionary.delta:g}" if archetypal else "free"
-    frame = "centred" if sae.shift.any() or sae.b_dec.any() else "raw"  # other tools learn the mean as b_dec
-    sizes = {"features": sae.n_features, "d_model": sae.d_model, "activation": sae.activation, "k": entry.k}
+    frame = "centred" if sae.shift.any() or sae.b_dec.any() else "raw"
+    if sae.about.source and not sae.shift.any() and sae.b_dec.any():
+        frame = None  # other tools learn a bias, which may be the mean and may be none
+    sizes = {"features": sae.n_features, "d_model": sae.d_model, "activation": _activation(sae), "k": entry.k}
     sizes |= {"dictionary": kind, "frame": frame}
     return sizes | {"model": sae.about.model, "layer": sae.about.layer, "seed": sae.about.seed}
+
+
+def _activation(sae: SAE) -> str:
+    """Of the SAE as it was saved: one of SAELens with thresholds is a JumpReLU SAE, read as BatchTopK with one."""
+    imported = (sae.about.source or "").startswith("SAELens")
+    return "jumprelu" if imported and sae.activation == "batchtopk" else sae.activation
 
 
 def warnings(entries: Sequence[Entry]) -> Iterator[str]:

@@ -40,6 +40,7 @@ class Outcome(StrEnum):
     MATCH = "match"
     PARTLY = "partly"
     NO = "no"
+    OPEN = "undetermined"
     NOT_COMPARABLE = "not comparable"
     NOT_RUN = "not run"
     STILL = "the atoms did not move"
@@ -193,7 +194,9 @@ def _artefact(results: Results) -> tuple[str, Outcome]:
     if not decisions:
         return NOT_RUN
     said = "; ".join(f"{one.contrast.key} {one.verdict}" for one in decisions)
-    verdicts = {one.verdict for one in decisions}
+    verdicts = {one.verdict for one in decisions} - {Verdict.UNDETERMINED}
+    if not verdicts:
+        return said, Outcome.OPEN
     if verdicts & {Verdict.SUPPORTED, Verdict.AT_A_COST}:
         return said, Outcome.NO
     # runs that agree as the centroids do show it; runs that agree no more than free ones are merely consistent with it

@@ -1,8 +1,10 @@
-"""Notebook 05: the contrasts of the raw frame, g2 and g3, at the sizes of `full`; g1 at these is in `generality.py`.
+"""Notebook 05: the contrasts of the raw frame, g3 and g2, at the sizes of `full`; g1 at these is in `generality.py`.
 
-On raw data the hull excludes most directions. With the published step most features are dead at this size, and AuxK
-takes time: the runs are the longest of a report, so that a table of their own is asked for by `raw_full_size_steps`.
+On raw data the hull excludes most directions. Each has a length of its own, since with the published step, g2's, most
+features are dead at this size and AuxK takes time: a step takes twice as long as the chosen one.
 """
+
+from collections.abc import Iterator
 
 from archsae_study.engine.costs import Cost
 from archsae_study.engine.plan import Table
@@ -21,29 +23,33 @@ from archsae_study.settings.config import FULL_SIZES
 
 SEEDS = 3
 """Seeds per arm, at most."""
-ARMS_ON_RAW = tuple(dict.fromkeys(arm for one in contrasts.PRIMARY if one.frame == "raw" for arm in (one.ra, one.free)))
-"""The arms of g2 and g3, which share TopK."""
+LENGTHS = {"g3": "raw_full_size_steps", "g2": "published_full_size_steps"}
+"""By contrast, the parameter that says how long its runs are. Both share TopK where they are equally long."""
 
 
-def setting(study: Study) -> Setting:
-    """The sizes of `full`, or why they are left out."""
-    name = f"raw, {FULL_SIZES['n_features']:,} features, k = {FULL_SIZES['k']}"
-    steps, skipped = study.config.comparison.raw_full_size_steps, no_full_sizes(study, "raw_full_size_steps")
-    return Setting(name, dict(FULL_SIZES), steps, list(ARMS_ON_RAW), SEEDS, skipped)
+def settings(study: Study) -> Iterator[Setting]:
+    """The sizes of `full` for each contrast, or why they are left out."""
+    sizes = f"{FULL_SIZES['n_features']:,} features, k = {FULL_SIZES['k']}"
+    for key, length in LENGTHS.items():
+        (one,) = (one for one in contrasts.PRIMARY if one.key == key)
+        name = f"raw, {'published step, ' * (key == 'g2')}{sizes}"
+        skipped = no_full_sizes(study, length)
+        yield Setting(name, dict(FULL_SIZES), study.config[length], [one.ra, one.free], SEEDS, skipped)
 
 
 def runs(study: Study) -> list[Run]:
-    """Every run of every arm."""
-    return setting_runs(study, setting(study))
+    """Every run of every arm, each once."""
+    return list(dict.fromkeys(run for setting in settings(study) for run in setting_runs(study, setting)))
 
 
 def build(study: Study) -> GeneralityResult:
-    """The arms at the end of their training, as one more setting."""
-    return results(study, [setting(study)])
+    """The arms at the end of their training, as further settings."""
+    return results(study, list(settings(study)))
 
 
 def _cost(study: Study) -> Cost:
-    return setting_cost(study, setting(study))
+    costs = [setting_cost(study, setting) for setting in settings(study)]
+    return costs[0]._replace(work=tuple(part for cost in costs for part in cost.work))
 
 
 TABLE = Table(
@@ -51,6 +57,6 @@ TABLE = Table(
     result=GeneralityResult,
     build=build,
     runs=runs,
-    fields=("arms", "n_seeds", "raw_full_size_steps", "behaviour_tokens"),
+    fields=("arms", "n_seeds", *LENGTHS.values(), "behaviour_tokens"),
     cost=_cost,
 )

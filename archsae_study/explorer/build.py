@@ -399,7 +399,8 @@ class _Dictionary:
             kind="archetypal" if archetypal else "free",
             n_features=sae.n_features,
             d_model=sae.d_model,
-            k=sae.k,
+            k=None if sae.about.k_recorded is False else sae.k,
+            units=_units(sae),
             seed=subject.seed,
             other_seeds=sorted(subject.others),
             delta=subject.delta if archetypal else None,
@@ -576,3 +577,11 @@ STEPS = {
     "summaries": "summaries",
 }
 """What the progress bar says of each step."""
+
+
+def _units(sae: SAE) -> str:
+    """What an SAE's codes count in."""
+    if sae.about.has_own_units:
+        return "the threshold of each feature"
+    scale = float(sae.scale)
+    return "the activations" if scale == 1 else f"the activations times {scale:.3g}"

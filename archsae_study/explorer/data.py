@@ -192,7 +192,10 @@ class DictionaryAbout:
     """`free` or `archetypal`."""
     n_features: int
     d_model: int
-    k: int
+    k: int | None
+    """None where nobody recorded it."""
+    units: str
+    """What its codes count in."""
     seed: int | None
     """None where it is not known."""
     other_seeds: list[int]

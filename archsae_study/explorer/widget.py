@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 import anywidget
+import pandas as pd
 
 from archsae_core.text import visible
 from archsae_study.explorer import page
@@ -49,7 +50,8 @@ class FeatureWidget(anywidget.AnyWidget):
         frame = features_frame(self._source).sort_values("stability", ascending=False).head(STATIC_ROWS)
         shown = frame.reset_index()[["dictionary", "feature", "name", "density", "maximum", "stability", "purity"]]
         shown = shown.assign(name=shown["name"].map(visible))
-        static = {"text/html": shown.to_html(index=False, border=0, float_format="{:.3g}".format)}
+        with pd.option_context("display.html.use_mathjax", False):  # what is between two $ of a name is no formula
+            static = {"text/html": shown.to_html(index=False, border=0, float_format="{:.3g}".format)}
         return ((data or {}) | static, *rest) if rest else (data or {}) | static
 
 

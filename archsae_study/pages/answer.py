@@ -63,7 +63,7 @@ def of_results(
 ) -> str:
     """The same of the tables behind it, in the order of `TABLES`."""
     limits = limit(result, others.beside(raw_sizes), binding, alignment, checked)
-    values = dict(beside=beside(result), limit=limits, probes=len(probes.tasks))
+    values = dict(beside=beside(result), limit=limits, probes=len(probes.tasks), made_up=probes.made_up)
     read = probes.decisions() if probes.of(task_probes.RAW) else []
     return TEMPLATES.get_template("answer.md").render(read=read, size=task_probes.HEADLINE_SIZE, **values).strip()
 

@@ -15,6 +15,7 @@ from archsae_study.pages.training import curves, log_table, quality_table
 from archsae_study.protocol.arms import ARMS, main_arms
 from archsae_study.protocol.contrasts import COST
 from archsae_study.report import Report
+from archsae_study.settings.config import Config
 
 __all__ = [
     "Report",
@@ -45,7 +46,7 @@ def _medians(binding: BindingResult) -> dict[str, float]:
     return {frame: binding.of(frame).reaches[0].cosine["0.5"] for frame in FRAMES}
 
 
-def conclusion(ra: DictionaryResult, binding: BindingResult, n_anchors: int) -> Markdown:
+def conclusion(ra: DictionaryResult, binding: BindingResult, config: Config) -> Markdown:
     """What the constraint does and forbids."""
     return finding(
         "archetypal_sae_conclusion",
@@ -55,7 +56,8 @@ def conclusion(ra: DictionaryResult, binding: BindingResult, n_anchors: int) -> 
         anchors=ra.log[-1].get("effective_anchors"),
         anchors_at_start=ra.log[0].get("effective_anchors"),
         bound=ra.log[-1].get("relax_at_bound"),
-        n_anchors=n_anchors,
+        n_anchors=config["n_anchors"],
+        delta=config["delta"],
     )
 
 

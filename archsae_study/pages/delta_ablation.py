@@ -93,7 +93,7 @@ def radii_table(ablation: AblationResult, frame: str) -> pd.DataFrame:
             percent(row.mean("dead_share")),
             interval(row.stability),
             row.mean("cosine_with_start"),
-            None if row.delta is None else percent(row.mean("relax_at_bound"), 0),
+            percent(row.mean("relax_at_bound"), 0) if row.delta else None,
             "; ".join(dict.fromkeys(flag.message for flag in row.flags)) or "none",
         ]
         for row in [*sweep.rows, *sweep.references]

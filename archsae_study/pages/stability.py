@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from archsae_core.config import FRAMES
 from archsae_core.metrics.intervals import LEVEL, PRIMARY_LEVEL, seed_interval
 from archsae_core.metrics.stability import HEADLINE, SCORES
+from archsae_core.text import visible
 from archsae_study.experiments.anchor_alignment import Alignment, AlignmentResult
 from archsae_study.experiments.controls import SEEDS, ControlResult, ControlsResult
 from archsae_study.experiments.dictionaries import BindingResult
@@ -23,7 +24,7 @@ from archsae_study.experiments.longer import LongerResult
 from archsae_study.experiments.reappearance import ReappearanceResult
 from archsae_study.experiments.stability import ArmResult, AtStep, StabilityResult
 from archsae_study.experiments.structure import StructureResult
-from archsae_study.experiments.swap import SwapResult
+from archsae_study.experiments.swap import SwapResult, SwapRow
 from archsae_study.formatting import cell, interval, percent, signed, table
 from archsae_study.pages.style import (
     FRAME_TITLES,
@@ -48,7 +49,7 @@ COPIES = 0.1
 """Share of atoms that are copies of others, from which a score is also given without them."""
 CONTROLS = {
     "rate": "Adam's learning rate raised on both sides; the chosen step's rate for W, and Λ's where capped, stay",
-    "anchors": "More anchors than features",
+    "anchors": "More anchors",
     "no_data": "Anchors that are no data, against TopK from random starts",
     "start": "One random start for all seeds of TopK, against one of each seed's own",
     "random_w": "Random rows of W in place of the identity, the anchors shared in both",
@@ -182,7 +183,7 @@ def limit(
         "kept": contrasts.UNMOVED,
         "random": base.end[HEADLINE].interval().estimate if paired else None,
         "apart": _apart(result, binding),
-        "shorter": _shorter(result, generality),
+        "shorter": _shorter(result, generality, last.step),
         "starts": _starts(result),
     }
 
@@ -224,14 +225,15 @@ def _apart(result: StabilityResult, binding: BindingResult) -> dict[str, list[st
     return {"vacuous": vacuous, "unmoved": unmoved}
 
 
-def _shorter(result: StabilityResult, generality: GeneralityResult) -> list[dict[str, Any]]:
+def _shorter(result: StabilityResult, generality: GeneralityResult, steps: int) -> list[dict[str, Any]]:
     """Contrasts whose gain after fewer steps, all else equal, is another by more than the margin."""
     ends = {one.contrast.key: one.gain for one in result.decisions() if one.gain is not None}
     return [
         {"steps": one.setting.steps, "seeds": len(decision.seeds), "key": decision.contrast.key, "gain": decision.gain}
         for one in generality.settings
         for decision in one.decisions()
-        if not one.setting.changes and decision.gain is not None and decision.contrast.key in ends
+        if one.setting.steps < steps and not one.setting.changes
+        if decision.gain is not None and decision.contrast.key in ends
         if abs(decision.gain.estimate - ends[decision.contrast.key].estimate) > contrasts.MARGIN
     ]
 
@@ -574,7 +576,8 @@ def between_arms(result: StabilityResult) -> Figure:
             if pair.first in arms and pair.second in arms:
                 place = arms.index(pair.second), arms.index(pair.first)
                 values[place] = pair.score
-                texts[place] = f"{pair.score:.2f}"[1:] if pair.score < 0.995 else "1"
+                score = f"{pair.score:z.2f}".replace("0.", ".", 1).replace("-", "−")
+                texts[place] = score if pair.score < 0.995 else "1"
                 if _share(pair.first, pair.second):
                     frame_of = dict(fill=False, edgecolor="black", linewidth=1.6, zorder=3)
                     axis.add_patch(Rectangle((place[1] + 0.06, place[0] + 0.06), 0.88, 0.88, **frame_of))
@@ -692,7 +695,7 @@ def longer_figure(result: LongerResult) -> Figure:
 def generality_figure(result: GeneralityResult) -> Figure:
     """The contrasts in other settings beside the margin of the rule, with every atom and with copies merged."""
     found = [
-        (f"{one.setting.name}, {one.setting.steps:,} steps, {all_atoms.contrast.key}", all_atoms, merged)
+        (f"{_plain(one.setting.name)}, {one.setting.steps:,} steps, {all_atoms.contrast.key}", all_atoms, merged)
         for one in result.settings
         for all_atoms, merged in zip(one.decisions(), one.decisions(merged=True), strict=True)
         if all_atoms.gain is not None
@@ -711,6 +714,11 @@ def generality_figure(result: GeneralityResult) -> Figure:
         f"● all atoms   ◆ copies merged   dashed: the margin of {contrasts.MARGIN}",
     )
     return figure
+
+
+def _plain(name: str) -> str:
+    """A user's name for a figure, in which nothing is taken for a formula."""
+    return visible(name).replace("$", r"\$")
 
 
 def generality_table(result: GeneralityResult) -> pd.DataFrame:
@@ -929,7 +937,7 @@ def swap_table(result: SwapResult) -> pd.DataFrame | Markdown:
     if result.reason:
         return Markdown(f"*Not testable here: {result.reason}.*")
     rows = [
-        [row.label, row.pairs, *(interval(row.share[name]) for name in REPLACEMENTS)]
+        [_bin(row), row.pairs, *(interval(row.share[name]) for name in REPLACEMENTS)]
         for row in [*result.bins, *result.arms]
     ]
     caption = (
@@ -937,6 +945,11 @@ def swap_table(result: SwapResult) -> pd.DataFrame | Markdown:
     )
     header = ["cosine of the match, or arm", "features", *(label for label, *_ in REPLACEMENTS.values())]
     return table(header, rows, caption)
+
+
+def _bin(row: SwapRow) -> str:
+    """Label of a row; the lowest bin holds negative cosines too."""
+    return row.label if row.low is None or row.low >= 0 else f"below {row.high:g}"
 
 
 def swap_sentence(result: SwapResult) -> Markdown:
@@ -957,7 +970,7 @@ def swap_figure(result: SwapResult) -> Figure:
             positive &= (share.estimate if share.low is None else share.low) > 0
     axis.axhline(1, color="0.6", linewidth=0.8, linestyle=":")
     direct_label(axis, 1, 1, "1: as bad as removing it", "0.4", xycoords=("axes fraction", "data"))
-    axis.set_xticks(range(len(result.bins)), [f"{row.label}\n(n = {row.pairs})" for row in result.bins], fontsize=8)
+    axis.set_xticks(range(len(result.bins)), [f"{_bin(row)}\n(n = {row.pairs})" for row in result.bins], fontsize=8)
     axis.set(xlabel="cosine of the match in another seed, pairs of all arms", ylabel="KL of the swap / KL of removal")
     if result.bins:
         axis.legend(title="put in the feature's place (bars: 95 % over features)", fontsize=8, title_fontsize=8,

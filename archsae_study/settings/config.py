@@ -49,6 +49,10 @@ SMOKE_ARMS = (
 """With them every square and every share that the report states has its arms."""
 
 
+FULL_SIZE_STEPS = ("full_size_steps", "raw_full_size_steps", "published_full_size_steps")
+"""Lengths of the contrasts at the sizes of `full`."""
+
+
 @dataclass(frozen=True)
 class ComparisonConfig:
     """Which runs a study compares, on how much held-out text, and where they are trained."""
@@ -66,7 +70,9 @@ class ComparisonConfig:
     full_size_steps: int = 0
     """Steps of the arms of g1 at the sizes of `full` (`FULL_SIZES`), in 05. 0 leaves them out."""
     raw_full_size_steps: int = 0
-    """Steps of the arms of g2 and g3, on raw data, at those sizes, in 05. 0 leaves them out."""
+    """Steps of the arms of g3, on raw data, at those sizes, in 05. 0 leaves them out."""
+    published_full_size_steps: int = 0
+    """Steps of the arms of g2, RA-SAE as published on raw data, at those sizes, in 05. 0 leaves them out."""
     other_model: str | None = None
     """Second language model, as `model` is given, on which 05 repeats g1 and g3. None leaves it out."""
     other_model_layer: int = 12
@@ -99,7 +105,7 @@ class ComparisonConfig:
         scored = self.heldout_tokens
         fix = "must be at least 2: R² compares reconstructions with how activations differ"
         require(scored is None or scored >= 2, "heldout_tokens", scored, fix)
-        require_not_negative(self, ("seed", "full_size_steps", "raw_full_size_steps", "other_model_layer"))
+        require_not_negative(self, ("seed", *FULL_SIZE_STEPS, "other_model_layer"))
         require(self.other_model != "", "other_model", self.other_model, "is empty: leave it out, or name a model")
         require(self.seed < 2**40, "seed", self.seed, "must be below 2**40")
         unknown = set(self.arms) - set(ARMS)

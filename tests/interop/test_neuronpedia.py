@@ -58,7 +58,7 @@ class Explorer:
     """130 features, of which the first fires."""
 
     about = About("title", "smollm2-135m", 22, "bbc-news", 100, 9, [], [
-        DictionaryAbout("ra", "RA-SAE", "archetypal", 130, 6, 3, 0, [], 1.0, None)], "")  # fmt: skip
+        DictionaryAbout("ra", "RA-SAE", "archetypal", 130, 6, 3, "x", 0, [], 1.0, None)], "")  # fmt: skip
 
     def feature(self, key, feature):
         return feature_of(feature, BANDS if feature == 0 else ())

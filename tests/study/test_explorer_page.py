@@ -550,7 +550,7 @@ class Large:
     """Two dictionaries of 4096 features, as the list shows them."""
 
     def __init__(self):
-        one = DictionaryAbout("topk", "TopK", "free", 4096, 576, 64, 0, [], None, None)
+        one = DictionaryAbout("topk", "TopK", "free", 4096, 576, 64, "x", 0, [], None, None)
         self.about = About("Large", "", 0, "", 0, 0, [], [one, dataclasses.replace(one, key="ra", label="RA-SAE")], "")
         heaviest = [TokenMass(f" token{i}", 1 / (i + 1)) for i in range(8)]
         promoted = [TokenLogit(f" promoted{i}", i, 1.0) for i in range(10)]

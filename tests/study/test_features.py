@@ -140,7 +140,9 @@ def hostile():
     formatting = {"white space": 0.0, "punctuation": 0.5, "markup": 0.33}
     found = []
     for key, kind in (("topk-kmeans-own", "free"), ("ra-own", "archetypal")):
-        about = DictionaryAbout(key, {"free": "TopK", "archetypal": "RA-SAE"}[kind], kind, 1, 4, 1, 0, [1], 1.0, 0.9)
+        about = DictionaryAbout(
+            key, {"free": "TopK", "archetypal": "RA-SAE"}[kind], kind, 1, 4, 1, "x", 0, [1], 1.0, 0.9
+        )
         gallery = [
             experiment.Chosen(rule, chosen, bands[:1] if chosen else [], formatting if chosen else {}, reason)
             for rule, chosen, reason in experiment.choose([one], TOKENS)

@@ -84,7 +84,7 @@ SHOWN = {
         "headline": lambda t: archetypal_sae.headline(
             t("archetypal_sae"), t("standard_sae"), t("kmeans_sae"), t("binding")
         ),
-        "conclusion": lambda t: archetypal_sae.conclusion(t("archetypal_sae"), t("binding"), 64),
+        "conclusion": lambda t: archetypal_sae.conclusion(t("archetypal_sae"), t("binding"), SMOKE),
         "curves": lambda t: archetypal_sae.curves(both(t)),
         "quality_table": lambda t: archetypal_sae.quality_table(both(t)),
         "log_table": lambda t: archetypal_sae.log_table(t("archetypal_sae")),

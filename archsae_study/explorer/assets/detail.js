@@ -63,7 +63,7 @@
       element("tbody", {}, ...counterparts.map(row), ...nearest.map(row))));
   };
 
-  const matches = (panel, found) => card("The same feature in other seeds", "best one-to-one matching of the dictionaries",
+  const matches = (panel, found) => card("Its match in other seeds", "best one-to-one matching of the dictionaries",
     element("table", { class: "ax-table ax-matches" },
       element("thead", {}, element("tr", {},
         ...["seed", "feature", "its name there"].map((name) => element("th", {}, name)),

@@ -6,7 +6,7 @@
 
   const METRICS = [
     ["density", "density", percent, "Share of the held-out tokens on which it fires"],
-    ["maximum", "maximum", number, "Largest activation"],
+    ["maximum", "maximum", number, "Largest activation, in the units of its dictionary, which the help names"],
     ["stability", "stability", number, "Mean centred cosine with its match in every other seed"],
     ["probe", "probe", number, "Held-out AUROC of this feature alone for the topic that it tells best"],
     ["purity", "purity", percent, "Share of its activation mass on its heaviest token"],
@@ -230,7 +230,8 @@
         element("p", {}, visible(`${this.about.model}, residual stream after block ${this.about.layer}; ${this.about.text}; `
           + `${count(this.about.heldout_tokens)} held-out tokens of ${count(this.about.heldout_documents)} documents. ${this.about.note}`)),
         element("ul", {}, ...this.about.dictionaries.map((each) => element("li", {}, visible(
-          `${each.label}: ${count(each.n_features)} features of ${each.d_model} dimensions, k = ${each.k}`
+          `${each.label}: ${count(each.n_features)} features of ${each.d_model} dimensions${each.k === null ? "" : `, k = ${each.k}`}`
+          + `, codes in units of ${each.units}`
           + `${each.seed === null ? "" : `, seed ${each.seed}`}`
           + `${each.delta === null ? "" : `, δ = ${each.delta}`}${each.r2 === null ? "" : `, held-out R² ${number(each.r2)}`}`))))));
       return dialog;
