@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -60,7 +61,8 @@ def packed(png: str) -> str:
     if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
         image = image.convert("RGB")
     file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
+    # zlib's default strategy: `optimize` takes the one for filtered data, a tenth more bytes for charts
+    image.save(file, "PNG", compress_level=9, compress_type=zlib.Z_DEFAULT_STRATEGY)
     return min(png, base64.b64encode(file.getvalue()).decode() + "\n", key=len)
 
 

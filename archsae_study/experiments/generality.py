@@ -102,8 +102,10 @@ class GeneralityResult:
     settings: list[SettingResult]
 
     def beside(self, other: "GeneralityResult") -> "GeneralityResult":
-        """These settings, and those of another table after them."""
-        return GeneralityResult([*self.settings, *other.settings])
+        """These settings and those of another table, with a second language model last."""
+        return GeneralityResult(
+            sorted([*self.settings, *other.settings], key=lambda one: "model" in one.setting.changes)
+        )
 
 
 def settings(study: Study) -> list[Setting]:
