@@ -382,22 +382,17 @@ def train(
 
     Without `work` nothing is written. Otherwise a checkpoint of the same run, found in that folder, is continued, to
     the bit, and what is left there is `sae.safetensors`, `log.json` and a `snapshot_file` at each of `snapshot_steps`.
-    `progress` shows a bar; None is as `showing` says.
-    A finished run that is there is replaced, with its snapshots.
+    A finished run that is there is replaced, with its snapshots. `progress` shows a bar; None is as `showing` says.
     Raises TrainingDiverged where the loss is not finite; the last checkpoint stays. Raises ConfigError before anything
     is trained or written for an `x` that `SAE.encode` would refuse (of a function, its first batch), for a first batch
-    of equal rows, for a `seed` that is no whole number, and for files of something else under the names that are
-    written; ForeignCheckpoint, which is one, for a checkpoint of another
-    `config`, another `sae` as it is given, another first batch, or other rows of a tensor.
+    of equal rows, for a `seed` that is no whole number, for an `sae` of which weights that are trained were frozen, or
+    that `save_sae` would refuse, and for files of something else under the names that are written; ForeignCheckpoint,
+    which is one, for a checkpoint of another `config`, `sae` as it is given, first batch, or rows of a tensor.
     """
     require_whole("seed", seed, 0)
     given, sae = sae, uncompiled(sae)
     _require_gradients(sae)
-    if work is not None:
-        require_sound(sae)  # else what is trained could not be kept
-        require_given("work", str(work))
-        work = Path(work)
-        _require_own(work, config.steps)
+    work = None if work is None else _place(work, sae, config.steps)
     if torch.is_tensor(x):
         require_matrix("x", x, width=sae.d_model)
     batches = as_batches(x, config.batch_size, int(seed))
@@ -406,9 +401,8 @@ def train(
     require_rows("x", first, width=sae.d_model)
     _require_variance(first)
     origin = "" if work is None else _origin(sae, config, first, x)
-    untrained = not (sae.b_enc.any() or sae.b_dec.any())
     trainer = Trainer(sae, config)
-    if not continued and untrained:
+    if not continued and not (sae.b_enc.any() or sae.b_dec.any()):  # else it is trained already
         sae.calibrate(first)
     if continued:
         trainer.load(work / CHECKPOINT, origin)
@@ -430,15 +424,19 @@ def train(
     return given
 
 
-@torch.no_grad()
-def _require_own(work: Path, steps: int) -> None:
-    """Raise ConfigError where `work` is no folder, or a file that would be replaced is not of a run."""
+def _place(given: str | Path, sae: SAE, steps: int) -> Path:
+    """Folder of a run. Raises ConfigError where it is none, where a file that would be replaced is not of a run, and
+    for an SAE that could not be kept there."""
+    require_sound(sae)
+    require_given("work", str(given))
+    work = Path(given)
     require(work.is_dir() or not os.path.lexists(work), "work", str(work), "is no folder: name another place")
     written = {FINISHED: is_saved_sae, LOG: _is_log}
     written |= {snapshot_file(step): is_snapshot for step in snapshot_steps(steps)}
     for name, is_ours in written.items():
         fix = f"{name} is there and of no run: name another folder, or move it elsewhere"
         require(not (work / name).exists() or is_ours(work / name), "work", str(work), fix)
+    return work
 
 
 def _remove_former(work: Path) -> None:

@@ -725,8 +725,6 @@ def generality_table(result: GeneralityResult) -> pd.DataFrame:
     """The contrasts in other settings, as far as their arms were run there."""
     rows = []
     for one in result.settings:
-        if one.setting.skipped:
-            rows.append([one.setting.name, *[None] * 8, f"left out: {one.setting.skipped}"])
         merged = {decision.contrast.key: decision.gain for decision in one.decisions(merged=True)}
         distinct = {arm.arm: float(np.mean(arm.distinct)) for arm in one.arms}
         for decision in one.decisions():
@@ -749,6 +747,9 @@ def generality_table(result: GeneralityResult) -> pd.DataFrame:
     caption = (
         f"The contrasts in other settings, {PRIMARY_LEVEL:.1%} over seeds. Exploratory. Copies are atoms of a "
         "dictionary with a centred cosine above 0.99: many copies of few features agree by number."
+        + "".join(
+            f" Left out: {one.setting.name}, {one.setting.skipped}." for one in result.settings if one.setting.skipped
+        )
     )
     return table([*header, "the rule would say"], rows, caption)
 

@@ -62,7 +62,7 @@ def test_all_fits_are_on_equally_many_activations_and_half_of_them_without_copie
     assert (found.parts, found.documents, found.copied) == (3, len(numbers), int(copied.sum()))
 
 
-@pytest.mark.parametrize("changes", [{"anchor_folds": 1}, {"n_anchors": 5000}])
+@pytest.mark.parametrize("changes", [{"anchor_folds": 1}, {"n_anchors": 50_000}])
 def test_where_nothing_can_be_compared_copies_are_counted_all_the_same(study, changes):
     found = anchor_parts.build(study.variant(**changes))
     assert found.frames == []

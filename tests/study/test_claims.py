@@ -22,7 +22,7 @@ from archsae_study.experiments.task_probes import RAW, TaskProbeRow, TaskProbesR
 from archsae_study.pages.claims import claims_table
 from archsae_study.protocol.contrasts import Verdict
 
-MATCH, PARTLY, NO, NOT_COMPARABLE, NOT_RUN, STILL, OWN = Outcome
+MATCH, PARTLY, NO, OPEN, NOT_COMPARABLE, NOT_RUN, STILL, OWN = Outcome
 
 
 def judged(claim, **results):
@@ -172,7 +172,10 @@ def test_only_frozen_atoms_show_an_artefact_of_the_start():
     assert artefact(*none, *frozen) == (said, PARTLY)
     assert artefact(*none, *contrast(*g3, gain=0.3))[1] is NO
     assert artefact(*none, *contrast(*g3, gain=0.3, r2=0.5))[1] is NO  # bought with R², but moved
-    assert artefact(*none, *contrast(*g3, gain=0.05, wobble=0.3))[1] is PARTLY
+    undetermined = contrast(*g3, gain=0.05, wobble=0.3)
+    assert artefact(*none, *undetermined)[1] is PARTLY
+    assert artefact(*undetermined) == (f"g3 {Verdict.UNDETERMINED}", OPEN)
+    assert artefact(*frozen, *contrast(*g1, gain=0.05, wobble=0.3))[1] is MATCH
     assert artefact(*none[:1])[1] is NOT_RUN
 
 

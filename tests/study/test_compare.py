@@ -108,6 +108,12 @@ def test_an_sae_that_takes_nothing_off_its_input_is_of_the_raw_frame():
     assert [compare._about(entry)[name] for name in ("activation", "frame")] == ["batchtopk", "raw"]
     frames = [SAE(FreeDictionary(torch.eye(4)), 2, *fit_normalizer(torch.randn(9, 4) + 1, frame)) for frame in FRAMES]
     assert [compare._about(compare.Entry("a", "a", one, 2))["frame"] for one in frames] == list(FRAMES)
+    sae.about = About(source="SAELens, blocks.1.hook_resid_post")
+    assert compare._about(entry)["activation"] == "jumprelu"
+    with torch.no_grad():
+        sae.b_dec.fill_(0.1)
+    assert compare._about(entry)["frame"] is None  # a bias that other tools learned may be the mean or not
+    sae.about = About()
     with torch.no_grad():
         sae.b_dec.fill_(0.1)
     assert compare._about(entry)["frame"] == "centred"

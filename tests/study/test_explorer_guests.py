@@ -5,7 +5,7 @@ import torch
 
 from archsae_core.interop import from_saelens, to_saelens
 from archsae_core.interop.saelens import OURS
-from archsae_core.models.about import About
+from archsae_core.models.about import OWN_UNITS, About
 from archsae_core.models.dictionary import FreeDictionary
 from archsae_core.models.sae import SAE
 from archsae_study.engine.runs import arm_runs
@@ -27,12 +27,21 @@ def test_an_imported_sae_is_shown_like_the_studys_own(study, tmp_path):
     own, guest = explorer.about.dictionaries
     assert (guest.key, guest.label, guest.kind) == ("saes-their-SAE", "saes/their SAE", "free")
     assert (own.seed, guest.seed) == (0, None)
+    assert own.units == f"the activations times {float(study.normalizer.scale):.3g}"
+    assert (guest.units, guest.k) == ("the activations", own.k)
     assert guest.n_features == own.n_features
     mine, theirs = explorer.summaries(own.key), explorer.summaries(guest.key)
     assert [each.density for each in theirs] == pytest.approx([each.density for each in mine], abs=2e-3)
     assert [each.name for each in theirs[:10]] == [each.name for each in mine[:10]]
     near = explorer.feature(guest.key, 0).counterparts
     assert (near[0].dictionary, near[0].cosine) == ("ra-own", pytest.approx(1, abs=1e-5))
+
+
+def test_what_an_imported_sae_does_not_say_is_not_made_up(study):
+    sae = SAE(FreeDictionary(torch.eye(32)), 3)
+    sae.about = About(k_recorded=False, note=OWN_UNITS)
+    guest = of_study(study, arms=("ra-own",), saes={"theirs": sae}).about.dictionaries[1]
+    assert (guest.k, guest.units) == (None, "the threshold of each feature")
 
 
 def test_an_sae_of_another_width_is_named(study):

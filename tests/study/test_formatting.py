@@ -11,6 +11,12 @@ def test_a_cell_is_shown_whole():
     assert text in table(["a", "because"], [["x", text]])._repr_html_()
 
 
+def test_what_stands_between_dollars_is_no_formula_and_no_style_is_repeated():
+    shown = table(["a", "b"], [["$5 or $10", 1]])._repr_html_()
+    assert '<table border="1" class="dataframe tex2jax_ignore mathjax_ignore">' in shown
+    assert "<style" not in shown
+
+
 @pytest.mark.parametrize(("rows", "folds"), [(ROWS, False), (ROWS + 1, True)])
 def test_a_long_table_opens_by_a_click(rows, folds):
     shown = table(["a", "b"], [[str(row), row] for row in range(rows)], "scores < 1")._repr_html_()

@@ -275,6 +275,7 @@ class Recorder:
 @pytest.mark.parametrize("table", TABLES, ids=[table.name for table in TABLES])
 def test_a_table_declares_every_parameter_of_the_comparison_that_its_runs_depend_on(table, tmp_path, monkeypatch):
     found, seen, all_values = Study(configure(SMOKE), tmp_path), set(), configure(SMOKE).flat()
+    _ = found.source  # looks at every file that is named, whatever a table reads
     flat = Config.flat
     # a variant of the configuration copies every parameter, which is no use of them
     monkeypatch.setattr(Config, "flat", lambda config: all_values if config is found.config else flat(config))

@@ -97,7 +97,7 @@ def test_an_arm_of_which_a_run_diverges_is_left_out_with_the_reason_and_the_othe
     reason = "raw: RA-SAE, published step, own anchors diverged: loss is nan at step 3: lower lr"
     assert found.setting.skipped == reason
     assert found.arms == result.settings[1].arms[1:]
-    assert reason in page.generality_table(GeneralityResult([found])).to_string()
+    assert reason in page.generality_table(GeneralityResult([found])).caption
 
 
 def test_a_control_of_which_a_run_diverges_is_left_out_and_the_others_are_kept(diverging):
