@@ -61,6 +61,7 @@ def _content(place: Path, is_text: bool) -> str:
         files = [*documents_in(place), *place.glob("README.md")]
     else:
         files = sorted({path for pattern in HUB_FILES for path in place.glob(pattern)})
+    files = [path for path in files if path.is_file()]  # a pipe would be waited for, and is refused where it is read
     return canonical_hash([(str(path.relative_to(place)), _digest(path, *_state(path))) for path in files])
 
 
