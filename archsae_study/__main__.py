@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from archsae_core.config import require_given, shortened
 from archsae_core.storage import REPAIR, CorruptArtifact, write_json
 from archsae_study.settings.config import PRESETS, ConfigError, coerce
@@ -231,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         _say(f"error: {error}")
         return 2
-    except (CorruptArtifact, RuntimeError) as error:
+    except (CorruptArtifact, RuntimeError, SafetensorError) as error:  # the last where a disk fills
         said = shortened(str(error))
         _say(f"error: {said}{next((fix for code, fix in DISK.items() if os.strerror(code) in said), '')}")
         return 1

@@ -103,6 +103,8 @@ def _require_own(folder: Path) -> None:
     taken = [path for path in (folder / CONFIG, folder / WEIGHTS, folder / OURS) if path.exists()]
     if taken and not own:
         raise ConfigError(f"{taken[0]} was written by something else and would be replaced: {fix}")
+    if (folder / OURS).is_file() and (folder / WEIGHTS).is_file() and not _belongs(folder):
+        raise ConfigError(f"{folder / WEIGHTS} was changed since it was written and would be replaced: {fix}")
     if (folder / PRETRAINED_WEIGHTS).exists():
         raise ConfigError(f"{folder} holds {PRETRAINED_WEIGHTS} of another kind of folder: {fix}")
 
@@ -113,6 +115,17 @@ def _is_own(config: Path) -> bool:
         return "archsae" in read_json(config, fix="")["metadata"]
     except (CorruptArtifact, OSError, KeyError, TypeError):
         return False
+
+
+def _belongs(folder: Path) -> bool:
+    """Whether SAELens' weights are those that our file beside them was written with; of damaged ones, whatever they
+    hold, and of folders of earlier versions, which have no hashes."""
+    try:
+        told = parse_json(read_tensors(folder / OURS).metadata["sae"]).get("hashes", {})
+        found = _hashes(read_tensors(folder / WEIGHTS).tensors)
+    except (SafetensorError, OSError, KeyError, ValueError, AttributeError):
+        return True
+    return all(found[name] == digest for name, digest in told.items() if name in found)
 
 
 def _hashes(weights: Mapping[str, Tensor]) -> dict[str, str]:

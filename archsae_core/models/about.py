@@ -49,7 +49,7 @@ class About:
     @property
     def reads_elsewhere(self) -> bool:
         """Whether its source names a place of the model other than the residual stream after a block."""
-        return self.layer is None and "hook_" in (self.source or "")
+        return self.layer is None and (self.source or "").startswith("SAELens, ")
 
     @property
     def has_own_units(self) -> bool:

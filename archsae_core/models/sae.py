@@ -134,12 +134,11 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         if dictionary.unit_norm:
             require_directions("dictionary", atoms)
         self.n_features, self.d_model = atoms.shape
-        require_whole("k", k, 1, self.n_features, "n_features = ")
         if mean is not None:
             require_shape("mean", mean, (self.d_model,))
             require_finite("mean", mean)
         self.dictionary = copy.deepcopy(dictionary)  # training moves it, and another SAE may be built of the same one
-        self.k, self.frame, self.activation = int(k), frame, activation
+        self.frame, self.activation, self.k = frame, activation, k
         self.W_enc = nn.Parameter(unit(atoms))
         self.b_enc = nn.Parameter(atoms.new_zeros(self.n_features))
         self.decoder_bias = frame == "centred" if decoder_bias is None else decoder_bias
@@ -150,6 +149,17 @@ class SAE(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
         if activation == "batchtopk":
             self.register_buffer("threshold", atoms.new_zeros(()))
         self.about, self.built_of = About(), frozenset(self.state_dict())
+
+    @property
+    def k(self) -> int:
+        """Codes a token; with `batchtopk`, in the mean, while it is trained: then the threshold decides."""
+        return self._k
+
+    @k.setter
+    def k(self, value: int) -> None:
+        """Raises ConfigError for anything but a whole number from 1 to n_features."""
+        require_whole("k", value, 1, self.n_features, "n_features = ")
+        self._k = int(value)
 
     def atoms(self) -> Float[Tensor, "n_features d_model"]:
         """The dictionary D, in normalised units: a tensor of its own, which training on leaves as it is."""

@@ -8,25 +8,27 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from traitlets.config import Config as Settings
 
+from archsae_core.config import require
 from archsae_core.interop import open_sae
 from archsae_core.storage import REPAIR, cache_dir, mark, switched_on, write_json
 from archsae_study.commands.compare import short_names
 from archsae_study.commands.outputs import require_writable
 from archsae_study.engine import estimate, execution, scheduler
 from archsae_study.engine.code import require_as_loaded
-from archsae_study.engine.made import changed_files, note_made, noted, replace_made
+from archsae_study.engine.made import changed_files, note_finished, noted, replace_made
 from archsae_study.engine.plan import Table, plan
 from archsae_study.engine.source import default_root, has_notebooks
 from archsae_study.engine.study import Study
 from archsae_study.experiments import TABLES
 from archsae_study.explorer import of_study, write_page
-from archsae_study.explorer.page import check_page_place, page_files
+from archsae_study.explorer.page import check_page_place
 from archsae_study.protocol.arms import ARMS
 from archsae_study.report import COMPUTE, PROJECT, RESULTS_ONLY, identity, run_folder
 from archsae_study.settings.config import FIELDS, ConfigError, configure, given
@@ -107,6 +109,8 @@ def run_explorer(
     config = configure(parameters)
     study, folder = Study(config, root, progress=True), run_folder(config, root)
     guests = dict(zip(short_names(saes), (open_sae(path, k=k) for path in saes), strict=True))
+    used = k is None or any(sae.about.source == "overcomplete" for sae in guests.values())
+    require(used, "k", k, "it is for state dicts of overcomplete, and none of these is one: leave it out")
     for name, sae in guests.items():
         if sae.about.layer is None and not sae.about.reads_elsewhere:
             say(f"{name} does not say its layer: it is shown as of layer {config['layer']}")
@@ -120,9 +124,7 @@ def run_explorer(
     with _alone(folder, say), scheduler.environment({"ARCHSAE_SCHEDULER": config.comparison.scheduler or ""}):
         write_json(folder / "config.json", identity(config))
         explorer = of_study(study, arms=arms, saes=guests, progress=True)
-        page = write_page(explorer, folder / "explorer", progress=True)
-        note_made(folder, *page_files(page.parent))
-        return page
+        return write_page(explorer, folder / "explorer", progress=True, before=partial(note_finished, folder))
 
 
 def tables_of(notebooks: Iterable[str]) -> list[Table[Any]]:

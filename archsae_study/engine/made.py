@@ -1,7 +1,7 @@
 """What a report wrote into its run folder, by name and content: only that is published, and only that is deleted."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,14 @@ def note_made(folder: Path, *paths: Path) -> None:
     """Record files of a run folder as they are now. A file written again, with other content, has several lines."""
     known = noted(folder)
     entries = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in paths]
+    if new := [entry for entry in entries if entry not in known]:
+        append_entries(folder / RECORD, new)
+
+
+def note_finished(folder: Path, files: Mapping[Path, Path]) -> None:
+    """Record files that are about to be put in their places in a run folder: by place, the finished file."""
+    known = noted(folder)
+    entries = [(place.relative_to(folder).as_posix(), file_sha256(finished)) for place, finished in files.items()]
     if new := [entry for entry in entries if entry not in known]:
         append_entries(folder / RECORD, new)
 

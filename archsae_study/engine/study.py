@@ -58,6 +58,8 @@ HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 SCORE_BATCH = 4096
 UNEVEN = 0.5
 """Share of the mean part of the documents below which the smallest one is said."""
+UNKNOWN = 0.05
+"""Share of tokens that the tokenizer does not know above which it is said."""
 SCORING = ("archsae_core.metrics.reconstruction",)
 """Modules that score a trained dictionary."""
 SCORED_BATCHES = "archsae_study.engine.study:Study.scored_batches"
@@ -123,6 +125,7 @@ class Study:
         name = self.config.corpus.text
         copies = self.tokens.copies.warning()
         found = [f"text = {name!r}: {copies}"] if copies else []
+        found += self._unknown_tokens()
         parts = self._rows_of_parts()
         if min(parts) < UNEVEN * np.mean(parts):
             fix = "lower anchor_folds, or divide the longest documents"
@@ -131,6 +134,19 @@ class Study:
                 f"many activations as the smallest has: {min(parts):,}, of {sum(parts):,} in all: {fix}"
             )
         return [describe(self.corpus, name), *self.corpus.notes, *found]
+
+    def _unknown_tokens(self) -> list[str]:
+        """What is to be said where the tokenizer does not know much of the text."""
+        special, unknown = self.tokenizer, getattr(self.tokenizer, "unk_token_id", None)
+        if unknown is None or unknown in (special.bos_token_id, special.eos_token_id):
+            return []
+        ids = np.concatenate(self.tokens.train.ids)
+        share = float((ids == unknown).mean())
+        text = self.config.corpus.text
+        fix = "use a model whose tokenizer knows this text"
+        return (
+            [f"text = {text!r}: {share:.0%} of its tokens are unknown to the model: {fix}"] if share > UNKNOWN else []
+        )
 
     def variant(self, **changes: Any) -> "Study":
         """The study with some parameters, by flat name, set to other values: another model, layer, frame or dictionary.

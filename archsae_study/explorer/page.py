@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -116,11 +116,18 @@ def _shards(source: Explorable, key: str) -> Iterator[tuple[str, int]]:
         yield "anchors", number
 
 
-def write_page(source: Explorable, folder: Path, *, progress: bool = False) -> Path:
+def write_page(
+    source: Explorable,
+    folder: Path,
+    *,
+    progress: bool = False,
+    before: Callable[[dict[Path, Path]], object] = lambda files: None,
+) -> Path:
     """Write the page into `folder`, replacing an explorer that is there; returns the path of `index.html`.
 
-    Nothing is replaced before everything is written, and files of another kind stay, also where it is written. Raises
-    FileExistsError where `folder` holds something, but no explorer.
+    Nothing is replaced before everything is written, and files of another kind stay, also where it is written. `before`
+    is told by what each file of the page is about to be replaced. Raises FileExistsError where `folder` holds something
+    but no explorer, or something else under the name of one of its files.
     """
     check_page_place(folder)
     work = _work(folder)
@@ -136,13 +143,19 @@ def write_page(source: Explorable, folder: Path, *, progress: bool = False) -> P
         for kind, number in _bar(shards, f"explorer: {dictionary.label}", progress):
             content = shard(source, kind, key, number)
             _write(work / "data" / kind / key / f"{number}.js", script(f"{kind}/{key}/{number}", content))
-    _move_into(folder, work, page_files(work))
+    files = {folder / path.relative_to(work): path for path in page_files(work)}
+    for target in files:
+        if target.exists() and target.parent.parent.parent == folder / "data" and not _is_shard(folder, target):
+            raise FileExistsError(f"{target} is no file of an explorer and would be replaced: move it elsewhere")
+    before(files)
+    _move_into(folder, work, files.values())
     return folder / "index.html"
 
 
 def check_page_place(folder: Path) -> None:
     """Raise FileExistsError where `folder` holds something but no explorer, or what is no file of one is in the way."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / "data" / "index.js").is_file():
+    is_one = _is_shard(folder, folder / "data" / "index.js")
+    if folder.exists() and any(folder.iterdir()) and not is_one:
         raise FileExistsError(f"{folder} holds files and no explorer, which goes there: move them elsewhere")
     ours = set(unfinished_files(_work(folder)))
     if foreign := [path for path in page_files(_work(folder)) if path not in ours]:
@@ -182,7 +195,8 @@ def _begins_as_ours(work: Path, path: Path) -> bool:
 def _move_into(folder: Path, work: Path, files: Iterable[Path]) -> None:
     """Move files of `work` into `folder`; of what lies there, only an earlier explorer's own files go."""
     for old in _shard_files(folder):
-        old.unlink()
+        if _is_shard(folder, old):
+            old.unlink()
     for path in files:
         target = folder / path.relative_to(work)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -190,6 +204,11 @@ def _move_into(folder: Path, work: Path, files: Iterable[Path]) -> None:
     for place, _, _ in os.walk(work, topdown=False):
         if not os.listdir(place):
             os.rmdir(place)
+
+
+def _is_shard(folder: Path, path: Path) -> bool:
+    """Whether a file is one of an explorer's data, by its place and by how it begins."""
+    return path.is_file() and not path.is_symlink() and path.stat().st_size > 0 and _begins_as_ours(folder, path)
 
 
 def _bar(items: Iterable[Any], label: str, progress: bool) -> Iterable[Any]:

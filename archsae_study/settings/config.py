@@ -243,6 +243,8 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
         kind = next(option for option in typing.get_args(kind) if option is not type(None))
     if typing.get_origin(kind) is tuple:
         return tuple(_coerce(name, item, typing.get_args(kind)[0]) for item in _items(name, value))
+    if kind in (int, float) and isinstance(value, str) and "_" in value:  # Python takes 1_0 for 10
+        raise ConfigError(f"{name} = {shown(value)}: expected {kind.__name__}, without _")
     try:
         if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]

@@ -352,3 +352,23 @@ def test_codes_a_token_that_nobody_recorded_are_no_fact(tmp_path, k):
         assert (sae.k, sae.about.k_recorded) == (7, None)
         assert "about 7 of 128 features are active a token" in card
     train(sae, x, steps)
+
+
+def test_weights_that_were_changed_in_saelens_are_not_replaced(tmp_path):
+    sae = random_sae(3)
+    to_saelens(sae, tmp_path)
+    to_saelens(sae, tmp_path)
+    other_weights(tmp_path)
+    before = (tmp_path / WEIGHTS).read_bytes()
+    with pytest.raises(ConfigError, match="was changed since it was written and would be replaced"):
+        to_saelens(sae, tmp_path)
+    assert (tmp_path / WEIGHTS).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "hook", ["transformer.h.1.mlp", "model.layers.1.self_attn", "model.norm", "blocks.1.hook_mlp_out"]
+)
+def test_every_place_but_the_residual_stream_after_a_block_is_said(hook):
+    assert About(source=f"SAELens, {hook}").reads_elsewhere
+    assert not About(source=f"SAELens, {hook}", layer=1).reads_elsewhere
+    assert not About(source="SAELens").reads_elsewhere

@@ -133,3 +133,13 @@ def test_a_tensor_that_no_sae_has_is_refused_before_anything_is_written(tmp_path
     with pytest.raises(ConfigError, match=r"sae: (density|W_enc|parametrizations).*take off"):
         save_sae(sae, tmp_path / "sae.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("k", [0, 21, 2.5, True])
+def test_k_stays_between_1_and_the_number_of_features(k):
+    sae = make()
+    with pytest.raises(ConfigError, match="k = "):
+        sae.k = k
+    assert sae.k == 4
+    sae.k = 7
+    assert sae.encode(torch.randn(3, 6)).values.shape == (3, 7)

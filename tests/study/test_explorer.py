@@ -439,3 +439,27 @@ def test_report_offers_the_frame_and_the_widget(runs):
 def test_the_command_shows_the_same_arms_as_the_report(runs):
     (html,) = runs.glob("smoke-*/explorer/index.html")
     assert {path.name for path in (html.parent / "data" / "features").iterdir()} == {TOPK, RA}
+
+
+def test_somebody_s_files_are_neither_replaced_nor_deleted_by_the_page(smoke, tmp_path):
+    site = tmp_path / "site"
+    for name in ("index.html", "data/index.js", "data/features/a/0.js"):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text("mine")
+    with pytest.raises(FileExistsError, match="holds files and no explorer"):
+        page.write_page(smoke, site)
+    folder, told = tmp_path / "explorer", []
+    page.write_page(smoke, folder, before=told.append)
+    (files,) = told
+    assert set(files) == set(page.page_files(folder))
+    mine = folder / "data" / "features" / "mine" / "7.js"
+    mine.parent.mkdir()
+    mine.write_text("notes")
+    page.write_page(smoke, folder)
+    assert mine.read_text() == "notes"
+    shard = folder / "data" / "features" / TOPK / "0.js"
+    shard.write_text("notes")
+    with pytest.raises(FileExistsError, match=r"0\.js is no file of an explorer and would be replaced"):
+        page.write_page(smoke, folder)
+    assert shard.read_text() == "notes"
+    assert (folder / "index.html").is_file()

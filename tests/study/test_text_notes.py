@@ -5,6 +5,10 @@ import random
 import re
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from archsae_core.config import ConfigError, CorpusConfig
 from archsae_core.data.corpus import describe, load_text
@@ -74,3 +78,14 @@ def test_one_long_document_makes_the_parts_uneven_and_bounds_the_anchors(tmp_pat
 
 def told(study):
     return re.sub("and every k-means clusters as many activations", ".*", study.text_notes()[-1])
+
+
+@pytest.mark.parametrize(("vocabulary", "said"), [(["hello"], True), ([f"word{i}" for i in range(50)], False)])
+def test_a_text_that_the_tokenizer_does_not_know_is_told_of(tmp_path, monkeypatch, vocabulary, said):
+    known = {word: place for place, word in enumerate(["[UNK]", *vocabulary])}
+    words = Tokenizer(WordLevel(known, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    (tmp_path / "a.txt").write_text("\n\n".join(" ".join(f"word{(i + j) % 50}" for j in range(9)) for i in range(20)))
+    found = Study(configure({"preset": "smoke", "text": str(tmp_path / "a.txt")}), tmp_path / "runs")
+    monkeypatch.setattr(Study, "tokenizer", PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]"))
+    assert any("100% of its tokens are unknown to the model" in line for line in found.text_notes()) == said
