@@ -54,7 +54,8 @@ class Bad(NamedTuple):
 # --- parameters ---
 
 VALUES = [
-    ("delta", -0.1), ("delta", float("nan")), ("delta", float("inf")), ("delta", "wide"), ("delta", True), ("k", 0), ("delta", "1_0"),
+    ("delta", -0.1), ("delta", float("nan")), ("delta", float("inf")), ("delta", "wide"), ("delta", True), ("k", 0),
+    ("delta", "1_0"),
     ("k", 2000), ("k", 2.5), ("n_features", 0), ("n_anchors", 0), ("steps", 0), ("batch_size", -1), ("batch_size", 1),
     ("lr", 0.0),
     ("lr", "fast"), ("w_lr", -1.0), ("w_step", "newton"), ("smoothing", 0.0), ("smoothing", 1.0), ("layer", -1),

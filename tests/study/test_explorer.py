@@ -308,7 +308,7 @@ def test_a_page_is_replaced_and_nothing_else_is(smoke, folder, tmp_path):
     shutil.copytree(folder, copy)
     stale, own = copy / "data" / "features" / "gone" / "7.js", copy / "assets" / "notes.txt"
     stale.parent.mkdir()
-    stale.write_text("")
+    stale.write_text('archsae.receive("features/gone/7",[]);')
     own.write_text("years of work")
     page.write_page(smoke, copy)
     assert not stale.exists()
