@@ -136,29 +136,21 @@ class Report:
         """Where the numbers of this notebook come from, for its first cell; nothing where a batch run made them."""
         if self.results_only or self.compute:
             return None
-        if not self.is_committed:
-            read = [table for table in TABLES if self._read_committed(table) is not None]
-            shared = f" Tables that they do not concern are the committed ones.{self._by_others(read)}" if read else ""
+        contents = ((table, self._read_committed(table)) for table in TABLES)
+        read = [(table, content["manifest"]) for table, content in contents if content is not None]
+        if len(read) < len(TABLES):
+            shared = f" Tables that they do not concern are the committed ones.{_by_others(read)}" if read else ""
             return Markdown(
                 "*These parameters are not those of the committed report. What is missing is computed here, with its "
                 f"progress, and kept in `{self.folder}`.{shared}*"
             )
-        manifests = {table.name: self._read_committed(table)["manifest"] for table in TABLES}
-        last = max((manifest["environment"] for manifest in manifests.values()), key=lambda made: made.get("date", ""))
+        last = max((manifest["environment"] for _, manifest in read), key=lambda made: made.get("date", ""))
         when = f"of {last['date']} " if "date" in last else ""
         return Markdown(
             f"*The numbers are those of the committed report {when}(commit `{last['commit']}`, preset "
-            f"`{self.config.preset}`): nothing is computed.{self._by_others(TABLES)} Another parameter, or "
+            f"`{self.config.preset}`): nothing is computed.{_by_others(read)} Another parameter, or "
             "`compute = True`, computes.*"
         )
-
-    def _by_others(self, tables: Iterable[Table[Any]]) -> str:
-        """Which committed tables were made by other code than that which is here, as a sentence."""
-        try:
-            others = [one.name for one in tables if self._read_committed(one)["manifest"].get("code") != one.code]
-        except ConfigError as error:  # edited since this process began
-            return f" {error}."
-        return f" The code has changed since for {', '.join(others)}." if others else ""
 
     @cached_property
     def study(self) -> Study:
@@ -273,6 +265,15 @@ class Report:
         mark(self.folder, "run")
         with showing(not quiet):
             execution.make_tables(self.study, [table], found, self.folder, name=table.name)
+
+
+def _by_others(read: Iterable[tuple[Table[Any], Mapping[str, Any]]]) -> str:
+    """Which committed tables, by their manifests, were made by other code than that which is here, as a sentence."""
+    try:
+        others = [table.name for table, manifest in read if manifest.get("code") != table.code]
+    except ConfigError as error:  # edited since this process began
+        return f" {error}."
+    return f" The code has changed since for {', '.join(others)}." if others else ""
 
 
 def tell(line: str) -> None:

@@ -1,7 +1,7 @@
 """`python -m archsae_study compare`: do saved SAEs, ours or other people's, hold the same features?"""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,8 +99,7 @@ def read(paths: Sequence[str | Path], k: int | None = None, *, codes: bool = Fal
     if k is not None:
         require_whole("k", k)
     saes = [open_sae(path, k=k if codes else k or 1) for path in paths]
-    used = k is None or any(sae.about.source == "overcomplete" for sae in saes)
-    require(used, "k", k, "it is for state dicts of overcomplete, and none of these is one: leave it out")
+    require_used(k, saes)
     first = saes[0]
     for path, sae in zip(paths, saes, strict=True):
         if sae.n_features < 2:
@@ -113,6 +112,12 @@ def read(paths: Sequence[str | Path], k: int | None = None, *, codes: bool = Fal
     known = (sae.k if _knows_k(sae, k) else None for sae in saes)
     named = zip(short_names(paths), map(str, paths), saes, known, strict=True)
     return tuple(Entry(*entry) for entry in named)
+
+
+def require_used(k: int | None, saes: Iterable[SAE]) -> None:
+    """Raise ConfigError for a `k` where none of the SAEs is of a state dict of overcomplete, which does not say it."""
+    used = k is None or any(sae.about.source == "overcomplete" for sae in saes)
+    require(used, "k", k, "it is for state dicts of overcomplete, and none of these is one: leave it out")
 
 
 def _knows_k(sae: SAE, given: int | None) -> bool:

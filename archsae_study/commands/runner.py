@@ -15,10 +15,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 from traitlets.config import Config as Settings
 
-from archsae_core.config import require
 from archsae_core.interop import open_sae
 from archsae_core.storage import REPAIR, cache_dir, mark, switched_on, write_json
-from archsae_study.commands.compare import short_names
+from archsae_study.commands.compare import require_used, short_names
 from archsae_study.commands.outputs import require_writable
 from archsae_study.engine import estimate, execution, scheduler
 from archsae_study.engine.code import require_as_loaded
@@ -109,8 +108,7 @@ def run_explorer(
     config = configure(parameters)
     study, folder = Study(config, root, progress=True), run_folder(config, root)
     guests = dict(zip(short_names(saes), (open_sae(path, k=k) for path in saes), strict=True))
-    used = k is None or any(sae.about.source == "overcomplete" for sae in guests.values())
-    require(used, "k", k, "it is for state dicts of overcomplete, and none of these is one: leave it out")
+    require_used(k, guests.values())
     for name, sae in guests.items():
         if sae.about.layer is None and not sae.about.reads_elsewhere:
             say(f"{name} does not say its layer: it is shown as of layer {config['layer']}")

@@ -5,7 +5,7 @@ matchings of two dictionaries. Nothing is assumed of the processor.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -304,6 +304,11 @@ def spliced(study: Study, tokens: int, passes: int) -> float:
 
 Costing = Callable[[Study], Cost]
 """What a table costs, stated beside its builder."""
+
+
+def together(costs: Sequence[Cost]) -> Cost:
+    """Of tables' parts that are made one after the other: the work of all, on the disk and in the memory of one."""
+    return costs[0]._replace(work=tuple(part for cost in costs for part in cost.work))
 
 
 def table_cost(

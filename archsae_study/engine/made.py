@@ -22,10 +22,7 @@ RECORD = ".made"
 
 def note_made(folder: Path, *paths: Path) -> None:
     """Record files of a run folder as they are now. A file written again, with other content, has several lines."""
-    known = noted(folder)
-    entries = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in paths]
-    if new := [entry for entry in entries if entry not in known]:
-        append_entries(folder / RECORD, new)
+    note_finished(folder, {path: path for path in paths})
 
 
 def note_finished(folder: Path, files: Mapping[Path, Path]) -> None:

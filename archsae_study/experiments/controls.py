@@ -17,7 +17,7 @@ from archsae_core.metrics.intervals import pair_matrix
 from archsae_core.metrics.stability import collapse_corrected
 from archsae_core.models.snapshots import snapshots
 from archsae_core.models.training import TrainingDiverged
-from archsae_study.engine.costs import Cost, seed_pairs, table_cost
+from archsae_study.engine.costs import Cost, seed_pairs, table_cost, together
 from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run
 from archsae_study.engine.study import Study
@@ -273,7 +273,7 @@ def _cost(study: Study) -> Cost:
             own = study.variant(**side.changes) if needed else study
             tokens = len(needed) * kept_tokens(study.config)
             costs.append(table_cost(own, matchings=4 * seed_pairs(needed), scored=tokens))
-    return costs[0]._replace(work=tuple(part for cost in costs for part in cost.work))
+    return together(costs)
 
 
 TABLE = Table(

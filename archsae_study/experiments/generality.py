@@ -20,7 +20,7 @@ from archsae_core.metrics.stability import collapse_corrected
 from archsae_core.metrics.structure import merge_duplicates
 from archsae_core.models.snapshots import snapshots
 from archsae_core.models.training import TrainingDiverged
-from archsae_study.engine.costs import Cost, seed_pairs, table_cost
+from archsae_study.engine.costs import Cost, seed_pairs, table_cost, together
 from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run
 from archsae_study.engine.study import Study
@@ -228,8 +228,7 @@ def _first_direction(own: Study) -> tuple[Float[Tensor, " d_model"], float]:
 
 
 def _cost(study: Study) -> Cost:
-    costs = [setting_cost(study, setting) for setting in settings(study)]
-    return costs[0]._replace(work=tuple(part for cost in costs for part in cost.work))
+    return together([setting_cost(study, setting) for setting in settings(study)])
 
 
 def setting_cost(study: Study, setting: Setting) -> Cost:

@@ -6,7 +6,7 @@ features are dead at this size and AuxK takes time: a step takes twice as long a
 
 from collections.abc import Iterator
 
-from archsae_study.engine.costs import Cost
+from archsae_study.engine.costs import Cost, together
 from archsae_study.engine.plan import Table
 from archsae_study.engine.runs import Run
 from archsae_study.engine.study import Study
@@ -48,8 +48,7 @@ def build(study: Study) -> GeneralityResult:
 
 
 def _cost(study: Study) -> Cost:
-    costs = [setting_cost(study, setting) for setting in settings(study)]
-    return costs[0]._replace(work=tuple(part for cost in costs for part in cost.work))
+    return together([setting_cost(study, setting) for setting in settings(study)])
 
 
 TABLE = Table(

@@ -144,8 +144,8 @@ def write_page(
             content = shard(source, kind, key, number)
             _write(work / "data" / kind / key / f"{number}.js", script(f"{kind}/{key}/{number}", content))
     files = {folder / path.relative_to(work): path for path in page_files(work)}
-    for target in files:
-        if target.exists() and target.parent.parent.parent == folder / "data" and not _is_shard(folder, target):
+    for target in _shard_files(folder):
+        if target in files and not _is_shard(folder, target):
             raise FileExistsError(f"{target} is no file of an explorer and would be replaced: move it elsewhere")
     before(files)
     _move_into(folder, work, files.values())
